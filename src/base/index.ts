@@ -1,0 +1,5 @@
+export { assert, unreachable } from './assert.ts'
+export { type ErrorCode, messageOf, UserError } from './errors.ts'
+export { newId } from './ids.ts'
+export { WakeUp } from './wake-up.ts'
+export { type Clock, type Log, type Random, silentLog } from './world.ts'

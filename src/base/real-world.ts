@@ -1,0 +1,25 @@
+import { randomInt } from 'node:crypto'
+import { setTimeout as sleepTimer } from 'node:timers/promises'
+import type { Clock, Random } from './world.ts'
+
+/** The machine's clock, kept from going back when the wall clock is set back. */
+export function openRealClock(): Clock {
+  let lastMs = 0
+  return {
+    nowMs() {
+      lastMs = Math.max(lastMs, Date.now())
+      return lastMs
+    },
+    async sleep(ms, signal) {
+      // An aborted wait is a normal end of waiting: callers look at the signal.
+      await sleepTimer(
+        Math.min(Math.max(ms, 0), 2_147_483_647),
+        undefined,
+        signal ? { signal } : {},
+      ).catch(() => {})
+    },
+  }
+}
+
+/** Numbers nobody can guess. */
+export const realRandom: Random = { below: (limit) => (limit <= 1 ? 0 : randomInt(limit)) }

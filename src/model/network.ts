@@ -1,0 +1,39 @@
+import type { NetworkId } from './ids.ts'
+import type { ObjectMeta, Source } from './object.ts'
+
+/** A cluster network. On each node that needs it: a bridge, and a VXLAN device on it. */
+export interface Network extends ObjectMeta<'network', NetworkId> {
+  readonly source: Source
+  readonly spec: NetworkSpec
+  readonly status: NetworkStatus
+}
+
+export interface NetworkSpec {
+  readonly driver: string
+  readonly internal: boolean
+  readonly attachable: boolean
+  /** The one network that published ports come in by. */
+  readonly ingress: boolean
+  readonly ipv6: boolean
+  readonly encrypted: boolean
+  readonly options: Readonly<Record<string, string>>
+  readonly ipam: readonly {
+    readonly subnet?: string
+    readonly range?: string
+    readonly gateway?: string
+  }[]
+  /** `host`, `bridge`, `none`: the engine's own network of that name; nothing is allocated. */
+  readonly predefined: boolean
+}
+
+export interface NetworkStatus {
+  /** Given out by the allocator, CIDR: `10.0.1.0/24`. */
+  readonly subnet?: string
+  /** Addresses are given out from here, CIDR within the subnet. */
+  readonly range?: string
+  readonly gateway?: string
+  /** VXLAN network identifier. */
+  readonly vni?: number
+  /** Why nothing could be allocated. */
+  readonly error?: string
+}

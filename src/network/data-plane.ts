@@ -1,0 +1,51 @@
+import type { NetworkId, TaskId } from '../model/index.ts'
+import type { EndpointAssignment, NetworkAssignment } from '../wire/index.ts'
+
+/**
+ * The node's packets: networks, VIPs, published ports, names. What it should be is handed over whole, again and
+ * again; the data plane finds the difference and makes the kernel match.
+ */
+export interface DataPlane {
+  /**
+   * Makes the local engine's network for a cluster network be there. Idempotent. Resolves with its engine name.
+   * Rejects with UserError `conflict` (subnet overlaps, name taken by a foreign network) with the reason.
+   */
+  ensureNetwork(network: NetworkAssignment): Promise<string>
+
+  /** Makes kernel and resolver match. Coalesced: a call during another is answered by the next round. */
+  apply(desired: DesiredNetwork): Promise<void>
+
+  /** Address of the node's resolver for a task on these networks; the engine forwards what it does not know. */
+  nameserversFor(networks: readonly NetworkAssignment[]): readonly string[]
+
+  /** Compares desired and actual, repairs, and says in words what had drifted. */
+  audit(): Promise<readonly string[]>
+
+  /** Count of open connections to the task's ports from endpoints, or 0 when it has no process. */
+  openConnections(
+    task: { readonly pid: number },
+    ports: readonly { readonly protocol: string; readonly port: number }[],
+  ): Promise<number>
+
+  /** Removes all that this data plane made. */
+  clear(): Promise<void>
+  close(): Promise<void>
+}
+
+export interface DesiredNetwork {
+  readonly networks: readonly NetworkAssignment[]
+  readonly endpoints: readonly EndpointAssignment[]
+  /** Running containers on this node that are attached to cluster networks, with where they are. */
+  readonly tasks: readonly LocalTask[]
+}
+
+export interface LocalTask {
+  readonly taskId: TaskId
+  /** Resolves to its address on each network. */
+  readonly name: string
+  readonly hostname: string
+  readonly pid: number
+  readonly addresses: readonly { readonly networkId: NetworkId; readonly address: string }[]
+  /** Where names outside the cluster are asked for; empty: the host's resolvers. */
+  readonly nameservers: readonly string[]
+}

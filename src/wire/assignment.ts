@@ -1,0 +1,160 @@
+import type {
+  ConfigId,
+  EndpointId,
+  NetworkId,
+  NodeId,
+  PortSpec,
+  SecretId,
+  Task,
+  TaskId,
+  TaskTemplate,
+  WorkloadId,
+} from '../model/index.ts'
+
+/** A task as its node needs it: with its template, and the words that templates and labels are made of. */
+export interface TaskAssignment {
+  readonly task: Task
+  readonly template: TaskTemplate
+  readonly workload: {
+    readonly id: WorkloadId
+    readonly name: string
+    readonly labels: Readonly<Record<string, string>>
+  }
+  /** `<workload>.<slot or node id>.<task id>` */
+  readonly name: string
+  /** `X-Registry-Auth` header value for pulls. Held in memory only. */
+  readonly registryAuth?: string
+  /** Ports the engine itself must publish (host mode). */
+  readonly hostPorts: readonly PortSpec[]
+  /** What is used when the template names no log driver. */
+  readonly defaultLogDriver?: {
+    readonly name: string
+    readonly options: Readonly<Record<string, string>>
+  }
+  /**
+   * The container ports that endpoints send to, by protocol: what to watch for open connections while draining.
+   */
+  readonly endpointPorts: readonly {
+    readonly protocol: 'tcp' | 'udp' | 'sctp'
+    readonly port: number
+  }[]
+  /** How long draining may wait for open connections to end, in ms; 0: not at all. Set by the leader at draining. */
+  readonly drainMs: number
+}
+
+/** Plain bytes, in memory only, for tasks that refer to them. */
+export interface SecretAssignment {
+  readonly id: SecretId
+  readonly name: string
+  readonly data: Uint8Array
+  readonly templating?: string
+}
+export interface ConfigAssignment {
+  readonly id: ConfigId
+  readonly name: string
+  readonly data: Uint8Array
+  readonly templating?: string
+}
+
+/** A cluster network that must exist on this node. */
+export interface NetworkAssignment {
+  readonly id: NetworkId
+  readonly name: string
+  readonly labels: Readonly<Record<string, string>>
+  readonly subnet: string
+  readonly gateway: string
+  readonly internal: boolean
+  readonly attachable: boolean
+  readonly ingress: boolean
+  readonly options: Readonly<Record<string, string>>
+  readonly vni: number
+}
+
+/** An endpoint that this node routes to: its names, addresses and the tasks that may get traffic now. */
+export interface EndpointAssignment {
+  readonly id: EndpointId
+  /** The workload's name: what resolves to the VIP. */
+  readonly name: string
+  readonly mode: 'vip' | 'dnsrr'
+  readonly networks: readonly {
+    readonly networkId: NetworkId
+    /** Absent in dnsrr mode. */
+    readonly vip?: string
+    readonly aliases: readonly string[]
+  }[]
+  /** Ingress-mode ports, numbers decided. */
+  readonly ports: readonly PortSpec[]
+  readonly backends: readonly Backend[]
+}
+
+/** One routable task behind an endpoint. */
+export interface Backend {
+  readonly taskId: TaskId
+  readonly taskName: string
+  readonly nodeId: NodeId
+  readonly weight: number
+  /** By network id. */
+  readonly addresses: Readonly<Record<string, string>>
+}
+
+/** All that one node has to know. Never mutated. */
+export interface Assignments {
+  /** Store revision this reflects. */
+  readonly revision: number
+  readonly node: {
+    readonly id: NodeId
+    readonly clusterId: string
+    readonly hostname: string
+    readonly platform: { readonly architecture: string; readonly os: string }
+  }
+  readonly tasks: ReadonlyMap<TaskId, TaskAssignment>
+  readonly secrets: ReadonlyMap<SecretId, SecretAssignment>
+  readonly configs: ReadonlyMap<ConfigId, ConfigAssignment>
+  readonly networks: ReadonlyMap<NetworkId, NetworkAssignment>
+  readonly endpoints: ReadonlyMap<EndpointId, EndpointAssignment>
+}
+
+/** What has changed since the last message. `full`: forget everything else. */
+export interface AssignmentChange {
+  readonly full: boolean
+  readonly revision: number
+  readonly node: Assignments['node']
+  readonly tasks: Delta<TaskId, TaskAssignment>
+  readonly secrets: Delta<SecretId, SecretAssignment>
+  readonly configs: Delta<ConfigId, ConfigAssignment>
+  readonly networks: Delta<NetworkId, NetworkAssignment>
+  readonly endpoints: Delta<EndpointId, EndpointAssignment>
+}
+export interface Delta<Key, Value> {
+  readonly put: readonly Value[]
+  readonly remove: readonly Key[]
+}
+
+/** The assignments after a change. */
+export function applyChange(
+  before: Assignments | undefined,
+  change: AssignmentChange,
+): Assignments {
+  const old = change.full ? undefined : before
+  return {
+    revision: change.revision,
+    node: change.node,
+    tasks: applyDelta(old?.tasks, change.tasks, (assignment) => assignment.task.id),
+    secrets: applyDelta(old?.secrets, change.secrets, ({ id }) => id),
+    configs: applyDelta(old?.configs, change.configs, ({ id }) => id),
+    networks: applyDelta(old?.networks, change.networks, ({ id }) => id),
+    endpoints: applyDelta(old?.endpoints, change.endpoints, ({ id }) => id),
+  }
+}
+
+function applyDelta<Key, Value>(
+  before: ReadonlyMap<Key, Value> | undefined,
+  delta: Delta<Key, Value>,
+  keyOf: (value: Value) => Key,
+): ReadonlyMap<Key, Value> {
+  if (before && delta.put.length === 0 && delta.remove.length === 0) return before
+  const after = new Map(before)
+  for (const key of delta.remove) after.delete(key)
+  for (const value of delta.put) after.set(keyOf(value), value)
+  return after
+}

@@ -1,0 +1,20 @@
+export {
+  type AssignmentChange,
+  type Assignments,
+  applyChange,
+  type Backend,
+  type ConfigAssignment,
+  type Delta,
+  type EndpointAssignment,
+  type NetworkAssignment,
+  type SecretAssignment,
+  type TaskAssignment,
+} from './assignment.ts'
+export type {
+  LogLine,
+  LogOptions,
+  LogSource,
+  ManagerLink,
+  Session,
+  TaskReport,
+} from './session.ts'
