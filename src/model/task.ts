@@ -121,7 +121,7 @@ export interface HostPort {
 /**
  * - `none`: gets no traffic: not ready yet, no endpoint, or drained.
  * - `routable`: in the sets of every endpoint over it.
- * - `draining`: out of the sets; waits until every node has acknowledged that, and for its connections to end.
+ * - `draining`: leaving the sets; becomes `none` once every node that routes has acknowledged that it is out.
  */
 export type Traffic = 'none' | 'routable' | 'draining'
 

@@ -38,7 +38,10 @@ export interface TaskAssignment {
     readonly protocol: 'tcp' | 'udp' | 'sctp'
     readonly port: number
   }[]
-  /** How long draining may wait for open connections to end, in ms; 0: not at all. Set by the leader at draining. */
+  /**
+   * Once traffic is `none` and the task is to stop: how long its open connections may take to end before the stop
+   * signal, in ms. 0 when nobody else would take new ones.
+   */
   readonly drainMs: number
 }
 

@@ -5,8 +5,6 @@ import type { AssignmentChange } from './assignment.ts'
 export interface TaskReport {
   readonly taskId: TaskId
   readonly status: TaskStatus
-  /** Draining is over: its connections have ended or the drain time is up. */
-  readonly drained: boolean
 }
 
 /** An agent's standing with the leader: in process on a manager, over mTLS elsewhere. */
