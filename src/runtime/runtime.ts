@@ -59,6 +59,8 @@ export interface Materials {
 export interface StartedContainer {
   readonly containerId: string
   readonly pid: number
+  /** Whether it has a health check, the image's own included. */
+  readonly hasHealthCheck: boolean
   /** Host-mode ports as bound. */
   readonly hostPorts: readonly HostPort[]
 }
@@ -88,6 +90,7 @@ export interface ObservedContainer {
 }
 
 export type RuntimeEvent =
-  | { readonly type: 'changed'; readonly taskId: TaskId }
+  /** `action` is the engine's word: `create`, `start`, `die`, `oom`, `health_status: unhealthy`, `destroy`, … */
+  | { readonly type: 'changed'; readonly taskId: TaskId; readonly action: string }
   | { readonly type: 'resync' }
   | { readonly type: 'unreachable'; readonly why: string }
