@@ -1,5 +1,6 @@
 export { assert, unreachable } from './assert.ts'
 export { type ErrorCode, messageOf, UserError } from './errors.ts'
 export { newId } from './ids.ts'
+export { Semaphore } from './semaphore.ts'
 export { WakeUp } from './wake-up.ts'
 export { type Clock, type Log, type Random, silentLog } from './world.ts'

@@ -24,6 +24,8 @@ export interface TaskAssignment {
   readonly name: string
   /** `X-Registry-Auth` header value for pulls. Held in memory only. */
   readonly registryAuth?: string
+  /** Predefined networks (`host`, `bridge`, `none`) it is attached to, by the engine's own name. */
+  readonly engineNetworks: readonly { readonly networkId: NetworkId; readonly engineName: string }[]
   /** Ports the engine itself must publish (host mode). */
   readonly hostPorts: readonly PortSpec[]
   /** What is used when the template names no log driver. */

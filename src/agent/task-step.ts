@@ -1,0 +1,168 @@
+import { unreachable } from '../base/index.ts'
+import { isTerminal, rankOf, type TaskStatus } from '../model/index.ts'
+import type { ObservedContainer } from '../runtime/runtime.ts'
+import type { TaskAssignment } from '../wire/index.ts'
+
+/** What a node does next for one task. Statuses are written as the step is taken, so a crash repeats it. */
+export type Step =
+  /** Report this state and look again. */
+  | { readonly type: 'become'; readonly status: TaskStatus }
+  | { readonly type: 'prepare' }
+  | { readonly type: 'start' }
+  /** Started with a health check: probe until the first success. */
+  | { readonly type: 'probe' }
+  /** Let open connections end, then stop; `then` is the state after it. */
+  | { readonly type: 'stop'; readonly then: TaskStatus['state']; readonly error?: string }
+  /** Nothing to do until something changes. */
+  | { readonly type: 'wait' }
+
+/**
+ * Decides the next step of one task. Pure: the same task, status and container give the same step.
+ *
+ * `observed` is the engine's word on the task's container; undefined when there is none. The engine is believed over
+ * the stored status: a container that runs without the daemon having seen its start is adopted as it is.
+ */
+export function decideStep(
+  assignment: TaskAssignment,
+  status: TaskStatus,
+  observed: ObservedContainer | undefined,
+  nowMs: number,
+): Step {
+  const { task } = assignment
+  if (isTerminal(status.state)) return { type: 'wait' }
+  const ended = endOf(status, observed, nowMs)
+  switch (task.desiredState) {
+    case 'shutdown':
+    case 'remove':
+      if (!observed || observed.state === 'created' || ended) {
+        return become({
+          ...status,
+          ...ended,
+          state: 'shutdown',
+          message: 'shutdown',
+          ready: false,
+          atMs: nowMs,
+        })
+      }
+      if (task.traffic !== 'none') return { type: 'wait' }
+      return { type: 'stop', then: 'shutdown' }
+    case 'ready':
+    case 'running':
+    case 'complete':
+      break
+    default:
+      return unreachable(task.desiredState)
+  }
+  if (ended) return become(ended)
+  switch (status.state) {
+    case 'new':
+    case 'pending':
+      return { type: 'wait' }
+    case 'assigned':
+      return become({ ...status, state: 'accepted', message: 'accepted', atMs: nowMs })
+    case 'accepted':
+      return become({ ...status, state: 'preparing', message: 'preparing', atMs: nowMs })
+    case 'preparing':
+      return { type: 'prepare' }
+    case 'ready':
+      if (task.desiredState === 'ready') return { type: 'wait' }
+      return become({ ...status, state: 'starting', message: 'starting', atMs: nowMs })
+    case 'starting':
+      if (!observed || observed.state === 'created') return { type: 'start' }
+      if (observed.health === 'unhealthy') return unhealthy(observed)
+      if (observed.health === 'starting') return { type: 'probe' }
+      return become(runningStatus(status, observed, nowMs))
+    case 'running':
+      if (observed?.health !== 'unhealthy') return { type: 'wait' }
+      if (status.ready) {
+        return become({ ...status, ready: false, error: unhealthyText(observed), atMs: nowMs })
+      }
+      // Out of every endpoint first; the leader answers `draining` and then `none`.
+      if (task.traffic !== 'none') return { type: 'wait' }
+      return unhealthy(observed)
+    case 'complete':
+    case 'shutdown':
+    case 'failed':
+    case 'rejected':
+    case 'remove':
+    case 'orphaned':
+      return { type: 'wait' }
+    default:
+      return unreachable(status.state)
+  }
+}
+
+/** The status of a task whose container runs and is healthy, or has no check. */
+export function runningStatus(
+  status: TaskStatus,
+  observed: ObservedContainer,
+  nowMs: number,
+): TaskStatus {
+  const { error: _, ...rest } = status
+  return {
+    ...rest,
+    state: 'running',
+    message: 'started',
+    atMs: nowMs,
+    ready: true,
+    readyAtMs: status.readyAtMs ?? nowMs,
+    container: { containerId: observed.containerId, pid: observed.pid },
+    hostPorts: observed.hostPorts,
+  }
+}
+
+/** The terminal status of a container that has ended, or vanished after its start; undefined while it may live. */
+function endOf(
+  status: TaskStatus,
+  observed: ObservedContainer | undefined,
+  nowMs: number,
+): TaskStatus | undefined {
+  if (!observed) {
+    const started =
+      status.state === 'running' || (status.state === 'starting' && status.container !== undefined)
+    if (!started) return undefined
+    return {
+      ...status,
+      state: 'failed',
+      message: 'failed',
+      error: 'the container was removed by something other than Skep',
+      ready: false,
+      atMs: nowMs,
+    }
+  }
+  if (observed.state !== 'exited' && observed.state !== 'dead') return undefined
+  if (rankOf(status.state) < rankOf('starting')) return undefined
+  const container = { containerId: observed.containerId, pid: 0, exitCode: observed.exitCode }
+  const atMs = observed.finishedAtMs ?? nowMs
+  if (observed.exitCode === 0 && observed.error === '') {
+    const { error: _, ...rest } = status
+    return { ...rest, state: 'complete', message: 'finished', ready: false, atMs, container }
+  }
+  return {
+    ...status,
+    state: 'failed',
+    message: 'started',
+    error: exitText(observed),
+    ready: false,
+    atMs,
+    container,
+  }
+}
+
+function exitText(observed: ObservedContainer): string {
+  const why = observed.oomKilled ? 'killed: out of memory, raise its memory limit' : observed.error
+  return `task: non-zero exit (${observed.exitCode})${why === '' ? '' : `: ${why}`}`
+}
+
+function unhealthy(observed: ObservedContainer): Step {
+  return { type: 'stop', then: 'failed', error: unhealthyText(observed) }
+}
+
+function unhealthyText(observed: ObservedContainer): string {
+  const output = observed.healthOutput.trim().split('\n').at(-1) ?? ''
+  return `task: non-zero exit (137): dockerexec: unhealthy container${output === '' ? '' : ` (last probe: ${output.slice(0, 200)})`}`
+}
+
+function become(status: TaskStatus): Step {
+  return { type: 'become', status }
+}
