@@ -19,7 +19,7 @@ export interface View {
   /** In order of creation. */
   list<K extends Kind>(kind: K): Iterable<ObjectByKind[K]>
   count(kind: Kind): number
-  /** Ignores case. At most one for uniquely named kinds. */
+  /** Ignores case. At most one for uniquely named kinds. Without a namespace: in the default one. */
   byName<K extends Kind>(kind: K, name: string, namespace?: string): readonly ObjectByKind[K][]
   tasksOfWorkload(id: WorkloadId): readonly ObjectByKind['task'][]
   tasksOfNode(id: NodeId): readonly ObjectByKind['task'][]
@@ -28,6 +28,7 @@ export interface View {
   revisionsOfWorkload(id: WorkloadId): readonly ObjectByKind['revision'][]
   /** Endpoints that have the workload as a backend. */
   endpointsOfWorkload(id: WorkloadId): readonly ObjectByKind['endpoint'][]
+  /** Endpoints that are on the network or have a VIP there (published ports: on the ingress network). */
   endpointsOnNetwork(id: NetworkId): readonly ObjectByKind['endpoint'][]
 }
 
@@ -42,7 +43,7 @@ export type Change =
   | { readonly type: 'delete'; readonly kind: Kind; readonly id: string; readonly version: number }
 
 export interface CommitOptions {
-  /** Leader epoch: the commit fails with `outOfSequence` when a newer leader has been elected. */
+  /** Leader epoch: the commit fails with `outOfSequence` unless it is the current one. */
   readonly fence?: number
 }
 
@@ -70,6 +71,14 @@ export interface Store {
   /** Calls back, in order and within the turn in which the view changes, for every commit. Returns the way to stop. */
   subscribe(listener: (commit: Commit) => void): () => void
   close(): Promise<void>
+}
+
+/** Counts the leaders a store has had, so that a deposed one cannot write: see `CommitOptions.fence`. */
+export interface LeaderEpoch {
+  /** The current epoch: 0 before the first leader. */
+  readonly epoch: number
+  /** Begins the next epoch. Resolves with its number once that is durable; every older fence fails from the call on. */
+  advanceEpoch(): Promise<number>
 }
 
 /** Largest JSON text of one object, in characters. */

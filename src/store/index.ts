@@ -1,0 +1,19 @@
+export { type MemoryStoreOptions, openMemoryStore } from './memory-store.ts'
+export { type Batch, PersistError, type Persistence, type Snapshot } from './persistence.ts'
+export {
+  type AppliedChange,
+  type Change,
+  type Commit,
+  type CommitOptions,
+  changesPerCommitMax,
+  type LeaderEpoch,
+  objectSizeMax,
+  type Store,
+  type View,
+} from './store.ts'
+export {
+  charactersQueuedMax,
+  commitsQueuedMax,
+  StoreCore,
+  type StoreCoreOptions,
+} from './store-core.ts'

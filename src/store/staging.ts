@@ -1,0 +1,176 @@
+import { UserError } from '../base/index.ts'
+import { type AnyObject, type Kind, uniquelyNamedKinds } from '../model/index.ts'
+import type { MemoryView } from './memory-view.ts'
+import type { Write } from './persistence.ts'
+import { type AppliedChange, type Change, changesPerCommitMax, objectSizeMax } from './store.ts'
+
+/** A commit that was found valid, with what it writes. */
+export interface StagedCommit {
+  readonly revision: number
+  readonly atMs: number
+  readonly applied: readonly AppliedChange[]
+  readonly writes: readonly Write[]
+  /** Characters of JSON in `writes`. */
+  readonly size: number
+}
+
+/** What a key (an object or a unique name) will be once the commits before are durable. */
+interface Expected<T> {
+  readonly revision: number
+  readonly value: T | undefined
+}
+
+/**
+ * The state that will be reached once every commit in flight is durable: the view with those commits laid over it.
+ * New commits are checked against this, so that whatever is accepted stays valid.
+ */
+export class Staging {
+  readonly #view: MemoryView
+  #revision: number
+  readonly #objects = new Map<string, Expected<AnyObject>>()
+  readonly #names = new Map<string, Expected<string>>()
+
+  constructor(view: MemoryView) {
+    this.#view = view
+    this.#revision = view.revision
+  }
+
+  /** Checks the changes, and adds them to the expected state. Throws UserError as `Store.commit` rejects. */
+  stage(changes: readonly Change[], atMs: number): StagedCommit {
+    if (changes.length > changesPerCommitMax) {
+      throw new UserError(
+        'tooLarge',
+        `a commit of ${changes.length} changes is over the limit of ${changesPerCommitMax}`,
+        { next: 'Split it into several.' },
+      )
+    }
+    const revision = this.#revision + 1
+    const staged = new Map<string, AppliedChange>()
+    const writes: Write[] = []
+    let size = 0
+    for (const change of changes) {
+      const kind = change.type === 'delete' ? change.kind : change.object.kind
+      const id = change.type === 'delete' ? change.id : change.object.id
+      const key = `${kind}/${id}`
+      if (staged.has(key)) {
+        throw new UserError('invalidInput', `one commit changes ${kind} ${id} twice`, {
+          next: 'Join both changes into one.',
+        })
+      }
+      const before = this.#object(kind, id)
+      if (change.type === 'create') {
+        if (before !== undefined) {
+          throw new UserError('conflict', `${kind} ${id} exists already`, {
+            next: 'Create it with another id.',
+          })
+        }
+      } else {
+        checkVersion(
+          kind,
+          id,
+          before,
+          change.type === 'delete' ? change.version : change.object.version,
+        )
+      }
+      if (change.type === 'delete') {
+        writes.push({ type: 'delete', kind, id })
+        staged.set(key, { kind, id, ...(before && { before }) })
+        continue
+      }
+      const specChanged = before === undefined || (change.type === 'update' && change.specChanged)
+      const after: AnyObject = {
+        ...change.object,
+        version: revision,
+        specVersion: specChanged ? revision : before.specVersion,
+        createdAtMs: before?.createdAtMs ?? atMs,
+        updatedAtMs: atMs,
+      }
+      const text = textOf(after)
+      size += text.length
+      writes.push({ type: 'put', kind, id, text })
+      staged.set(key, { kind, id, ...(before && { before }), after })
+    }
+    const applied = [...staged.values()]
+    const names = this.#claimNames(applied)
+    // Nothing throws from here on: the commit is accepted whole.
+    for (const [key, change] of staged) this.#objects.set(key, { revision, value: change.after })
+    for (const [key, owner] of names) this.#names.set(key, { revision, value: owner })
+    this.#revision = revision
+    return { revision, atMs, applied, writes, size }
+  }
+
+  /** Forgets what the view shows by now. */
+  settle(commit: StagedCommit): void {
+    const { revision } = commit
+    for (const { kind, id, before, after } of commit.applied) {
+      const key = `${kind}/${id}`
+      if (this.#objects.get(key)?.revision === revision) this.#objects.delete(key)
+      for (const object of [before, after]) {
+        if (object === undefined || !uniquelyNamedKinds.has(kind)) continue
+        const name = uniqueName(object)
+        if (this.#names.get(name)?.revision === revision) this.#names.delete(name)
+      }
+    }
+  }
+
+  #object(kind: Kind, id: string): AnyObject | undefined {
+    const expected = this.#objects.get(`${kind}/${id}`)
+    return expected ? expected.value : this.#view.get(kind, id)
+  }
+
+  #nameOwner(object: AnyObject): string | undefined {
+    const expected = this.#names.get(uniqueName(object))
+    return expected
+      ? expected.value
+      : this.#view.byName(object.kind, object.name, object.namespace)[0]?.id
+  }
+
+  /** Who will own each unique name that the changes touch. Judges the outcome, so two objects may swap names. */
+  #claimNames(applied: readonly AppliedChange[]): Map<string, string | undefined> {
+    const owners = new Map<string, string | undefined>()
+    for (const { kind, before } of applied) {
+      if (before && uniquelyNamedKinds.has(kind)) owners.set(uniqueName(before), undefined)
+    }
+    for (const { kind, id, after } of applied) {
+      if (!after || !uniquelyNamedKinds.has(kind)) continue
+      const name = uniqueName(after)
+      const owner = owners.has(name) ? owners.get(name) : this.#nameOwner(after)
+      if (owner !== undefined && owner !== id) {
+        throw new UserError('conflict', `the name "${after.name}" belongs to another ${kind}`, {
+          next: 'Choose another name, or remove the one that has it.',
+        })
+      }
+      owners.set(name, id)
+    }
+    return owners
+  }
+}
+
+function checkVersion(kind: Kind, id: string, before: AnyObject | undefined, version: number) {
+  if (before === undefined) {
+    throw new UserError('notFound', `there is no ${kind} ${id}`, {
+      next: 'It was removed meanwhile; list what there is.',
+    })
+  }
+  if (before.version !== version) {
+    throw new UserError('outOfSequence', `${kind} ${id} changed since it was read`, {
+      next: 'Read it again and retry.',
+    })
+  }
+}
+
+function textOf(object: AnyObject): string {
+  const text = JSON.stringify(object)
+  if (text.length > objectSizeMax) {
+    throw new UserError(
+      'tooLarge',
+      `${object.kind} ${object.id} takes ${text.length} characters; at most ${objectSizeMax} are kept`,
+      { next: 'Make it smaller.' },
+    )
+  }
+  return text
+}
+
+function uniqueName(object: AnyObject): string {
+  return `${object.kind}\0${object.namespace}\0${object.name.toLowerCase()}`
+}

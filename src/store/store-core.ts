@@ -1,0 +1,297 @@
+import { type Clock, messageOf, UserError } from '../base/index.ts'
+import type { AnyObject } from '../model/index.ts'
+import { isKind, MemoryView } from './memory-view.ts'
+import { PersistError, type Persistence, type Write } from './persistence.ts'
+import { type StagedCommit, Staging } from './staging.ts'
+import type { Change, Commit, CommitOptions, LeaderEpoch, Store, View } from './store.ts'
+
+/** Most commits that may wait for the disk, those under way included. */
+export const commitsQueuedMax = 10_000
+/** Most characters of JSON that may wait for the disk; also the most that one commit may write. */
+export const charactersQueuedMax = 64_000_000
+
+export interface StoreCoreOptions {
+  readonly clock: Clock
+  readonly persistence: Persistence
+  /** Freezes every object that comes in, whole, so that a mutation throws. For development: it costs time. */
+  readonly freeze?: boolean
+  readonly commitsQueuedMax?: number
+}
+
+/** A commit or a new epoch on its way to the disk. */
+type Entry =
+  | {
+      readonly type: 'commit'
+      readonly changes: readonly Change[]
+      staged: StagedCommit
+      readonly resolve: (commit: Commit) => void
+      readonly reject: (error: UserError) => void
+    }
+  | {
+      readonly type: 'epoch'
+      staged: number
+      readonly resolve: (epoch: number) => void
+      readonly reject: (error: UserError) => void
+    }
+
+/**
+ * What all embedded stores share: checking commits, their order, indexes and fan-out. While one batch is being made
+ * durable all further commits gather into the next one; each has been found valid before, so none can fail another.
+ */
+export class StoreCore implements Store, LeaderEpoch {
+  readonly #clock: Clock
+  readonly #persistence: Persistence
+  readonly #freeze: boolean
+  readonly #commitsQueuedMax: number
+  readonly #view = new MemoryView()
+  #staging = new Staging(this.#view)
+  #epoch = 0
+  #epochStaged = 0
+  #queue: Entry[] = []
+  #charactersQueued = 0
+  #inFlight = 0
+  /** Commits still to be tried one by one, because all of them together did not fit on the disk. */
+  #singly = 0
+  #writing = false
+  #idle: (() => void) | undefined
+  #closed: Promise<void> | undefined
+  readonly #listeners = new Set<(commit: Commit) => void>()
+
+  private constructor(options: StoreCoreOptions) {
+    this.#clock = options.clock
+    this.#persistence = options.persistence
+    this.#freeze = options.freeze ?? false
+    this.#commitsQueuedMax = options.commitsQueuedMax ?? commitsQueuedMax
+  }
+
+  static async open(options: StoreCoreOptions): Promise<StoreCore> {
+    const core = new StoreCore(options)
+    const snapshot = await options.persistence.load()
+    for (const text of snapshot.texts) {
+      const object = parseStored(text)
+      if (core.#freeze) deepFreeze(object)
+      core.#view.put(object)
+    }
+    core.#view.setRevision(snapshot.revision)
+    core.#staging = new Staging(core.#view)
+    core.#epoch = core.#epochStaged = snapshot.epoch
+    return core
+  }
+
+  get view(): View {
+    return this.#view
+  }
+
+  get epoch(): number {
+    return this.#epoch
+  }
+
+  async commit(changes: readonly Change[], options: CommitOptions = {}): Promise<Commit> {
+    this.#checkOpen()
+    if (options.fence !== undefined && options.fence !== this.#epochStaged) {
+      throw new UserError(
+        'outOfSequence',
+        `a leader of epoch ${options.fence} may not write in epoch ${this.#epochStaged}`,
+        { next: 'Another manager leads now; leave it to that one.' },
+      )
+    }
+    const staged = this.#staging.stage(changes, this.#clock.nowMs())
+    if (this.#freeze) for (const { after } of staged.applied) deepFreeze(after)
+    this.#charactersQueued += staged.size
+    const { promise, resolve, reject } = Promise.withResolvers<Commit>()
+    this.#enqueue({ type: 'commit', changes, staged, resolve, reject })
+    return promise
+  }
+
+  async advanceEpoch(): Promise<number> {
+    this.#checkOpen()
+    const { promise, resolve, reject } = Promise.withResolvers<number>()
+    this.#epochStaged += 1
+    this.#enqueue({ type: 'epoch', staged: this.#epochStaged, resolve, reject })
+    return promise
+  }
+
+  subscribe(listener: (commit: Commit) => void): () => void {
+    // Wrapped, so that one function subscribed twice is two subscriptions.
+    const own = (commit: Commit): void => listener(commit)
+    this.#listeners.add(own)
+    return () => this.#listeners.delete(own)
+  }
+
+  /** Waits for the commits under way, then gives the disk back. */
+  close(): Promise<void> {
+    this.#closed ??= this.#finish()
+    return this.#closed
+  }
+
+  async #finish(): Promise<void> {
+    if (this.#writing) await new Promise<void>((resolve) => (this.#idle = resolve))
+    await this.#persistence.close()
+  }
+
+  #checkOpen(): void {
+    if (this.#closed) {
+      throw new UserError('unavailable', 'the store is closed', {
+        next: 'The daemon is shutting down; try again once it is back.',
+      })
+    }
+    if (
+      this.#queue.length + this.#inFlight >= this.#commitsQueuedMax ||
+      this.#charactersQueued >= charactersQueuedMax
+    ) {
+      throw new UserError('unavailable', 'too many changes are waiting to be stored', {
+        next: 'Try again in a moment; if this stays, look at the speed of the disk under the data root.',
+      })
+    }
+  }
+
+  #enqueue(entry: Entry): void {
+    this.#queue.push(entry)
+    if (this.#writing) return
+    this.#writing = true
+    void this.#write()
+  }
+
+  /** Never rejects: every failure goes to those who wait for the commit. */
+  async #write(): Promise<void> {
+    // Commits of the same turn share the first batch too.
+    await Promise.resolve()
+    while (this.#queue.length > 0) {
+      const batch = this.#singly > 0 ? this.#queue.splice(0, 1) : this.#queue.splice(0)
+      if (this.#singly > 0) this.#singly -= 1
+      this.#inFlight = batch.length
+      const failure = await this.#persist(batch)
+      this.#inFlight = 0
+      if (failure === undefined) this.#apply(batch)
+      else this.#recover(batch, failure)
+    }
+    this.#writing = false
+    this.#idle?.()
+  }
+
+  async #persist(batch: readonly Entry[]): Promise<UserError | undefined> {
+    const writes: Write[] = []
+    let revision = this.#view.revision
+    let epoch = this.#epoch
+    for (const entry of batch) {
+      if (entry.type === 'epoch') {
+        epoch = entry.staged
+        continue
+      }
+      revision = entry.staged.revision
+      for (const write of entry.staged.writes) writes.push(write)
+    }
+    try {
+      await this.#persistence.persist({
+        baseRevision: this.#view.revision,
+        revision,
+        epoch,
+        writes,
+      })
+      return undefined
+    } catch (error) {
+      return notStored(error)
+    }
+  }
+
+  #apply(batch: readonly Entry[]): void {
+    for (const entry of batch) {
+      if (entry.type === 'epoch') {
+        this.#epoch = entry.staged
+        entry.resolve(entry.staged)
+        continue
+      }
+      const { staged } = entry
+      for (const { kind, id, after } of staged.applied) {
+        if (after === undefined) this.#view.delete(kind, id)
+        else this.#view.put(after)
+      }
+      this.#view.setRevision(staged.revision)
+      this.#staging.settle(staged)
+      this.#charactersQueued -= staged.size
+      const commit: Commit = {
+        revision: staged.revision,
+        atMs: staged.atMs,
+        changes: staged.applied,
+      }
+      for (const listener of this.#listeners) {
+        try {
+          listener(commit)
+        } catch (error) {
+          // The commit is done and others wait for it; a broken listener stops the process by itself.
+          queueMicrotask(() => {
+            throw error
+          })
+        }
+      }
+      entry.resolve(commit)
+    }
+  }
+
+  /** Puts the expected state back to what is durable, and stages again what has not been tried. */
+  #recover(batch: readonly Entry[], failure: UserError): void {
+    const full = failure.cause instanceof PersistError && failure.cause.full
+    const again: Entry[] = []
+    if (full && batch.length > 1) {
+      again.push(...batch)
+      this.#singly = batch.length
+    } else {
+      for (const entry of batch) entry.reject(failure)
+    }
+    again.push(...this.#queue)
+    this.#queue = []
+    this.#staging = new Staging(this.#view)
+    this.#epochStaged = this.#epoch
+    this.#charactersQueued = 0
+    for (const entry of again) {
+      if (entry.type === 'epoch') {
+        this.#epochStaged += 1
+        entry.staged = this.#epochStaged
+        this.#queue.push(entry)
+        continue
+      }
+      try {
+        entry.staged = this.#staging.stage(entry.changes, this.#clock.nowMs())
+        this.#charactersQueued += entry.staged.size
+        this.#queue.push(entry)
+      } catch {
+        // It was valid before: what makes it invalid now is that a commit before it was not stored.
+        entry.reject(failure)
+      }
+    }
+  }
+}
+
+function notStored(error: unknown): UserError {
+  return new UserError('unavailable', `the change was not stored: ${messageOf(error)}`, {
+    next:
+      error instanceof PersistError ? error.next : 'Look at the log of the daemon, and try again.',
+    cause: error,
+  })
+}
+
+/** Reads an object back as it was written. Throws UserError where a version like this one can't have written it. */
+function parseStored(text: string): AnyObject {
+  const object: unknown = JSON.parse(text)
+  if (
+    typeof object === 'object' &&
+    object !== null &&
+    'kind' in object &&
+    isKind(object.kind) &&
+    'id' in object &&
+    typeof object.id === 'string' &&
+    'version' in object &&
+    typeof object.version === 'number'
+  ) {
+    return object as AnyObject
+  }
+  throw new UserError('internal', 'the store holds an object that this version does not know', {
+    next: 'Start the version of Skep that wrote it, or restore a backup.',
+  })
+}
+
+function deepFreeze(value: unknown): void {
+  if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return
+  Object.freeze(value)
+  for (const part of Object.values(value)) deepFreeze(part)
+}
