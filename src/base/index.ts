@@ -1,4 +1,5 @@
 export { assert, unreachable } from './assert.ts'
+export { isDeepEqual } from './deep-equal.ts'
 export { type ErrorCode, messageOf, UserError } from './errors.ts'
 export { newId } from './ids.ts'
 export { Semaphore } from './semaphore.ts'

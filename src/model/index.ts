@@ -15,7 +15,7 @@ export {
   type WorkloadId,
 } from './ids.ts'
 export { type AnyObject, type Kind, kinds, type ObjectByKind, uniquelyNamedKinds } from './kinds.ts'
-export type { Network, NetworkSpec, NetworkStatus } from './network.ts'
+export type { Network, NetworkAttachment, NetworkSpec, NetworkStatus } from './network.ts'
 export type { Availability, ClusterNode, NodeDescription, NodeRole, NodeStatus } from './node.ts'
 export { defaultNamespace, type ObjectMeta, type Source } from './object.ts'
 export {

@@ -1,4 +1,4 @@
-import type { NetworkId } from './ids.ts'
+import type { NetworkId, NodeId } from './ids.ts'
 import type { ObjectMeta, Source } from './object.ts'
 
 /** A cluster network. On each node that needs it: a bridge, and a VXLAN device on it. */
@@ -36,4 +36,15 @@ export interface NetworkStatus {
   readonly vni?: number
   /** Why nothing could be allocated. */
   readonly error?: string
+  /** Addresses of plain containers (`docker run --network …`) on an attachable network. */
+  readonly attachments?: readonly NetworkAttachment[]
+}
+
+/** One plain container on a cluster network. It is no task: nothing restarts or moves it. */
+export interface NetworkAttachment {
+  readonly nodeId: NodeId
+  /** Name or id the container was created with. */
+  readonly container: string
+  readonly address: string
+  readonly mac: string
 }

@@ -1,0 +1,223 @@
+import {
+  type ConfigId,
+  type Endpoint,
+  holdsResources,
+  isStopWanted,
+  isTerminal,
+  type Network,
+  type NetworkId,
+  type NodeId,
+  type Revision,
+  rankOf,
+  type Sealed,
+  type SecretId,
+  type Task,
+} from '../model/index.ts'
+import type { View } from '../store/store.ts'
+import type {
+  Assignments,
+  Backend,
+  ConfigAssignment,
+  EndpointAssignment,
+  NetworkAssignment,
+  SecretAssignment,
+  TaskAssignment,
+} from '../wire/index.ts'
+
+/** Opens what is sealed in the store; `aad` is the id of the object it belongs to. */
+export type Unseal = (sealed: Sealed, aad: string) => Uint8Array
+
+/** How long open connections may take to end before a task is stopped, unless the workload says otherwise, in ms. */
+export const drainMsDefault = 10_000
+/** Label on a service: how long open connections may take to end, as `5s`, `0s`. */
+export const drainLabel = 'skep.drain'
+
+/** Whether a node has to know of the task: it is placed there and its record is kept. */
+export function isAssignedTo(task: Task, nodeId: NodeId): boolean {
+  return task.nodeId === nodeId && rankOf(task.status.state) >= rankOf('assigned')
+}
+
+export function nodeAssignment(view: View, nodeId: NodeId): Assignments['node'] {
+  const node = view.get('node', nodeId)
+  const [cluster] = view.list('cluster')
+  return {
+    id: nodeId,
+    clusterId: cluster?.id ?? '',
+    hostname: node?.description.hostname ?? '',
+    platform: node?.description.platform ?? { architecture: '', os: '' },
+  }
+}
+
+/** A task as its node needs it, or undefined when its revision is gone (then so is the task, soon). */
+export function taskAssignment(view: View, task: Task, unseal: Unseal): TaskAssignment | undefined {
+  const revision = view.get('revision', task.revisionId)
+  if (!revision) return undefined
+  const workload = view.get('workload', task.workloadId)
+  const endpoints = view.endpointsOfWorkload(task.workloadId)
+  const [cluster] = view.list('cluster')
+  const place = task.slot ?? task.nodeId ?? ''
+  const workloadName = workload?.name ?? task.name
+  const auth = isTerminal(task.status.state) ? undefined : registryAuth(revision, unseal)
+  return {
+    task,
+    template: revision.template,
+    workload: { id: task.workloadId, name: workloadName, labels: workload?.labels ?? {} },
+    name: `${workloadName}.${place}.${task.id}`,
+    engineNetworks: predefinedNetworks(view, revision),
+    hostPorts: endpoints.flatMap(({ status, spec }) =>
+      (status.ports.length > 0 ? status.ports : spec.ports).filter(
+        ({ publishMode }) => publishMode === 'host',
+      ),
+    ),
+    endpointPorts: endpoints.flatMap(({ spec }) =>
+      spec.ports.map(({ protocol, targetPort }) => ({ protocol, port: targetPort })),
+    ),
+    drainMs: drainMsOf(view, task, workload?.labels ?? {}),
+    ...(auth === undefined ? {} : { registryAuth: auth }),
+    ...(cluster?.spec.logDriver ? { defaultLogDriver: cluster.spec.logDriver } : {}),
+  }
+}
+
+function registryAuth(revision: Revision, unseal: Unseal): string | undefined {
+  return (
+    revision.registryAuth && new TextDecoder().decode(unseal(revision.registryAuth, revision.id))
+  )
+}
+
+function predefinedNetworks(view: View, revision: Revision): TaskAssignment['engineNetworks'] {
+  return revision.template.networks.flatMap(({ networkId }) => {
+    const network = view.get('network', networkId)
+    return network?.spec.predefined ? [{ networkId, engineName: network.name }] : []
+  })
+}
+
+/** Waiting helps only while another task of the workload takes the new connections, and the workload stays. */
+function drainMsOf(view: View, task: Task, labels: Readonly<Record<string, string>>): number {
+  if (!isStopWanted(task) || !view.get('workload', task.workloadId)) return 0
+  const others = view
+    .tasksOfWorkload(task.workloadId)
+    .some((other) => other.id !== task.id && other.traffic === 'routable')
+  return others ? (parseSeconds(labels[drainLabel]) ?? drainMsDefault) : 0
+}
+
+function parseSeconds(text: string | undefined): number | undefined {
+  const match = /^(\d+(?:\.\d+)?)(ms|s|m)$/.exec(text ?? '')
+  if (!match) return undefined
+  const factor = match[2] === 'ms' ? 1 : match[2] === 's' ? 1000 : 60_000
+  return Number(match[1]) * factor
+}
+
+export interface References {
+  readonly secrets: readonly SecretId[]
+  readonly configs: readonly ConfigId[]
+}
+
+/** Ids of the secrets and configs that the node's unfinished tasks refer to. */
+export function referencedIds(view: View, task: Task): References {
+  if (isTerminal(task.status.state)) return { secrets: [], configs: [] }
+  const template = view.get('revision', task.revisionId)?.template
+  return {
+    secrets: template?.containers.flatMap(({ secrets }) => secrets.map(({ id }) => id)) ?? [],
+    configs: template?.containers.flatMap(({ configs }) => configs.map(({ id }) => id)) ?? [],
+  }
+}
+
+export function secretAssignment(
+  view: View,
+  id: string,
+  unseal: Unseal,
+): SecretAssignment | undefined {
+  const secret = view.get('secret', id)
+  return (
+    secret && {
+      id: secret.id,
+      name: secret.name,
+      data: unseal(secret.data, secret.id),
+      ...(secret.spec.templating === undefined ? {} : { templating: secret.spec.templating }),
+    }
+  )
+}
+
+export function configAssignment(view: View, id: string): ConfigAssignment | undefined {
+  const config = view.get('config', id)
+  return (
+    config && {
+      id: config.id,
+      name: config.name,
+      data: Uint8Array.from(atob(config.data), (char) => char.charCodeAt(0)),
+      ...(config.spec.templating === undefined ? {} : { templating: config.spec.templating }),
+    }
+  )
+}
+
+/** The cluster networks that must exist on a node: those its unfinished tasks have an address on. */
+export function networksNeeded(view: View, nodeId: NodeId): ReadonlySet<NetworkId> {
+  const needed = new Set<NetworkId>()
+  for (const task of view.tasksOfNode(nodeId)) {
+    if (!holdsResources(task)) continue
+    for (const { networkId } of task.addresses) needed.add(networkId)
+  }
+  for (const network of view.list('network')) {
+    if (network.status.attachments?.some((attachment) => attachment.nodeId === nodeId))
+      needed.add(network.id)
+  }
+  return needed
+}
+
+export function networkAssignment(network: Network): NetworkAssignment | undefined {
+  const { subnet, gateway, vni } = network.status
+  if (subnet === undefined || gateway === undefined || network.spec.predefined) return undefined
+  return {
+    id: network.id,
+    name: network.name,
+    labels: network.labels,
+    subnet,
+    gateway,
+    internal: network.spec.internal,
+    attachable: network.spec.attachable,
+    ingress: network.spec.ingress,
+    options: network.spec.options,
+    vni: vni ?? 0,
+  }
+}
+
+/** Whether a node routes to the endpoint: it publishes ports (every node does), or shares a network with it. */
+export function isRouted(endpoint: Endpoint, networks: ReadonlySet<NetworkId>): boolean {
+  return (
+    endpoint.spec.ports.some(({ publishMode }) => publishMode === 'ingress') ||
+    endpoint.spec.networks.some(({ networkId }) => networks.has(networkId))
+  )
+}
+
+/** The endpoint with the tasks that may get traffic now. */
+export function endpointAssignment(view: View, endpoint: Endpoint): EndpointAssignment {
+  const backends: Backend[] = []
+  for (const { workloadId, weight } of endpoint.spec.backends) {
+    const name = view.get('workload', workloadId)?.name ?? ''
+    for (const task of view.tasksOfWorkload(workloadId)) {
+      if (task.traffic !== 'routable' || task.nodeId === undefined) continue
+      backends.push({
+        taskId: task.id,
+        taskName: `${name}.${task.slot ?? task.nodeId}.${task.id}`,
+        nodeId: task.nodeId,
+        weight,
+        addresses: Object.fromEntries(
+          task.addresses.map(({ networkId, address }) => [networkId, address]),
+        ),
+      })
+    }
+  }
+  return {
+    id: endpoint.id,
+    name: endpoint.name,
+    mode: endpoint.spec.mode,
+    networks: endpoint.spec.networks.map(({ networkId, aliases }) => {
+      const vip = endpoint.status.vips.find(
+        (candidate) => candidate.networkId === networkId,
+      )?.address
+      return { networkId, aliases, ...(vip === undefined ? {} : { vip }) }
+    }),
+    ports: endpoint.status.ports.filter(({ publishMode }) => publishMode === 'ingress'),
+    backends,
+  }
+}

@@ -1,0 +1,75 @@
+import { type Clock, type Log, messageOf, UserError, type WakeUp } from '../base/index.ts'
+import { type Change, changesPerCommitMax, type Store } from '../store/store.ts'
+
+/** What one turn of a loop wants: groups of changes, each atomic, and when to look again by itself. */
+export interface Turn {
+  readonly commits: readonly (readonly Change[])[]
+  readonly wakeAtMs?: number | undefined
+  /** There is more to decide at once: the turn stopped at its bound. */
+  readonly more?: boolean
+  /** Called for each group whose commit failed, to look at its objects again. */
+  readonly failed?: (index: number) => void
+}
+
+export interface LoopOptions {
+  readonly name: string
+  readonly store: Store
+  readonly clock: Clock
+  readonly log: Log
+  readonly fence: number
+  readonly wake: WakeUp
+  readonly signal: AbortSignal
+  /** Observes and decides. Synchronous: the view does not change meanwhile. */
+  readonly decide: (nowMs: number) => Turn
+}
+
+/** Pause before a loop whose commit could not be stored tries again, in ms. */
+const unavailableMs = 1000
+
+/**
+ * Observe, decide, commit, wait: the shape of every loop on the leader. A commit that lost a race is decided anew on
+ * what is there now; one that the store could not take is tried again after a pause.
+ */
+export async function runLoop(options: LoopOptions): Promise<void> {
+  const { name, store, clock, log, fence, wake, signal, decide } = options
+  let wakeAtMs: number | undefined
+  while (!signal.aborted) {
+    await wake.wait(clock, signal, wakeAtMs)
+    if (signal.aborted) return
+    const turn = decide(clock.nowMs())
+    wakeAtMs = turn.wakeAtMs
+    if (turn.more) wake.ring()
+    const results = await Promise.allSettled(
+      turn.commits.flatMap((changes, index) =>
+        chunks(changes).map((chunk) =>
+          store.commit(chunk, { fence }).catch((error: unknown) => {
+            turn.failed?.(index)
+            throw error
+          }),
+        ),
+      ),
+    )
+    let pause = false
+    for (const result of results) {
+      if (result.status === 'fulfilled') continue
+      wake.ring()
+      if (result.reason instanceof UserError && isRace(result.reason)) continue
+      log.warn('a loop could not store its decision', { loop: name, error: messageOf(result.reason) })
+      pause = true
+    }
+    if (pause) await clock.sleep(unavailableMs, signal)
+  }
+}
+
+function isRace(error: UserError): boolean {
+  return error.code === 'outOfSequence' || error.code === 'notFound' || error.code === 'conflict'
+}
+
+function chunks(changes: readonly Change[]): (readonly Change[])[] {
+  if (changes.length <= changesPerCommitMax) return changes.length === 0 ? [] : [changes]
+  const parts: (readonly Change[])[] = []
+  for (let at = 0; at < changes.length; at += changesPerCommitMax) {
+    parts.push(changes.slice(at, at + changesPerCommitMax))
+  }
+  return parts
+}
