@@ -54,7 +54,10 @@ export async function runLoop(options: LoopOptions): Promise<void> {
       if (result.status === 'fulfilled') continue
       wake.ring()
       if (result.reason instanceof UserError && isRace(result.reason)) continue
-      log.warn('a loop could not store its decision', { loop: name, error: messageOf(result.reason) })
+      log.warn('a loop could not store its decision', {
+        loop: name,
+        error: messageOf(result.reason),
+      })
       pause = true
     }
     if (pause) await clock.sleep(unavailableMs, signal)

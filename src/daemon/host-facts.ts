@@ -1,0 +1,73 @@
+import { readFileSync } from 'node:fs'
+import { networkInterfaces } from 'node:os'
+import { UserError } from '../base/index.ts'
+
+export interface HostAddress {
+  readonly interface: string
+  readonly address: string
+  /** `192.168.1.5/24` */
+  readonly cidr: string
+}
+
+/** Interfaces that engines and Skep make for containers: no address of the host's own. */
+const madeForContainers = /^(docker|br-|sk-|veth|virbr|cni|flannel)/
+
+/** IPv4 addresses of the host itself, loopback and container bridges left out. */
+export function hostAddresses(): readonly HostAddress[] {
+  return Object.entries(networkInterfaces()).flatMap(([name, addresses]) =>
+    madeForContainers.test(name)
+      ? []
+      : (addresses ?? []).flatMap(({ family, internal, address, cidr }) =>
+          family === 'IPv4' && !internal && cidr !== null
+            ? [{ interface: name, address, cidr }]
+            : [],
+        ),
+  )
+}
+
+/** Name of the interface that the default route goes by, as `/proc/net/route` says. */
+function defaultRouteInterface(): string | undefined {
+  const lines = readFileSync('/proc/net/route', 'utf8').trim().split('\n').slice(1)
+  return lines
+    .map((line) => line.split('\t'))
+    .find(([, destination]) => destination === '00000000')?.[0]
+}
+
+/**
+ * The address other nodes reach this one by. `wanted` is `<ip>`, `<ip>:<port>`, `<interface>` or empty.
+ * Throws `invalidInput` when there is no such address or too many to choose from.
+ */
+export function chooseAdvertiseAddress(
+  wanted: string,
+  portDefault: number,
+  addresses: readonly HostAddress[] = hostAddresses(),
+  routeInterface: () => string | undefined = defaultRouteInterface,
+): { readonly host: string; readonly port: number } {
+  const match = /^(.*?)(?::(\d{1,5}))?$/.exec(wanted)
+  const host = match?.[1] ?? ''
+  const port = match?.[2] === undefined ? portDefault : Number(match[2])
+  if (/^\d+\.\d+\.\d+\.\d+$/.test(host) && host !== '0.0.0.0') return { host, port }
+  if (host !== '' && host !== '0.0.0.0') {
+    const own = addresses.filter((candidate) => candidate.interface === host)
+    if (own.length === 1 && own[0]) return { host: own[0].address, port }
+    throw new UserError(
+      'invalidInput',
+      own.length === 0
+        ? `no address or interface of this host is called "${host}"`
+        : `interface ${host} has more than one IPv4 address (${own.map(({ address }) => address).join(' and ')})`,
+      { next: 'Name one address with --advertise-addr.' },
+    )
+  }
+  const [first, ...others] = addresses
+  if (first && others.length === 0) return { host: first.address, port }
+  const name = routeInterface()
+  const routed = addresses.filter((candidate) => candidate.interface === name)
+  if (routed.length === 1 && routed[0]) return { host: routed[0].address, port }
+  if (!first) return { host: '127.0.0.1', port }
+  throw new UserError(
+    'invalidInput',
+    `could not choose an IP address to advertise since this system has multiple addresses on different interfaces (${addresses
+      .map((candidate) => `${candidate.address} on ${candidate.interface}`)
+      .join(' and ')}) - specify one with --advertise-addr`,
+  )
+}

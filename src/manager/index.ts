@@ -1,0 +1,1 @@
+export { type Manager, type ManagerOptions, startManager } from './manager.ts'
