@@ -18,6 +18,7 @@ export { type AnyObject, type Kind, kinds, type ObjectByKind, uniquelyNamedKinds
 export type { Network, NetworkAttachment, NetworkSpec, NetworkStatus } from './network.ts'
 export type { Availability, ClusterNode, NodeDescription, NodeRole, NodeStatus } from './node.ts'
 export { defaultNamespace, type ObjectMeta, type Source } from './object.ts'
+export { withRevision } from './revision.ts'
 export {
   acceptStatus,
   type ContainerStatus,
@@ -42,6 +43,7 @@ export type {
   Constraint,
   ContainerSpec,
   CredentialReference,
+  DeclaredWorkload,
   FileReference,
   GenericResource,
   HealthCheck,

@@ -1,3 +1,4 @@
+import type { EndpointSpec } from './endpoint.ts'
 import type { ConfigId, NetworkId, RevisionId, SecretId, WorkloadId } from './ids.ts'
 import type { ObjectMeta, Source } from './object.ts'
 
@@ -87,10 +88,22 @@ export interface Revision extends ObjectMeta<'revision', RevisionId> {
   readonly template: TaskTemplate
   /** The whole document that was declared, for rollback and for reading back. */
   readonly source: Source
+  /** What the document said beside the template, so that going back to it needs no dialect. */
+  readonly declared?: DeclaredWorkload
   /** Sealed registry credentials that came with the document. */
   readonly registryAuth?: Sealed
   /** When an update to it was completed: such revisions are kept for rollback. */
   readonly healthyAtMs?: number
+}
+
+/** The parts of a declaration that lie on the workload and its endpoint. */
+export interface DeclaredWorkload {
+  readonly labels: Readonly<Record<string, string>>
+  readonly mode: WorkloadMode
+  readonly update: UpdatePolicy
+  readonly rollback: UpdatePolicy
+  readonly onNodeLoss: NodeLossPolicy
+  readonly endpoint: Pick<EndpointSpec, 'mode' | 'networks' | 'ports'>
 }
 
 /** Bytes that only the holder of the cluster's data key can read. */

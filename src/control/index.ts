@@ -1,0 +1,21 @@
+export { type ClusterDeclaration, clusterOf } from './cluster.ts'
+export { type Control, openControl } from './control.ts'
+export { findObject, lookUp } from './lookup.ts'
+export { buildNetwork, initialNetworks, type NetworkDeclaration } from './networks.ts'
+export type {
+  InitRequest,
+  JoinRequest,
+  NodeControl,
+  NodeState,
+  TokenRotation,
+} from './node-control.ts'
+export type { NodeDeclaration } from './nodes.ts'
+export type { ConfigDeclaration, SecretDeclaration } from './secrets.ts'
+export { stableJson, templateHash } from './template-hash.ts'
+export type {
+  RegistryAuth,
+  RollbackRequest,
+  WorkloadDeclaration,
+  WorkloadUpdate,
+} from './workloads.ts'
+export type { ControlWorld, Sealer } from './world.ts'

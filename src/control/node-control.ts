@@ -1,0 +1,70 @@
+import type { Availability, ClusterSpec, NodeId, Source } from '../model/index.ts'
+
+/** This node's part in a cluster, and how it changes. The daemon implements it. */
+export interface NodeControl {
+  state(): NodeState
+
+  /** Makes a new cluster with this node as its first manager. Rejects with `alreadyInCluster`, `invalidInput`. */
+  init(request: InitRequest): Promise<NodeId>
+  /** Rejects with `alreadyInCluster`, `invalidInput` (bad token), `unavailable` (nobody answers in time). */
+  join(request: JoinRequest): Promise<void>
+  /** Rejects with `notInCluster`, `failedPrecondition` (a manager, without force). */
+  leave(force: boolean): Promise<void>
+
+  /** Rejects with `invalidInput` (no such key form), `forbidden` (wrong key), `failedPrecondition` (not locked), `notInCluster`. */
+  unlock(key: string): Promise<void>
+  /** `undefined` while autolock is off. */
+  unlockKey(): Promise<string | undefined>
+  joinTokens(): Promise<{ readonly worker: string; readonly manager: string }>
+  /** Makes new ones of those asked for. The unlock key is also made here when autolock has just been switched on. */
+  rotateTokens(which: TokenRotation): Promise<void>
+  /** Begins a rotation of the root certificate: to the given one, or to a new one. */
+  rotateRoot(root: { readonly certificatePem?: string; readonly keyPem?: string }): Promise<void>
+}
+
+export interface TokenRotation {
+  readonly worker: boolean
+  readonly manager: boolean
+  readonly unlockKey: boolean
+}
+
+export interface NodeState {
+  readonly localNodeState: 'inactive' | 'pending' | 'active' | 'error' | 'locked'
+  /** Empty while inactive. */
+  readonly nodeId: string
+  /** Address of this node as advertised, without port; empty while inactive. */
+  readonly nodeAddress: string
+  /** Whether this node can read and write the cluster's state now. */
+  readonly controlAvailable: boolean
+  /** Empty: nothing is wrong. */
+  readonly error: string
+  readonly remoteManagers: readonly { readonly nodeId: string; readonly address: string }[]
+}
+
+/** What a person asked of a new cluster. Absent parts take the node's defaults. */
+export interface InitRequest {
+  /** `0.0.0.0:2377`: address and port, or an interface's name. */
+  readonly listenAddress: string
+  /** Empty: the node chooses, or rejects with `invalidInput` when it has several. */
+  readonly advertiseAddress: string
+  readonly dataPathAddress: string
+  readonly dataPathPort: number
+  readonly forceNewCluster: boolean
+  readonly availability: Availability
+  /** CIDR. */
+  readonly addressPools: readonly string[]
+  readonly subnetSize: number
+  /** What the cluster object begins with. */
+  readonly cluster: { readonly source: Source; readonly spec: ClusterSpec; readonly labels: Labels }
+}
+
+export interface JoinRequest {
+  readonly listenAddress: string
+  readonly advertiseAddress: string
+  readonly dataPathAddress: string
+  readonly remoteAddresses: readonly string[]
+  readonly joinToken: string
+  readonly availability: Availability
+}
+
+type Labels = Readonly<Record<string, string>>
