@@ -37,6 +37,8 @@ export interface AgentOptions {
   readonly log: Log
   /** Host facts that the runtime does not know. */
   readonly describeHost: () => Promise<Pick<NodeDescription, 'skepVersion' | 'tls' | 'hostSubnets'>>
+  /** Containers that are no tasks but run on cluster networks all the same. */
+  readonly plainContainers?: () => readonly LocalTask[]
 }
 
 export interface Agent {
@@ -44,6 +46,8 @@ export interface Agent {
   trouble(): string | undefined
   /** Drift that audits found and repaired since the start. */
   driftCount(): number
+  /** The list of plain containers differs: the data plane has to know. */
+  plainContainersChanged(): void
   /** Ends the agent; containers go on. */
   close(): Promise<void>
 }
@@ -121,6 +125,11 @@ class RunningAgent implements Agent {
 
   driftCount(): number {
     return this.#driftCount
+  }
+
+  plainContainersChanged(): void {
+    this.#networkDirty = true
+    this.#networkWanted.ring()
   }
 
   async close(): Promise<void> {
@@ -323,7 +332,7 @@ class RunningAgent implements Agent {
   }
 
   #desiredNetwork(assignments: Assignments): DesiredNetwork {
-    const tasks: LocalTask[] = []
+    const tasks: LocalTask[] = [...(this.#options.plainContainers?.() ?? [])]
     for (const runner of this.#runners.values()) {
       const local = runner.localTask()
       if (local) tasks.push(local)
@@ -474,7 +483,7 @@ class TaskRunner {
         else if (step.type === 'prepare') await this.#prepare()
         else if (step.type === 'start') await this.#start()
         else if (step.type === 'probe') await this.#probe()
-        else if (step.type === 'stop') await this.#stopContainer(step.then, step.error)
+        else if (step.type === 'stop') await this.#stopContainer(step.outcome, step.error)
         else unreachable(step)
       } catch (error) {
         if (this.#closed.signal.aborted) return
@@ -591,10 +600,10 @@ class TaskRunner {
     await this.#nudge.wait(clock, this.#closed.signal, clock.nowMs() + probeIntervalMs)
   }
 
-  async #stopContainer(then: TaskState, error: string | undefined): Promise<void> {
+  async #stopContainer(outcome: TaskState, error: string | undefined): Promise<void> {
     const { clock, runtime, stops } = this.#context
     const { task, template } = this.#assignment
-    if (then === 'shutdown') await this.#drain()
+    if (outcome === 'shutdown') await this.#drain()
     await stops.run(() => runtime.stop(task.id, template.containers[0]?.stopGraceMs ?? 10_000))
     const seen = await runtime.inspect(task.id)
     this.#observe(seen)
@@ -608,8 +617,8 @@ class TaskRunner {
     }
     this.#become(
       error === undefined
-        ? { ...base, state: then, message: 'shutdown' }
-        : { ...base, state: then, message: 'stopped', error },
+        ? { ...base, state: outcome, message: 'shutdown' }
+        : { ...base, state: outcome, message: 'stopped', error },
     )
   }
 

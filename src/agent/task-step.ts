@@ -11,8 +11,8 @@ export type Step =
   | { readonly type: 'start' }
   /** Started with a health check: probe until the first success. */
   | { readonly type: 'probe' }
-  /** Let open connections end, then stop; `then` is the state after it. */
-  | { readonly type: 'stop'; readonly then: TaskStatus['state']; readonly error?: string }
+  /** Let open connections end, then stop; `outcome` is the state after it. */
+  | { readonly type: 'stop'; readonly outcome: TaskStatus['state']; readonly error?: string }
   /** Nothing to do until something changes. */
   | { readonly type: 'wait' }
 
@@ -45,7 +45,7 @@ export function decideStep(
         })
       }
       if (task.traffic !== 'none') return { type: 'wait' }
-      return { type: 'stop', then: 'shutdown' }
+      return { type: 'stop', outcome: 'shutdown' }
     case 'ready':
     case 'running':
     case 'complete':
@@ -155,7 +155,7 @@ function exitText(observed: ObservedContainer): string {
 }
 
 function unhealthy(observed: ObservedContainer): Step {
-  return { type: 'stop', then: 'failed', error: unhealthyText(observed) }
+  return { type: 'stop', outcome: 'failed', error: unhealthyText(observed) }
 }
 
 function unhealthyText(observed: ObservedContainer): string {
