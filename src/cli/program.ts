@@ -1,0 +1,107 @@
+import { Command, CommanderError } from 'commander'
+import packageJson from '../../package.json' with { type: 'json' }
+import { messageOf, UserError } from '../base/index.ts'
+import { type CliContext, Exit } from './command.ts'
+import { Interrupted, type Io } from './io.ts'
+
+interface Group {
+  readonly description: string
+  readonly load: (context: CliContext) => Promise<Command>
+}
+
+/** Every group, in the order of the help. Only the one that is asked for is loaded. */
+const groups: Readonly<Record<string, Group>> = {
+  daemon: {
+    description: 'Run this node: its agent, and a manager where it has that role',
+    load: async () => (await import('./daemon-command.ts')).buildCommand(),
+  },
+}
+
+/** Builds the program with the given groups in full and the others by name only. */
+export async function buildProgram(io: Io, loaded: readonly string[]): Promise<Command> {
+  const program = new Command('skep')
+    .description(
+      'Keeps services running on one machine or many, driven by the docker CLI or this one',
+    )
+    .version(`Skep version ${packageJson.version}`, '-v, --version', 'Print the version')
+    .option('-H, --host <address>', 'Daemon to talk to (default: unix:///run/skep/docker.sock)')
+    .enablePositionalOptions()
+    .helpCommand(true)
+  const context: CliContext = {
+    io,
+    host: () => program.opts<{ host?: string }>().host,
+  }
+  for (const [name, group] of Object.entries(groups)) {
+    const command = loaded.includes(name)
+      ? await group.load(context)
+      : new Command(name).description(group.description)
+    program.addCommand(command)
+  }
+  prepare(program, io)
+  return program
+}
+
+/** All names, for completion. */
+export const groupNames: readonly string[] = Object.keys(groups)
+
+function prepare(command: Command, io: Io): void {
+  command
+    .exitOverride()
+    .configureOutput({
+      writeOut: (text) => io.stdout.write(text),
+      writeErr: (text) => io.stderr.write(text),
+      outputError: () => {}, // Told by `tell`, once.
+    })
+    .showSuggestionAfterError()
+  for (const child of command.commands) prepare(child, io)
+}
+
+/** The first word that is not a flag of the root: the group. */
+export function groupOf(args: readonly string[]): string | undefined {
+  for (let index = 0; index < args.length; index++) {
+    const arg = args[index] ?? ''
+    if (arg === '-H' || arg === '--host') index++
+    else if (!arg.startsWith('-')) {
+      // `skep help service` is about the service group.
+      if (arg === 'help') continue
+      return arg
+    }
+  }
+  return undefined
+}
+
+/** Runs one command line and gives its exit code: 0 done, 1 failed, 2 not understood. */
+export async function runCommandLine(args: readonly string[], io: Io): Promise<number> {
+  const group = groupOf(args)
+  try {
+    const program = await buildProgram(io, group === undefined ? [] : [group])
+    if (args.length === 0) {
+      program.outputHelp()
+      return 0
+    }
+    await program.parseAsync([...args], { from: 'user' })
+    return 0
+  } catch (error) {
+    return tell(error, io)
+  }
+}
+
+function tell(error: unknown, io: Io): number {
+  if (error instanceof Exit) return error.code
+  if (error instanceof Interrupted) return 130
+  if (error instanceof CommanderError) {
+    if (error.exitCode === 0) return 0
+    if (error.code === 'commander.help') return 2 // A group without a command: its help is already shown.
+    const text = error.message.replace(/^error: /, '').replace(/\n\(Did you mean/, ' (did you mean')
+    io.stderr.write(`skep: ${text}\n`)
+    return 2
+  }
+  if (error instanceof UserError) {
+    const next = error.next === undefined ? '' : `. ${error.next}`
+    io.stderr.write(`skep: ${error.message}${next}\n`)
+    return 1
+  }
+  io.stderr.write(`skep: ${messageOf(error)}\n`)
+  if (io.env['SKEP_DEBUG'] && error instanceof Error) io.stderr.write(`${error.stack}\n`)
+  return 1
+}
