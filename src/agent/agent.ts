@@ -46,6 +46,8 @@ export interface Agent {
   trouble(): string | undefined
   /** Drift that audits found and repaired since the start. */
   driftCount(): number
+  /** The node's own facts may differ: tell the manager. */
+  describeAgain(): Promise<void>
   /** The list of plain containers differs: the data plane has to know. */
   plainContainersChanged(): void
   /** Ends the agent; containers go on. */
@@ -102,7 +104,7 @@ class RunningAgent implements Agent {
           this.#networkDirty = true
           this.#networkWanted.ring()
           for (const runner of this.#runners.values()) runner.lookAgain()
-          void this.#describeAgain()
+          void this.describeAgain()
           break
         case 'unreachable':
           this.#engineTrouble = event.why
@@ -216,7 +218,7 @@ class RunningAgent implements Agent {
     return { ...engine, ...host }
   }
 
-  async #describeAgain(): Promise<void> {
+  async describeAgain(): Promise<void> {
     try {
       await this.#session?.describe(await this.#describe())
     } catch (error) {

@@ -3,14 +3,30 @@ import { describe, test } from 'node:test'
 import { buildTask } from '../model/testing.ts'
 import { decideTraffic } from './traffic.ts'
 
-const running = { state: 'running', atMs: 0, message: 'started', ready: true, hostPorts: [] } as const
+const running = {
+  state: 'running',
+  atMs: 0,
+  message: 'started',
+  ready: true,
+  hostPorts: [],
+} as const
 const never = () => false
 const always = () => true
 
 describe('decideTraffic', () => {
   const cases = [
-    { name: 'a ready task gets traffic', task: buildTask({ status: running }), served: true, want: 'routable' },
-    { name: 'nobody routes to an unserved task', task: buildTask({ status: running }), served: false, want: 'none' },
+    {
+      name: 'a ready task gets traffic',
+      task: buildTask({ status: running }),
+      served: true,
+      want: 'routable',
+    },
+    {
+      name: 'nobody routes to an unserved task',
+      task: buildTask({ status: running }),
+      served: false,
+      want: 'none',
+    },
     {
       name: 'a task that is not ready yet gets none',
       task: buildTask({ status: { ...running, state: 'starting', ready: false } }),
@@ -31,7 +47,10 @@ describe('decideTraffic', () => {
     },
     {
       name: 'a dead task is out at once',
-      task: buildTask({ status: { ...running, state: 'failed', ready: false }, traffic: 'routable' }),
+      task: buildTask({
+        status: { ...running, state: 'failed', ready: false },
+        traffic: 'routable',
+      }),
       served: true,
       want: 'none',
     },
@@ -47,6 +66,9 @@ describe('decideTraffic', () => {
   })
 
   test('a task that became healthy while draining gets traffic again', () => {
-    assert.equal(decideTraffic(buildTask({ status: running, traffic: 'draining' }), true, never), 'routable')
+    assert.equal(
+      decideTraffic(buildTask({ status: running, traffic: 'draining' }), true, never),
+      'routable',
+    )
   })
 })

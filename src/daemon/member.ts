@@ -1,0 +1,264 @@
+import { join } from 'node:path'
+import { type Agent, startAgent } from '../agent/index.ts'
+import { type Clock, type Log, messageOf, type Random, UserError } from '../base/index.ts'
+import { type Control, openControl } from '../control/index.ts'
+import { networkAssignment } from '../dispatcher/index.ts'
+import type { Engine } from '../engine/index.ts'
+import { type Manager, startManager } from '../manager/index.ts'
+import type { NetworkAttachment, NetworkId } from '../model/index.ts'
+import { type DataPlane, openLinuxDataPlane } from '../network/index.ts'
+import { openDockerRuntime, type Runtime } from '../runtime/index.ts'
+import { type Keyring, openKeyring } from '../security/index.ts'
+import { type LeaderEpoch, openSqliteStore, type Store } from '../store/index.ts'
+import { hostAddresses } from './host-facts.ts'
+import { dataPaths, type Identity } from './identity.ts'
+import type { DaemonOptions } from './options.ts'
+import { type PlainContainers, watchPlainContainers } from './plain-containers.ts'
+import { version } from './version.ts'
+
+export interface MemberWorld {
+  readonly options: DaemonOptions
+  readonly engine: Engine
+  readonly clock: Clock
+  readonly random: Random
+  readonly log: Log
+}
+
+/** A container's place on an attachable cluster network. */
+export interface ReservedAddress {
+  readonly address: string
+  readonly mac: string
+  readonly engineNetwork: string
+  readonly nameservers: readonly string[]
+}
+
+/** How long an address stays reserved for a container that has not shown up, in ms. */
+const attachmentGraceMs = 60_000
+
+/** This node while it is in a cluster: store, manager and agent together. */
+export class Member {
+  readonly identity: Identity
+  readonly store: Store & LeaderEpoch
+  readonly control: Control
+  readonly manager: Manager
+  readonly agent: Agent
+  readonly runtime: Runtime
+  readonly keyring: Keyring
+  readonly #world: MemberWorld
+  readonly #dataPlane: DataPlane
+  readonly #plain: PlainContainers
+  readonly #reservedAtMs = new Map<string, number>()
+  #sweeping = false
+
+  private constructor(
+    world: MemberWorld,
+    identity: Identity,
+    parts: {
+      readonly store: Store & LeaderEpoch
+      readonly keyring: Keyring
+      readonly manager: Manager
+      readonly runtime: Runtime
+      readonly dataPlane: DataPlane
+    },
+  ) {
+    this.#world = world
+    this.identity = identity
+    this.store = parts.store
+    this.keyring = parts.keyring
+    this.manager = parts.manager
+    this.runtime = parts.runtime
+    this.#dataPlane = parts.dataPlane
+    const { clock, random, log, engine } = world
+    this.control = openControl({ store: parts.store, clock, random, sealer: parts.keyring })
+    this.#plain = watchPlainContainers({
+      engine,
+      clock,
+      log,
+      changed: () => this.agent.plainContainersChanged(),
+      gone: () => void this.#sweepAttachments(),
+    })
+    this.agent = startAgent({
+      nodeId: identity.nodeId,
+      runtime: parts.runtime,
+      dataPlane: parts.dataPlane,
+      link: parts.manager.link,
+      clock,
+      log,
+      describeHost: async () => this.#describeHost(),
+      plainContainers: () => this.#plain.list(),
+    })
+  }
+
+  /** Opens the cluster's state on this node and starts working. */
+  static async open(world: MemberWorld, identity: Identity, clusterId?: string): Promise<Member> {
+    const { options, clock, random, log, engine } = world
+    const paths = dataPaths(options.dataRoot)
+    const keyring = await openKeyring({ path: paths.keys })
+    const store = await openSqliteStore({ path: paths.store, clock, log })
+    try {
+      const [cluster] = store.view.list('cluster')
+      const id = cluster?.id ?? clusterId
+      if (id === undefined) {
+        throw new UserError('internal', `${paths.store} holds no cluster`, {
+          next: 'Leave with `docker swarm leave --force`, or restore a backup.',
+        })
+      }
+      const runtime = openDockerRuntime({
+        engine,
+        clusterId: id,
+        nodeId: identity.nodeId,
+        stateDir: paths.tasks,
+        secretsDir: join(options.runDir, 'tasks'),
+        clock,
+        log,
+      })
+      const dataPlane = await openLinuxDataPlane({ engine, stateDir: paths.network, clock, log })
+      const epoch = await store.advanceEpoch()
+      const manager = startManager({
+        store,
+        epoch,
+        unseal: (sealed, aad) => keyring.unseal(sealed, aad),
+        clock,
+        random,
+        log,
+      })
+      return new Member(world, identity, { store, keyring, manager, runtime, dataPlane })
+    } catch (error) {
+      await store.close()
+      throw error
+    }
+  }
+
+  #describeHost() {
+    const [cluster] = this.store.view.list('cluster')
+    const root = cluster?.status.root
+    return {
+      skepVersion: version,
+      hostSubnets: hostAddresses().map(({ cidr }) => cidr),
+      ...(root
+        ? {
+            tls: {
+              trustRoot: root.certificatePem,
+              issuerSubject: root.issuerSubject,
+              issuerPublicKey: root.issuerPublicKey,
+            },
+          }
+        : {}),
+    }
+  }
+
+  // ---- Plain containers on attachable networks ----
+
+  /** Takes an address for a container that a person creates or connects; durable before it is used. */
+  async reserve(networkId: NetworkId, container: string): Promise<ReservedAddress> {
+    const { store } = this
+    for (;;) {
+      const network = store.view.get('network', networkId)
+      if (!network) throw new UserError('notFound', `network ${networkId} not found`)
+      const taken = this.manager.allocator.freeAddress(networkId)
+      const attachment: NetworkAttachment = { nodeId: this.identity.nodeId, container, ...taken }
+      const status = {
+        ...network.status,
+        attachments: [...(network.status.attachments ?? []), attachment],
+      }
+      try {
+        await store.commit([{ type: 'update', object: { ...network, status } }])
+      } catch (error) {
+        if (error instanceof UserError && error.code === 'outOfSequence') continue
+        throw error
+      }
+      this.#reservedAtMs.set(container, this.#world.clock.nowMs())
+      const assignment = networkAssignment(network)
+      if (!assignment)
+        throw new UserError('unavailable', `network ${network.name} has no subnet yet`, {
+          next: 'Try again in a moment.',
+        })
+      const engineNetwork = await this.#dataPlane.ensureNetwork(assignment)
+      return { ...taken, engineNetwork, nameservers: this.#dataPlane.nameserversFor([assignment]) }
+    }
+  }
+
+  async release(networkId: NetworkId, container: string): Promise<void> {
+    this.#reservedAtMs.delete(container)
+    await this.#dropAttachments(
+      (attachment, id) => id === networkId && attachment.container === container,
+    )
+  }
+
+  /** Frees the addresses of containers that the engine no longer knows. */
+  async #sweepAttachments(): Promise<void> {
+    if (this.#sweeping) return
+    this.#sweeping = true
+    try {
+      const known = await this.#plain.known()
+      const nowMs = this.#world.clock.nowMs()
+      for (const [container, atMs] of this.#reservedAtMs) {
+        if (nowMs - atMs > attachmentGraceMs) this.#reservedAtMs.delete(container)
+      }
+      await this.#dropAttachments(
+        ({ nodeId, container }) =>
+          nodeId === this.identity.nodeId &&
+          !known.has(container) &&
+          !this.#reservedAtMs.has(container),
+      )
+    } catch (error) {
+      this.#world.log.debug('attachments could not be swept', { error: messageOf(error) })
+    } finally {
+      this.#sweeping = false
+    }
+  }
+
+  async #dropAttachments(
+    isGone: (attachment: NetworkAttachment, id: NetworkId) => boolean,
+  ): Promise<void> {
+    for (const { id } of [...this.store.view.list('network')]) {
+      for (;;) {
+        const network = this.store.view.get('network', id)
+        const attachments = network?.status.attachments
+        if (!network || !attachments?.some((attachment) => isGone(attachment, id))) break
+        const kept = attachments.filter((attachment) => !isGone(attachment, id))
+        try {
+          await this.store.commit([
+            {
+              type: 'update',
+              object: { ...network, status: { ...network.status, attachments: kept } },
+            },
+          ])
+        } catch (error) {
+          if (!(error instanceof UserError && error.code === 'outOfSequence')) throw error
+        }
+      }
+    }
+  }
+
+  /** Stops working; containers, traffic and names go on. */
+  async close(): Promise<void> {
+    await this.#plain.close()
+    await this.agent.close()
+    await this.manager.close()
+    await this.#dataPlane.close()
+    await this.store.close()
+  }
+
+  /** Ends every task of the cluster on this host and removes what it needed. */
+  async destroy(): Promise<void> {
+    const { log } = this.#world
+    await this.#plain.close()
+    await this.agent.close()
+    await this.manager.close()
+    const observed = await this.runtime.list()
+    await Promise.all(
+      observed.map(async ({ taskId }) => {
+        try {
+          await this.runtime.stop(taskId, 10_000)
+          await this.runtime.remove(taskId)
+        } catch (error) {
+          log.warn('a container could not be removed', { taskId, error: messageOf(error) })
+        }
+      }),
+    )
+    await this.#dataPlane.clear()
+    await this.#dataPlane.close()
+    await this.store.close()
+  }
+}
