@@ -1,0 +1,197 @@
+import { dirname } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { Worker } from 'node:worker_threads'
+import { type Clock, type Log, UserError, unreachable } from '../base/index.ts'
+import { type Batch, PersistError, type Persistence, type Snapshot } from './persistence.ts'
+import type { Failure, Reply, Request } from './sqlite-messages.ts'
+import type { LeaderEpoch, Store } from './store.ts'
+import { StoreCore } from './store-core.ts'
+
+export interface SqliteStoreOptions {
+  /** The database file. Its directory is made, and closed to everyone else. */
+  readonly path: string
+  readonly clock: Clock
+  readonly log: Log
+  /** The worker's program. Default: `sqlite-worker` beside this module, `.ts` or `.js` as this module is. */
+  readonly workerPath?: string
+  readonly freeze?: boolean
+  readonly commitsQueuedMax?: number
+}
+
+/**
+ * Opens the embedded store: one SQLite file, written by a worker thread so that this thread never waits for the
+ * disk. Rejects with UserError: `failedPrecondition` (another daemon has it, a newer or foreign file), `internal`
+ * (damaged), `unavailable` (disk).
+ */
+export async function openSqliteStore(options: SqliteStoreOptions): Promise<Store & LeaderEpoch> {
+  const persistence = new SqlitePersistence(options)
+  try {
+    return await StoreCore.open({ ...options, persistence })
+  } catch (error) {
+    await persistence.end()
+    throw error
+  }
+}
+
+/** The worker's end, other than by asking it. */
+class WorkerLost extends Error {}
+
+/** A worker with one request under way at a time. */
+class Connection {
+  readonly #worker: Worker
+  #settle: { resolve(reply: Reply): void; reject(error: Error): void } | undefined
+  #lost: WorkerLost | undefined
+
+  constructor(workerPath: string) {
+    this.#worker = new Worker(workerPath, { name: 'store' })
+    this.#worker.on('message', (reply: Reply) => {
+      this.#settle?.resolve(reply)
+      this.#settle = undefined
+      this.#rest()
+    })
+    this.#worker.on('error', (error) => this.#lose(error))
+    this.#worker.on('exit', () => this.#lose(undefined))
+  }
+
+  async ask(request: Request): Promise<Reply> {
+    if (this.#lost) throw this.#lost
+    const { promise, resolve, reject } = Promise.withResolvers<Reply>()
+    this.#settle = { resolve, reject }
+    // An idle store keeps no process alive; a commit under way does.
+    this.#worker.ref()
+    this.#worker.postMessage(request)
+    return promise
+  }
+
+  async end(): Promise<void> {
+    await this.#worker.terminate()
+  }
+
+  #rest(): void {
+    this.#worker.unref()
+  }
+
+  #lose(cause: unknown): void {
+    this.#lost ??= new WorkerLost('the thread that writes the store ended', { cause })
+    this.#settle?.reject(this.#lost)
+    this.#settle = undefined
+  }
+}
+
+class SqlitePersistence implements Persistence {
+  readonly #path: string
+  readonly #workerPath: string
+  readonly #log: Log
+  #connection: Connection
+
+  constructor({ path, workerPath, log }: SqliteStoreOptions) {
+    this.#path = path
+    this.#workerPath = workerPath ?? besideThisModule()
+    this.#log = log
+    this.#connection = new Connection(this.#workerPath)
+  }
+
+  async load(): Promise<Snapshot> {
+    const opened = await this.#open(true)
+    if (opened.checkedMs !== undefined) {
+      this.#log.info('store was not closed by its last user; checked, and sound', {
+        path: this.#path,
+        checkedMs: Math.round(opened.checkedMs),
+        revision: opened.revision,
+      })
+    }
+    return opened
+  }
+
+  async persist(batch: Batch): Promise<void> {
+    let reply: Reply
+    try {
+      reply = await this.#connection.ask({ type: 'persist', batch })
+    } catch (error) {
+      if (!(error instanceof WorkerLost)) throw error
+      this.#log.error('store thread ended; starting another', { error: String(error.cause) })
+      this.#connection = new Connection(this.#workerPath)
+      const { revision, epoch } = await this.#open(false)
+      // The thread may have ended after the disk had it all.
+      if (revision === batch.revision && epoch === batch.epoch) return
+      reply = await this.#connection.ask({ type: 'persist', batch })
+    }
+    if (reply.type !== 'failed') return
+    const { reason, detail } = reply.failure
+    this.#log.error('commit failed on disk', { path: this.#path, reason, detail })
+    if (reason === 'full') {
+      throw new PersistError(`the disk that holds ${this.#path} is full`, {
+        full: true,
+        next: `Free some space under ${dirname(this.#path)} and try again; nothing stored before is lost.`,
+        cause: new Error(detail),
+      })
+    }
+    throw new PersistError(`the disk that holds ${this.#path} fails (${detail})`, {
+      full: false,
+      next: `Check the disk (dmesg, mount options), then try again; nothing stored before is lost.`,
+      cause: new Error(detail),
+    })
+  }
+
+  async close(): Promise<void> {
+    try {
+      const reply = await this.#connection.ask({ type: 'close' })
+      if (reply.type === 'failed') {
+        // All commits are durable already; the next open only takes longer.
+        this.#log.warn('store could not be closed cleanly', { detail: reply.failure.detail })
+      }
+    } catch (error) {
+      if (!(error instanceof WorkerLost)) throw error
+    }
+    await this.end()
+  }
+
+  async end(): Promise<void> {
+    await this.#connection.end()
+  }
+
+  async #open(withTexts: boolean): Promise<Reply & { readonly type: 'opened' }> {
+    const reply = await this.#connection.ask({ type: 'open', path: this.#path, withTexts })
+    if (reply.type === 'opened') return reply
+    if (reply.type === 'failed') throw notOpened(this.#path, reply.failure)
+    throw new Error('broken invariant: an open is answered by opened or failed')
+  }
+}
+
+function besideThisModule(): string {
+  const name = import.meta.url.endsWith('.ts') ? './sqlite-worker.ts' : './sqlite-worker.js'
+  return fileURLToPath(new URL(name, import.meta.url))
+}
+
+function notOpened(path: string, { reason, detail }: Failure): UserError {
+  switch (reason) {
+    case 'inUse':
+      return new UserError('failedPrecondition', `another daemon is using ${path}`, {
+        next: 'Stop that one, or start this one with another --data-root.',
+      })
+    case 'newerSchema':
+      return new UserError(
+        'failedPrecondition',
+        `${path} was written by a newer version of Skep (${detail})`,
+        { next: 'Start that version or a later one.' },
+      )
+    case 'foreign':
+      return new UserError('failedPrecondition', `${path} is not a store of Skep's (${detail})`, {
+        next: 'Move that file away, or start with another --data-root.',
+      })
+    case 'damaged':
+      return new UserError('internal', `${path} is damaged (${detail})`, {
+        next: 'Keep a copy, check the disk, and restore a backup.',
+      })
+    case 'full':
+      return new UserError('unavailable', `${path} can't be opened: the disk is full`, {
+        next: `Free some space under ${dirname(path)} and start again.`,
+      })
+    case 'io':
+      return new UserError('unavailable', `${path} can't be opened: ${detail}`, {
+        next: 'Check the permissions of the data root and the disk under it.',
+      })
+    default:
+      return unreachable(reason)
+  }
+}
