@@ -1,0 +1,230 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { existsSync, readFileSync } from 'node:fs'
+import { mkdtemp, open, rm } from 'node:fs/promises'
+import { request } from 'node:http'
+import { delimiter, join, resolve } from 'node:path'
+
+const root = resolve(import.meta.dirname, '../..')
+const engine = process.env['SKEP_ENGINE'] ?? 'unix:///var/run/docker.sock'
+
+export interface Output {
+  readonly code: number
+  readonly stdout: string
+  readonly stderr: string
+}
+
+/** Runs a program to its end. `input` goes to its standard input. */
+export function run(
+  command: string,
+  args: readonly string[],
+  options: {
+    readonly input?: string
+    readonly env?: Record<string, string>
+    readonly cwd?: string
+    readonly timeoutMs?: number
+  } = {},
+): Promise<Output> {
+  return new Promise((done, fail) => {
+    const child = spawn(command, args, {
+      env: { ...process.env, ...options.env },
+      ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+      ...(options.timeoutMs === undefined
+        ? {}
+        : { timeout: options.timeoutMs, killSignal: 'SIGKILL' }),
+    })
+    let stdout = ''
+    let stderr = ''
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      stdout += text
+    })
+    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+      stderr += text
+    })
+    child.on('error', fail)
+    child.on('close', (code) => done({ code: code ?? -1, stdout, stderr }))
+    child.stdin.on('error', () => {})
+    child.stdin.end(options.input ?? '')
+  })
+}
+
+/** Every stock docker client on this machine, oldest place in PATH last, each once. */
+export function dockerClients(): readonly string[] {
+  const found = (process.env['PATH'] ?? '').split(delimiter).map((folder) => join(folder, 'docker'))
+  return [...new Set([...found, '/usr/bin/docker', '/usr/local/bin/docker'])].filter((path) =>
+    existsSync(path),
+  )
+}
+
+/** A daemon of its own: data, sockets and cluster in a folder that is removed at the end. */
+export interface TestDaemon extends AsyncDisposable {
+  readonly host: string
+  readonly folder: string
+  pid(): number
+  /** The stock client (or `client`) against this daemon. */
+  docker(...args: string[]): Promise<Output>
+  /** As `docker`, and throws when it fails. Resolves with its standard output, trimmed. */
+  ok(...args: string[]): Promise<string>
+  dockerWith(client: string, input: string | undefined, ...args: string[]): Promise<Output>
+  skep(...args: string[]): Promise<Output>
+  /** One API call. Body and answer are JSON. */
+  api(
+    method: string,
+    path: string,
+    body?: unknown,
+  ): Promise<{ status: number; body: unknown; text: string }>
+  kill9(): Promise<void>
+  /** Asks it to end, and waits. */
+  stop(): Promise<void>
+  start(): Promise<void>
+  log(): string
+}
+
+export async function startDaemon(options: { readonly init?: boolean } = {}): Promise<TestDaemon> {
+  const folder = await mkdtemp('/tmp/skep-test-')
+  const socket = join(folder, 'docker.sock')
+  const host = `unix://${socket}`
+  const logPath = join(folder, 'daemon.log')
+  const [client = 'docker'] = dockerClients()
+  let child: ChildProcess | undefined
+
+  async function start(): Promise<void> {
+    const log = await open(logPath, 'a')
+    const started = spawn(
+      join(root, 'bin/skep'),
+      [
+        'daemon',
+        '--data-root',
+        join(folder, 'data'),
+        '--run-dir',
+        join(folder, 'run'),
+        '-H',
+        host,
+        '--engine',
+        engine,
+        '--http',
+        '',
+        '--log-level',
+        'info',
+      ],
+      { stdio: ['ignore', log.fd, log.fd] },
+    )
+    await log.close()
+    child = started
+    for (let left = 400; ; left--) {
+      if (started.exitCode !== null || left === 0) {
+        throw new Error(`the daemon did not start:\n${readFileSync(logPath, 'utf8').slice(-4000)}`)
+      }
+      const answer = await api('GET', '/_ping').catch(() => undefined)
+      if (answer?.status === 200) return
+      await new Promise((done) => setTimeout(done, 50))
+    }
+  }
+
+  async function end(signal: NodeJS.Signals): Promise<void> {
+    const ending = child
+    if (!ending || ending.exitCode !== null || ending.signalCode !== null) return
+    const ended = new Promise((done) => ending.once('exit', done))
+    ending.kill(signal)
+    await ended
+  }
+
+  function api(
+    method: string,
+    path: string,
+    body?: unknown,
+  ): Promise<{ status: number; body: unknown; text: string }> {
+    return new Promise((done, fail) => {
+      const call = request(
+        {
+          socketPath: socket,
+          method,
+          path,
+          headers: body === undefined ? {} : { 'Content-Type': 'application/json' },
+        },
+        (answer) => {
+          let text = ''
+          answer.setEncoding('utf8').on('data', (part: string) => {
+            text += part
+          })
+          answer.on('error', fail)
+          answer.on('end', () => {
+            let parsed: unknown
+            try {
+              parsed = JSON.parse(text)
+            } catch {
+              parsed = undefined
+            }
+            done({ status: answer.statusCode ?? 0, body: parsed, text })
+          })
+        },
+      )
+      call.on('error', fail)
+      call.end(
+        body === undefined ? undefined : typeof body === 'string' ? body : JSON.stringify(body),
+      )
+    })
+  }
+
+  const dockerWith = (using: string, input: string | undefined, ...args: string[]) =>
+    run(using, ['-H', host, ...args], {
+      ...(input === undefined ? {} : { input }),
+      timeoutMs: 180_000,
+    })
+
+  const daemon: TestDaemon = {
+    host,
+    folder,
+    pid: () => child?.pid ?? 0,
+    docker: (...args) => dockerWith(client, undefined, ...args),
+    dockerWith,
+    async ok(...args) {
+      const output = await dockerWith(client, undefined, ...args)
+      if (output.code !== 0) {
+        throw new Error(
+          `docker ${args.join(' ')}: exit ${output.code}\n${output.stdout}${output.stderr}\n${daemon.log().slice(-3000)}`,
+        )
+      }
+      return output.stdout.trim()
+    },
+    skep: (...args) =>
+      run(join(root, 'bin/skep'), args, { env: { SKEP_HOST: host }, timeoutMs: 180_000 }),
+    api,
+    kill9: () => end('SIGKILL'),
+    stop: () => end('SIGTERM'),
+    start,
+    log: () => (existsSync(logPath) ? readFileSync(logPath, 'utf8') : ''),
+    async [Symbol.asyncDispose]() {
+      try {
+        if (child?.exitCode !== null || child.signalCode !== null) await start()
+        await api('POST', '/swarm/leave?force=1')
+      } finally {
+        await end('SIGTERM')
+        await rm(folder, { recursive: true, force: true })
+      }
+    },
+  }
+
+  try {
+    await start()
+    if (options.init !== false) await daemon.ok('swarm', 'init', '--advertise-addr', '127.0.0.1')
+  } catch (error) {
+    await daemon[Symbol.asyncDispose]().catch(() => {})
+    throw error
+  }
+  return daemon
+}
+
+/** Looks until `look` gives something other than undefined or false. Throws with `what` after `withinMs`. */
+export async function eventually<T>(
+  what: string,
+  look: () => Promise<T | undefined | false>,
+  withinMs = 60_000,
+): Promise<T> {
+  const untilMs = Date.now() + withinMs
+  for (;;) {
+    const found = await look()
+    if (found !== undefined && found !== false) return found
+    if (Date.now() > untilMs) throw new Error(`not within ${withinMs / 1000} s: ${what}`)
+    await new Promise((done) => setTimeout(done, 100))
+  }
+}
