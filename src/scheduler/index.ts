@@ -1,0 +1,8 @@
+export {
+  changesFor,
+  type Placement,
+  type Refusal,
+  Scheduler,
+  type SchedulerDecision,
+} from './scheduler.ts'
+export { failuresUntilAvoided, failureWindowMs } from './workload-state.ts'

@@ -1,0 +1,65 @@
+import type { NodeId, RevisionId, TaskId, WorkloadId } from '../model/index.ts'
+
+import { getOrMake } from './get-or-make.ts'
+
+/** Failures on a node within this span make it a worse place for the same revision, in ms. */
+export const failureWindowMs = 300_000
+/** So many failures within the span, and the node is taken only when nothing else fits. */
+export const failuresUntilAvoided = 5
+
+/** What the scheduler knows of one workload: where its tasks are, and where they fail. */
+export class WorkloadState {
+  readonly id: WorkloadId
+  /** Active tasks by node index. */
+  readonly counts = new Map<number, number>()
+  /** Keys of the candidates kept for it alone. */
+  readonly ownKeys = new Set<string>()
+  readonly #failures = new Map<RevisionId, Map<NodeId, Map<TaskId, number>>>()
+
+  constructor(id: WorkloadId) {
+    this.id = id
+  }
+
+  get isForgettable(): boolean {
+    return this.counts.size === 0 && this.#failures.size === 0 && this.ownKeys.size === 0
+  }
+
+  countOn(index: number, by: number): void {
+    const count = (this.counts.get(index) ?? 0) + by
+    if (count === 0) this.counts.delete(index)
+    else this.counts.set(index, count)
+  }
+
+  addFailure(revisionId: RevisionId, nodeId: NodeId, taskId: TaskId, atMs: number): void {
+    const byNode = getOrMake(
+      this.#failures,
+      revisionId,
+      () => new Map<NodeId, Map<TaskId, number>>(),
+    )
+    getOrMake(byNode, nodeId, () => new Map<TaskId, number>()).set(taskId, atMs)
+  }
+
+  removeFailure(revisionId: RevisionId, nodeId: NodeId, taskId: TaskId): void {
+    const byNode = this.#failures.get(revisionId)
+    const byTask = byNode?.get(nodeId)
+    if (!byNode || !byTask) return
+    byTask.delete(taskId)
+    if (byTask.size === 0) byNode.delete(nodeId)
+    if (byNode.size === 0) this.#failures.delete(revisionId)
+  }
+
+  /** Nodes to avoid for a revision now, with their failures within the window. */
+  avoided(revisionId: RevisionId, nowMs: number): ReadonlyMap<NodeId, number> {
+    const byNode = this.#failures.get(revisionId)
+    if (!byNode) return none
+    const found = new Map<NodeId, number>()
+    for (const [nodeId, byTask] of byNode) {
+      if (byTask.size < failuresUntilAvoided) continue
+      let recent = 0
+      for (const atMs of byTask.values()) if (atMs > nowMs - failureWindowMs) recent++
+      if (recent >= failuresUntilAvoided) found.set(nodeId, recent)
+    }
+    return found
+  }
+}
+const none: ReadonlyMap<NodeId, number> = new Map()
