@@ -208,7 +208,7 @@ export async function startDaemon(options: { readonly init?: boolean } = {}): Pr
     await start()
     if (options.init !== false) await daemon.ok('swarm', 'init', '--advertise-addr', '127.0.0.1')
   } catch (error) {
-    await daemon[Symbol.asyncDispose]().catch(() => {})
+    await Promise.resolve(daemon[Symbol.asyncDispose]()).catch(() => {})
     throw error
   }
   return daemon
