@@ -182,6 +182,8 @@ export interface ContainerInspect {
     readonly Labels?: Readonly<Record<string, string>> | null
     readonly Healthcheck?: HealthConfigBody
     readonly StopSignal?: string
+    /** Of the image, for CMD-SHELL. */
+    readonly Shell?: readonly string[] | null
   }
   readonly HostConfig: HostConfigBody
   readonly Mounts?: readonly {

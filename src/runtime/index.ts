@@ -1,0 +1,20 @@
+export {
+  type DockerRuntime,
+  type DockerRuntimeOptions,
+  openDockerRuntime,
+} from './docker-runtime.ts'
+export type {
+  Materials,
+  ObservedContainer,
+  ProbeResult,
+  Runtime,
+  RuntimeEvent,
+  StartedContainer,
+} from './runtime.ts'
+export { removeSecretsDir } from './task-files.ts'
+export {
+  renderTemplate,
+  type TemplateContext,
+  type TemplateKind,
+  validateTemplate,
+} from './template.ts'
