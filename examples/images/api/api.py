@@ -42,37 +42,45 @@ class Unavailable(Exception):
     """A store does not answer; the message says which and why."""
 
 
-class Database:
-    """One connection to PostgreSQL, opened again when it is lost."""
+class Store:
+    """One connection to a store, opened when it is needed and again when it is lost."""
+
+    name = ''
+    lost = ()  # what the store's client raises when the connection is gone
 
     def __init__(self):
         self._lock = threading.Lock()
         self._connection = None
 
-    def run(self, statement, values=()):
+    def run(self, *request):
+        """Answers one request. One that fails on a kept connection is sent once more on a new one."""
         with self._lock:
-            fresh = self._connection is None
-            try:
-                return self._run(statement, values)
-            except psycopg2.OperationalError as error:
-                self._connection = None
-                if fresh:
-                    raise Unavailable(f'postgres: {str(error).strip()}') from error
-            try:  # The kept connection had died: a new one may work.
-                return self._run(statement, values)
-            except psycopg2.OperationalError as error:
-                self._connection = None
-                raise Unavailable(f'postgres: {str(error).strip()}') from error
+            for tries_left in (0,) if self._connection is None else (1, 0):
+                try:
+                    if self._connection is None:
+                        self._connection = self.open()
+                    return self.send(self._connection, *request)
+                except self.lost as error:
+                    if self._connection is not None:
+                        self._connection.close()
+                        self._connection = None
+                    if tries_left == 0:
+                        raise Unavailable(f'{self.name}: {str(error).strip()}') from error
 
-    def _run(self, statement, values):
-        if self._connection is None:
-            self._connection = self._open()
-        with self._connection, self._connection.cursor() as cursor:
-            cursor.execute(statement, values)
-            return cursor.fetchall()
+    def open(self):
+        raise NotImplementedError
 
-    @staticmethod
-    def _open():
+    def send(self, connection, *request):
+        raise NotImplementedError
+
+
+class Database(Store):
+    """PostgreSQL."""
+
+    name = 'postgres'
+    lost = (psycopg2.OperationalError, psycopg2.InterfaceError)
+
+    def open(self):
         connection = psycopg2.connect(
             host=DATABASE_HOST,
             user=DATABASE_USER,
@@ -91,47 +99,31 @@ class Database:
             )
         return connection
 
+    def send(self, connection, statement, values=()):
+        with connection, connection.cursor() as cursor:
+            cursor.execute(statement, values)
+            return cursor.fetchall()
 
-class Redis:
-    """One connection to Redis, which speaks one line a value (RESP), opened again when it is lost."""
 
-    def __init__(self):
-        self._lock = threading.Lock()
-        self._file = None
+class Redis(Store):
+    """Redis, which speaks one line a value (RESP) for the commands that are used here."""
 
-    def run(self, *words):
-        with self._lock:
-            fresh = self._file is None
-            try:
-                return self._run(words)
-            except OSError as error:
-                self._close()
-                if fresh:
-                    raise Unavailable(f'redis: {error}') from error
-            try:
-                return self._run(words)
-            except OSError as error:
-                self._close()
-                raise Unavailable(f'redis: {error}') from error
+    name = 'redis'
+    lost = (OSError,)
 
-    def _run(self, words):
-        if self._file is None:
-            with socket.create_connection((REDIS_HOST, 6379), STORE_TIMEOUT_S) as connection:
-                self._file = connection.makefile('rwb')
+    def open(self):
+        with socket.create_connection((REDIS_HOST, 6379), STORE_TIMEOUT_S) as connection:
+            return connection.makefile('rwb', buffering=0)
+
+    def send(self, connection, *words):
         parts = [f'*{len(words)}\r\n', *(f'${len(word)}\r\n{word}\r\n' for word in words)]
-        self._file.write(''.join(parts).encode('ascii'))
-        self._file.flush()
-        answer = self._file.readline().decode('ascii').strip()
+        connection.write(''.join(parts).encode('ascii'))
+        answer = connection.readline().decode('ascii').strip()
         if answer == '':
             raise ConnectionError('the connection was closed')
         if answer.startswith('-'):
             raise Unavailable(f'redis: {answer[1:]}')
         return answer[1:]  # after "+" a word, after ":" a number
-
-    def _close(self):
-        if self._file is not None:
-            self._file.close()
-            self._file = None
 
 
 database = Database()

@@ -27,9 +27,9 @@ public() {
 . "$here/catalogue.sh"
 
 # What a demo, the tests and the benchmarks use.
-core=('busybox:*' 'alpine:*' 'whoami:*' 'my-registry.com/api:*' nginx:{alpine,latest,1.24,1.25} postgres:15-alpine redis:7-alpine)
+core=(busybox alpine whoami my-registry.com/api nginx:{alpine,latest,1.24,1.25} postgres:15-alpine redis:7-alpine)
 
-# refs_of [PATTERN...] : the references that match; the core without any, every one for "all"
+# refs_of [PATTERN...] : the references that match, with or without tag; the core without any, every one for "all"
 refs_of() {
   local ref pattern patterns=("$@")
   ((${#patterns[@]})) || patterns=("${core[@]}")
@@ -37,7 +37,7 @@ refs_of() {
   for ref in "${refs[@]}"; do
     for pattern in "${patterns[@]}"; do
       # shellcheck disable=SC2053 # they are patterns
-      if [[ $ref == $pattern || $ref == $pattern:latest ]]; then
+      if [[ $ref == $pattern || ${ref%:*} == $pattern ]]; then
         echo "$ref"
         break
       fi
