@@ -1,0 +1,1 @@
+export { createEngineProxy, type EngineProxy, proxyIdleSocketsMax } from './engine-proxy.ts'
