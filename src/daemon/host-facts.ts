@@ -25,6 +25,17 @@ export function hostAddresses(): readonly HostAddress[] {
   )
 }
 
+/** Every IPv4 network this host is on (CIDR), but for the bridges named: what cluster subnets must keep clear of. */
+export function hostSubnets(ownBridges: ReadonlySet<string>): readonly string[] {
+  return Object.entries(networkInterfaces()).flatMap(([name, addresses]) =>
+    ownBridges.has(name)
+      ? []
+      : (addresses ?? []).flatMap(({ family, internal, cidr }) =>
+          family === 'IPv4' && !internal && cidr !== null ? [cidr] : [],
+        ),
+  )
+}
+
 /** Name of the interface that the default route goes by, as `/proc/net/route` says. */
 function defaultRouteInterface(): string | undefined {
   const lines = readFileSync('/proc/net/route', 'utf8').trim().split('\n').slice(1)

@@ -5,12 +5,12 @@ import { type Control, openControl } from '../control/index.ts'
 import { networkAssignment } from '../dispatcher/index.ts'
 import type { Engine } from '../engine/index.ts'
 import { type Manager, startManager } from '../manager/index.ts'
-import type { NetworkAttachment, NetworkId } from '../model/index.ts'
+import type { Network, NetworkAttachment, NetworkId } from '../model/index.ts'
 import { type DataPlane, openLinuxDataPlane } from '../network/index.ts'
 import { openDockerRuntime, type Runtime } from '../runtime/index.ts'
 import { type Keyring, openKeyring } from '../security/index.ts'
 import { type LeaderEpoch, openSqliteStore, type Store } from '../store/index.ts'
-import { hostAddresses } from './host-facts.ts'
+import { hostSubnets } from './host-facts.ts'
 import { dataPaths, type Identity } from './identity.ts'
 import type { DaemonOptions } from './options.ts'
 import { type PlainContainers, watchPlainContainers } from './plain-containers.ts'
@@ -47,7 +47,6 @@ export class Member {
   readonly #world: MemberWorld
   readonly #dataPlane: DataPlane
   readonly #plain: PlainContainers
-  readonly #reservedAtMs = new Map<string, number>()
   #sweeping = false
 
   private constructor(
@@ -132,9 +131,10 @@ export class Member {
   #describeHost() {
     const [cluster] = this.store.view.list('cluster')
     const root = cluster?.status.root
+    const networks = [...this.store.view.list('network')]
     return {
       skepVersion: version,
-      hostSubnets: hostAddresses().map(({ cidr }) => cidr),
+      hostSubnets: hostSubnets(new Set(networks.map(({ id }) => bridgeName(id)))),
       ...(root
         ? {
             tls: {
@@ -150,39 +150,50 @@ export class Member {
   // ---- Plain containers on attachable networks ----
 
   /** Takes an address for a container that a person creates or connects; durable before it is used. */
-  async reserve(networkId: NetworkId, container: string): Promise<ReservedAddress> {
-    const { store } = this
-    for (;;) {
-      const network = store.view.get('network', networkId)
-      if (!network) throw new UserError('notFound', `network ${networkId} not found`)
-      const taken = this.manager.allocator.freeAddress(networkId)
-      const attachment: NetworkAttachment = { nodeId: this.identity.nodeId, container, ...taken }
-      const status = {
-        ...network.status,
-        attachments: [...(network.status.attachments ?? []), attachment],
-      }
-      try {
-        await store.commit([{ type: 'update', object: { ...network, status } }])
-      } catch (error) {
-        if (error instanceof UserError && error.code === 'outOfSequence') continue
-        throw error
-      }
-      this.#reservedAtMs.set(container, this.#world.clock.nowMs())
-      const assignment = networkAssignment(network)
-      if (!assignment)
-        throw new UserError('unavailable', `network ${network.name} has no subnet yet`, {
-          next: 'Try again in a moment.',
-        })
+  async reserve(
+    networkId: NetworkId,
+    container: string,
+    requestedAddress?: string,
+  ): Promise<ReservedAddress> {
+    const { nodeId } = this.identity
+    const createdAtMs = this.#world.clock.nowMs()
+    let taken: { readonly address: string; readonly mac: string } | undefined
+    const network = await this.#changeNetwork(networkId, (before) => {
+      taken = this.manager.allocator.freeAddress(networkId, requestedAddress)
+      const attachments = [
+        ...(before.status.attachments ?? []),
+        { nodeId, container, createdAtMs, ...taken },
+      ]
+      return { ...before, status: { ...before.status, attachments } }
+    })
+    const assignment = networkAssignment(network)
+    if (!assignment || !taken) {
+      throw new UserError(
+        'unavailable',
+        `network ${network.name} has no subnet: ${network.status.error ?? 'it is being allocated'}`,
+      )
+    }
+    try {
       const engineNetwork = await this.#dataPlane.ensureNetwork(assignment)
       return { ...taken, engineNetwork, nameservers: this.#dataPlane.nameserversFor([assignment]) }
+    } catch (error) {
+      await this.release(networkId, container)
+      throw error
     }
   }
 
   async release(networkId: NetworkId, container: string): Promise<void> {
-    this.#reservedAtMs.delete(container)
-    await this.#dropAttachments(
-      (attachment, id) => id === networkId && attachment.container === container,
-    )
+    await this.#keepAttachments(networkId, (attachment) => attachment.container !== container)
+  }
+
+  async #keepAttachments(
+    id: NetworkId,
+    isKept: (attachment: NetworkAttachment) => boolean,
+  ): Promise<void> {
+    await this.#changeNetwork(id, (network) => ({
+      ...network,
+      status: { ...network.status, attachments: (network.status.attachments ?? []).filter(isKept) },
+    }))
   }
 
   /** Frees the addresses of containers that the engine no longer knows. */
@@ -192,15 +203,14 @@ export class Member {
     try {
       const known = await this.#plain.known()
       const nowMs = this.#world.clock.nowMs()
-      for (const [container, atMs] of this.#reservedAtMs) {
-        if (nowMs - atMs > attachmentGraceMs) this.#reservedAtMs.delete(container)
+      const isKept = ({ container, nodeId, createdAtMs }: NetworkAttachment) =>
+        nodeId !== this.identity.nodeId ||
+        known.has(container) ||
+        nowMs - createdAtMs < attachmentGraceMs
+      for (const { id, status } of [...this.store.view.list('network')]) {
+        if (status.attachments && !status.attachments.every(isKept))
+          await this.#keepAttachments(id, isKept)
       }
-      await this.#dropAttachments(
-        ({ nodeId, container }) =>
-          nodeId === this.identity.nodeId &&
-          !known.has(container) &&
-          !this.#reservedAtMs.has(container),
-      )
     } catch (error) {
       this.#world.log.debug('attachments could not be swept', { error: messageOf(error) })
     } finally {
@@ -208,25 +218,15 @@ export class Member {
     }
   }
 
-  async #dropAttachments(
-    isGone: (attachment: NetworkAttachment, id: NetworkId) => boolean,
-  ): Promise<void> {
-    for (const { id } of [...this.store.view.list('network')]) {
-      for (;;) {
-        const network = this.store.view.get('network', id)
-        const attachments = network?.status.attachments
-        if (!network || !attachments?.some((attachment) => isGone(attachment, id))) break
-        const kept = attachments.filter((attachment) => !isGone(attachment, id))
-        try {
-          await this.store.commit([
-            {
-              type: 'update',
-              object: { ...network, status: { ...network.status, attachments: kept } },
-            },
-          ])
-        } catch (error) {
-          if (!(error instanceof UserError && error.code === 'outOfSequence')) throw error
-        }
+  async #changeNetwork(id: NetworkId, change: (network: Network) => Network): Promise<Network> {
+    for (;;) {
+      const network = this.store.view.get('network', id)
+      if (!network) throw new UserError('notFound', `network ${id} not found`)
+      try {
+        await this.store.commit([{ type: 'update', object: change(network) }])
+        return network
+      } catch (error) {
+        if (!(error instanceof UserError && error.code === 'outOfSequence')) throw error
       }
     }
   }

@@ -1,9 +1,10 @@
 import { Allocator, changesFor as allocationChanges } from '../allocator/index.ts'
 import { type Clock, type Log, type Random, WakeUp } from '../base/index.ts'
 import { Dispatcher, decideTraffic, isServed, type Unseal } from '../dispatcher/index.ts'
-import type { WorkloadId } from '../model/index.ts'
+import type { NodeId, WorkloadId } from '../model/index.ts'
 import {
-  decideHousekeeping,
+  decideNode,
+  decideOrphans,
   decideWorkload,
   observeWorkload,
   changesFor as orchestrationChanges,
@@ -26,7 +27,7 @@ export interface ManagerOptions {
 export interface Manager {
   /** How agents reach this leader. */
   readonly link: ManagerLink
-  /** The allocator's picture, for addresses that no task asks for. */
+  /** For addresses that no task asks for. */
   readonly allocator: Allocator
   close(): Promise<void>
 }
@@ -41,7 +42,7 @@ export function startManager(options: ManagerOptions): Manager {
   const { store, clock, random, log, epoch } = options
   const stop = new AbortController()
   const dispatcher = new Dispatcher({ store, unseal: options.unseal, clock, log, fence: epoch })
-  const orchestration = new Orchestration(store, clock, random)
+  const orchestration = new Orchestration(store, random)
   const traffic = new TrafficControl(store, dispatcher)
   const scheduler = Scheduler.from(store.view)
   const allocator = Allocator.from(store.view)
@@ -73,7 +74,7 @@ export function startManager(options: ManagerOptions): Manager {
       wake: wakeAllocator,
       decide(nowMs) {
         const decision = allocator.decide(nowMs, tasksPerTurnMax)
-        return { commits: [allocationChanges(store.view, decision, nowMs)], more: decision.more }
+        return { commits: [allocationChanges(store.view, decision)], more: decision.more }
       },
     }),
     runLoop({
@@ -100,104 +101,93 @@ export function startManager(options: ManagerOptions): Manager {
   }
 }
 
-/** Which workloads to look at, because something of theirs changed or because their time has come. */
+/** Which workloads and nodes to look at, because something of theirs changed or because their time has come. */
 class Orchestration {
   readonly wake = new WakeUp()
   readonly #store: Store
   readonly #random: Random
-  readonly #dirty = new Set<WorkloadId>()
+  readonly #dirtyWorkloads = new Set<WorkloadId>()
+  readonly #dirtyNodes = new Set<NodeId>()
   readonly #wakeAtMs = new Map<WorkloadId, number>()
-  #housekeepingDirty = true
-  #housekeepingAtMs: number | undefined
 
-  constructor(store: Store, _clock: Clock, random: Random) {
+  constructor(store: Store, random: Random) {
     this.#store = store
     this.#random = random
-    this.#everything()
+    // Also those of whom only tasks or revisions are left.
+    for (const { id } of store.view.list('workload')) this.#dirtyWorkloads.add(id)
+    for (const { workloadId } of store.view.list('task')) this.#dirtyWorkloads.add(workloadId)
+    for (const { workloadId } of store.view.list('revision')) this.#dirtyWorkloads.add(workloadId)
+    for (const { id } of store.view.list('node')) this.#dirtyNodes.add(id)
+    this.wake.ring()
   }
 
   learn(commit: Commit): void {
     for (const { kind, before, after } of commit.changes) {
-      switch (kind) {
-        case 'task':
-          for (const object of [before, after])
-            if (object?.kind === 'task') this.#dirty.add(object.workloadId)
-          if (
-            !after ||
-            (after.kind === 'task' && !this.#store.view.get('workload', after.workloadId))
-          ) {
-            this.#housekeepingDirty = true
-          }
-          break
-        case 'workload':
-          for (const object of [before, after])
-            if (object?.kind === 'workload') this.#dirty.add(object.id)
-          this.#housekeepingDirty = true
-          break
-        case 'endpoint':
-          for (const object of [before, after]) {
-            if (object?.kind !== 'endpoint') continue
-            for (const { workloadId } of object.spec.backends) this.#dirty.add(workloadId)
-          }
-          break
-        case 'node':
-        case 'cluster':
-          this.#everything()
-          break
-        case 'revision':
-        case 'network':
-        case 'secret':
-        case 'config':
-          break
+      for (const object of [before, after]) {
+        if (!object) continue
+        if (object.kind === 'workload') this.#dirtyWorkloads.add(object.id)
+        else if (object.kind === 'task' || object.kind === 'revision')
+          this.#dirtyWorkloads.add(object.workloadId)
+        else if (object.kind === 'endpoint') {
+          for (const { workloadId } of object.spec.backends) this.#dirtyWorkloads.add(workloadId)
+        } else if (object.kind === 'node') this.#dirtyNodes.add(object.id)
+      }
+      // Where tasks may run is for every workload to look at; nodes and the cluster's settings change rarely.
+      if (kind === 'node' || kind === 'cluster') {
+        for (const { id } of this.#store.view.list('workload')) this.#dirtyWorkloads.add(id)
       }
     }
-    this.wake.ring()
-  }
-
-  #everything(): void {
-    for (const { id } of this.#store.view.list('workload')) this.#dirty.add(id)
-    this.#housekeepingDirty = true
-    this.wake.ring()
+    if (this.#dirtyWorkloads.size > 0 || this.#dirtyNodes.size > 0) this.wake.ring()
   }
 
   decide(nowMs: number): Turn {
-    const { view } = this.#store
-    for (const [id, atMs] of this.#wakeAtMs) if (atMs <= nowMs) this.#dirty.add(id)
-    const ids: WorkloadId[] = []
+    for (const [id, atMs] of this.#wakeAtMs) if (atMs <= nowMs) this.#dirtyWorkloads.add(id)
     const commits: (readonly Change[])[] = []
-    let looked = 0
-    for (const id of this.#dirty) {
-      if (looked++ >= workloadsPerTurnMax) break
-      this.#dirty.delete(id)
-      this.#wakeAtMs.delete(id)
-      const slice = observeWorkload(view, id)
-      if (!slice) continue
-      const decision = decideWorkload(slice, nowMs)
-      if (decision.wakeAtMs !== undefined) this.#wakeAtMs.set(id, decision.wakeAtMs)
-      if (decision.actions.length === 0) continue
-      ids.push(id)
-      commits.push(orchestrationChanges(slice, decision.actions, nowMs, this.#random))
+    const again: (() => void)[] = []
+    const add = (changes: readonly Change[], lookAgain: () => void) => {
+      if (changes.length === 0) return
+      commits.push(changes)
+      again.push(lookAgain)
     }
-    if (
-      this.#housekeepingDirty ||
-      (this.#housekeepingAtMs !== undefined && this.#housekeepingAtMs <= nowMs)
-    ) {
-      this.#housekeepingDirty = false
-      const housekeeping = decideHousekeeping(view, nowMs)
-      this.#housekeepingAtMs = housekeeping.wakeAtMs
-      if (housekeeping.changes.length > 0) commits.push(housekeeping.changes)
+    for (const id of take(this.#dirtyWorkloads, workloadsPerTurnMax)) {
+      add(this.#decideOne(id, nowMs), () => this.#dirtyWorkloads.add(id))
+    }
+    for (const id of take(this.#dirtyNodes, workloadsPerTurnMax)) {
+      add(decideNode(this.#store.view, id).changes, () => this.#dirtyNodes.add(id))
     }
     return {
       commits,
-      more: this.#dirty.size > 0,
-      wakeAtMs: earliest([...this.#wakeAtMs.values(), this.#housekeepingAtMs]),
-      failed: (index) => {
-        const id = ids[index]
-        if (id === undefined) this.#housekeepingDirty = true
-        else this.#dirty.add(id)
-      },
+      more: this.#dirtyWorkloads.size > 0 || this.#dirtyNodes.size > 0,
+      wakeAtMs: earliest(this.#wakeAtMs.values()),
+      failed: (index) => again[index]?.(),
     }
   }
+
+  #decideOne(id: WorkloadId, nowMs: number): readonly Change[] {
+    this.#wakeAtMs.delete(id)
+    const slice = observeWorkload(this.#store.view, id)
+    if (!slice) {
+      const orphans = decideOrphans(this.#store.view, id, nowMs)
+      if (orphans.wakeAtMs !== undefined) this.#wakeAtMs.set(id, orphans.wakeAtMs)
+      return orphans.changes
+    }
+    const decision = decideWorkload(slice, nowMs)
+    if (decision.wakeAtMs !== undefined) this.#wakeAtMs.set(id, decision.wakeAtMs)
+    return decision.actions.length === 0
+      ? []
+      : orchestrationChanges(slice, decision.actions, nowMs, this.#random)
+  }
+}
+
+/** Takes up to `limit` items out of a set. */
+function take<T>(from: Set<T>, limit: number): readonly T[] {
+  const taken: T[] = []
+  for (const item of from) {
+    if (taken.length >= limit) break
+    taken.push(item)
+  }
+  for (const item of taken) from.delete(item)
+  return taken
 }
 
 /** Tasks on their way into or out of traffic. */
@@ -254,9 +244,8 @@ class TrafficControl {
   }
 }
 
-function earliest(times: readonly (number | undefined)[]): number | undefined {
+function earliest(times: Iterable<number>): number | undefined {
   let first: number | undefined
-  for (const time of times)
-    if (time !== undefined && (first === undefined || time < first)) first = time
+  for (const time of times) if (first === undefined || time < first) first = time
   return first
 }

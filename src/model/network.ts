@@ -47,4 +47,5 @@ export interface NetworkAttachment {
   readonly container: string
   readonly address: string
   readonly mac: string
+  readonly createdAtMs: number
 }
