@@ -1,0 +1,54 @@
+import { randomBytes } from 'node:crypto'
+import { mkdir, open, rename, rm } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { UserError } from '../base/index.ts'
+
+/** Writes a file that only its owner may read: whole and durable, or as it was before. */
+export async function writePrivateFile(path: string, text: string): Promise<void> {
+  const directory = dirname(path)
+  await mkdir(directory, { recursive: true, mode: 0o700 })
+  const temporary = `${path}.${randomBytes(6).toString('hex')}`
+  try {
+    const file = await open(temporary, 'wx', 0o600)
+    try {
+      await file.writeFile(text)
+      await file.sync()
+    } finally {
+      await file.close()
+    }
+    await rename(temporary, path)
+  } catch (error) {
+    await rm(temporary, { force: true })
+    throw error
+  }
+  const handle = await open(directory, 'r')
+  try {
+    await handle.sync() // The new name itself is durable only now.
+  } finally {
+    await handle.close()
+  }
+}
+
+/** Reads such a file; undefined where there is none. Throws `forbidden` when others may read it. */
+export async function readPrivateFile(path: string): Promise<string | undefined> {
+  let file: Awaited<ReturnType<typeof open>>
+  try {
+    file = await open(path, 'r')
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined
+    throw error
+  }
+  try {
+    const { mode } = await file.stat()
+    if ((mode & 0o077) !== 0) {
+      throw new UserError(
+        'forbidden',
+        `${path} holds keys, and others may read it (mode ${(mode & 0o777).toString(8)})`,
+        { next: `Run \`chmod 600 ${path}\`, and think about who may have read it.` },
+      )
+    }
+    return await file.readFile('utf8')
+  } finally {
+    await file.close()
+  }
+}
