@@ -1,0 +1,7 @@
+export {
+  Allocator,
+  type AllocatorDecision,
+  changesFor,
+  dynamicPorts,
+  vniFirst,
+} from './allocator.ts'
