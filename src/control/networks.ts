@@ -1,6 +1,6 @@
 import { type Clock, type Random, UserError } from '../base/index.ts'
 import {
-  isTerminal,
+  isLive,
   mintId,
   type Network,
   type NetworkId,
@@ -143,16 +143,13 @@ function whyKept(view: View, network: Network): UserError | undefined {
     }
   }
   for (const task of view.tasksOnNetwork(network.id)) {
-    if (!isTerminal(task.status.state)) {
+    if (isLive(task)) {
       return new UserError('inUse', `network ${network.id} is in use by task ${task.id}`)
     }
   }
   const [attachment] = network.status.attachments ?? []
   if (attachment) {
-    return new UserError(
-      'inUse',
-      `network ${network.id} is in use by container ${attachment.container}`,
-    )
+    return new UserError('inUse', `network ${network.id} is in use by container ${attachment.container}`)
   }
   return undefined
 }
