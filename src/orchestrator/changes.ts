@@ -1,0 +1,163 @@
+import type { Random } from '../base/index.ts'
+import {
+  type DesiredState,
+  mintId,
+  type Revision,
+  type RevisionId,
+  rankOf,
+  type Task,
+  type TaskId,
+  type UpdateStatus,
+  type Workload,
+  withRevision,
+} from '../model/index.ts'
+import type { Change } from '../store/store.ts'
+import type { Action, CreateTask } from './actions.ts'
+import type { WorkloadSlice } from './slice.ts'
+
+/** The store's changes that carry out actions decided on the slice: at most one per object. */
+export function changesFor(
+  slice: WorkloadSlice,
+  actions: readonly Action[],
+  nowMs: number,
+  random: Random,
+): readonly Change[] {
+  const { workload, revisions } = slice
+  const changes: Change[] = [...taskChanges(slice.tasks, actions, nowMs)]
+  let update: UpdateStatus | undefined
+  let goBackTo: Revision | undefined
+  const deleted = new Set<RevisionId>()
+  for (const action of actions) {
+    switch (action.type) {
+      case 'createTask':
+        changes.push({ type: 'create', object: newTask(workload, action, nowMs, random) })
+        break
+      case 'setUpdate':
+        update = action.update
+        break
+      case 'rollBack':
+        update = action.update
+        goBackTo = revisions.get(action.revisionId)
+        break
+      case 'markHealthy': {
+        const revision = revisions.get(action.revisionId)
+        if (revision) changes.push({ type: 'update', object: { ...revision, healthyAtMs: nowMs } })
+        break
+      }
+      case 'deleteRevision':
+        deleted.add(action.revisionId)
+        break
+      case 'setDesired':
+      case 'orphanTask':
+      case 'deleteTask':
+        break // taskChanges did these.
+    }
+  }
+  for (const id of deleted) {
+    const revision = revisions.get(id)
+    if (revision) changes.push({ type: 'delete', kind: 'revision', id, version: revision.version })
+  }
+  if (update) changes.push(...workloadChanges(slice, update, goBackTo))
+  return changes
+}
+
+function workloadChanges(
+  { workload, endpoints }: WorkloadSlice,
+  update: UpdateStatus,
+  goBackTo: Revision | undefined,
+): readonly Change[] {
+  const status = { ...workload.status, update }
+  if (!goBackTo) return [{ type: 'update', object: { ...workload, status } }]
+  // The endpoint that was declared with the workload: its only backend, under the same name.
+  const own = endpoints.find(
+    ({ name, spec }) => name === workload.name && spec.backends.length === 1,
+  )
+  const before = withRevision(workload, own, goBackTo)
+  const { previousRevisionId: _, ...spec } = before.workload.spec
+  const object: Workload = { ...before.workload, spec, status }
+  const changes: Change[] = [{ type: 'update', object, specChanged: true }]
+  if (before.endpoint && before.endpoint !== own)
+    changes.push({ type: 'update', object: before.endpoint, specChanged: true })
+  return changes
+}
+
+/** One change per task: several wishes for one are joined, the furthest desired state wins. */
+export function taskChanges(
+  tasks: readonly Task[],
+  actions: readonly Action[],
+  nowMs: number,
+): readonly Change[] {
+  const afterById = new Map<TaskId, Task>()
+  const deleted = new Set<TaskId>()
+  let byId: Map<TaskId, Task> | undefined
+  const current = (id: TaskId) => {
+    byId ??= new Map(tasks.map((task) => [task.id, task]))
+    return afterById.get(id) ?? byId.get(id)
+  }
+  for (const action of actions) {
+    switch (action.type) {
+      case 'setDesired': {
+        const task = current(action.taskId)
+        if (task && rankOf(action.desiredState) > rankOf(task.desiredState))
+          afterById.set(task.id, withDesired(task, action.desiredState, action.because))
+        break
+      }
+      case 'orphanTask': {
+        const task = current(action.taskId)
+        if (task) afterById.set(task.id, orphaned(task, action.error, nowMs))
+        break
+      }
+      case 'deleteTask':
+        deleted.add(action.taskId)
+        break
+      case 'createTask':
+      case 'setUpdate':
+      case 'rollBack':
+      case 'markHealthy':
+      case 'deleteRevision':
+        break
+    }
+  }
+  const changes: Change[] = []
+  for (const [id, object] of afterById)
+    if (!deleted.has(id)) changes.push({ type: 'update', object })
+  for (const id of deleted) {
+    const task = current(id)
+    if (task) changes.push({ type: 'delete', kind: 'task', id, version: task.version })
+  }
+  return changes
+}
+
+function withDesired(task: Task, desiredState: DesiredState, because: string): Task {
+  const { desiredBecause: _, ...rest } = task
+  return { ...rest, desiredState, ...(because === '' ? {} : { desiredBecause: because }) }
+}
+
+function orphaned(task: Task, error: string, nowMs: number): Task {
+  const status = { ...task.status, state: 'orphaned' as const, atMs: nowMs, ready: false, error }
+  return { ...task, status: { ...status, message: 'orphaned' }, traffic: 'none' }
+}
+
+function newTask(workload: Workload, action: CreateTask, nowMs: number, random: Random): Task {
+  const { type: _, because, ...fields } = action
+  const id = mintId<'task'>(random)
+  const place = action.slot ?? action.pinnedNodeId ?? ''
+  return {
+    kind: 'task',
+    id,
+    namespace: workload.namespace,
+    name: `${workload.name}.${place}.${id}`,
+    labels: {},
+    version: 0,
+    specVersion: 0,
+    createdAtMs: nowMs,
+    updatedAtMs: nowMs,
+    workloadId: workload.id,
+    ...fields,
+    desiredBecause: because,
+    status: { state: 'new', atMs: nowMs, message: 'created', ready: false, hostPorts: [] },
+    traffic: 'none',
+    addresses: [],
+    genericResources: [],
+  }
+}

@@ -1,0 +1,48 @@
+import { isTerminal } from '../model/index.ts'
+import { type Decision, Plan } from './actions.ts'
+import { decidePlaces, isToDismiss } from './modes.ts'
+import { Picture } from './picture.ts'
+import { decidePlace } from './place.ts'
+import { giveUpLost, isForgettable, reapPlace, reapRevisions } from './reaper.ts'
+import type { WorkloadSlice } from './slice.ts'
+import { decideFailure, decideUpdate, observeRollout } from './update.ts'
+
+/**
+ * Decides what one workload gains, loses and remembers.
+ *
+ * Pure: equal slices and times give equal decisions, and nothing is remembered between two. Everything (restarts,
+ * how far an update is, what failed) follows from the tasks, the revisions and the workload's status. Once the actions
+ * are applied and nothing else happens, a second call gives none until `wakeAtMs`.
+ */
+export function decideWorkload(slice: WorkloadSlice, nowMs: number): Decision {
+  const picture = Picture.of(slice, nowMs)
+  // Without its revision nothing is known of what is wanted, so nothing may be touched; explainWorkload says so.
+  if (!picture) return { actions: [] }
+  const plan = new Plan()
+  const { wanted, frozen, unwanted } = decidePlaces(picture)
+
+  const rollout = observeRollout(picture, wanted, plan)
+  const failure = decideFailure(picture, wanted, rollout)
+  // What follows from a pause or a rollback is decided on the state it leaves.
+  if (failure) return { actions: [failure] }
+
+  const keepsWanted = slice.workload.spec.onNodeLoss.type === 'keep'
+  giveUpLost(slice.tasks, slice.nodes, keepsWanted, nowMs, plan)
+  const dirty = wanted.filter((place) => decidePlace(picture, place, plan, true) === 'dirty')
+  for (const place of frozen) decidePlace(picture, place, plan, false)
+  for (const { place, because, forget } of unwanted) {
+    for (const task of place.tasks) {
+      if (isToDismiss(task, forget)) {
+        const desiredState = forget ? 'remove' : 'shutdown'
+        plan.add({ type: 'setDesired', taskId: task.id, desiredState, because })
+      } else if (forget && (isTerminal(task.status.state) || isForgettable(task))) {
+        plan.add({ type: 'deleteTask', taskId: task.id })
+      }
+    }
+    if (!forget) reapPlace(picture, place, plan)
+  }
+  decideUpdate(picture, wanted, dirty, rollout, plan)
+  for (const place of [...wanted, ...frozen]) reapPlace(picture, place, plan)
+  reapRevisions(slice, plan)
+  return plan.decision()
+}

@@ -1,0 +1,252 @@
+import { isDeepEqual, unreachable } from '../base/index.ts'
+import {
+  type ClusterNode,
+  isStopWanted,
+  isTerminal,
+  matchesConstraints,
+  type NodeId,
+  type Revision,
+  type RevisionId,
+  rankOf,
+  type Task,
+  type TaskId,
+  type UpdatePolicy,
+  type UpdateStatus,
+} from '../model/index.ts'
+import type { WorkloadSlice } from './slice.ts'
+
+/** How long a node may be down before its tasks are given up for good, in ms. */
+export const orphanAfterMs = 24 * 3_600_000
+
+/** A place in a workload: a slot, or a node of a one-per-node workload, with all tasks that were ever there. */
+export interface Place {
+  readonly slot?: number
+  readonly nodeId?: NodeId
+  /** In order of creation. */
+  readonly tasks: readonly Task[]
+}
+
+/** Where a change of the template stands. */
+export type Phase = 'rolling' | 'paused' | 'settled'
+
+/** What follows from a slice at a time, computed once and asked by every rule. */
+export class Picture {
+  readonly slice: WorkloadSlice
+  readonly nowMs: number
+  readonly wanted: Revision
+  readonly isJob: boolean
+  readonly isOnePerNode: boolean
+  readonly taskById: ReadonlyMap<TaskId, Task>
+  readonly #likeness = new Map<RevisionId, Likeness>()
+
+  constructor(slice: WorkloadSlice, wanted: Revision, nowMs: number) {
+    this.slice = slice
+    this.wanted = wanted
+    this.nowMs = nowMs
+    const { type } = slice.workload.spec.mode
+    this.isJob = type === 'replicatedJob' || type === 'globalJob'
+    this.isOnePerNode = type === 'global' || type === 'globalJob'
+    this.taskById = new Map(slice.tasks.map((task) => [task.id, task]))
+  }
+
+  static of(slice: WorkloadSlice, nowMs: number): Picture | undefined {
+    const wanted = slice.revisions.get(slice.workload.spec.revisionId)
+    return wanted && new Picture(slice, wanted, nowMs)
+  }
+
+  /** The update under way or last done, if it is the one to the wanted revision. */
+  get update(): UpdateStatus | undefined {
+    const { status, spec } = this.slice.workload
+    return status.update?.revisionId === spec.revisionId ? status.update : undefined
+  }
+
+  get phase(): Phase {
+    const state = this.update?.state
+    switch (state) {
+      case 'updating':
+      case 'rollbackStarted':
+        return 'rolling'
+      case 'paused':
+      case 'rollbackPaused':
+        return 'paused'
+      case 'completed':
+      case 'rollbackCompleted':
+      case undefined:
+        return 'settled'
+      default:
+        return unreachable(state)
+    }
+  }
+
+  get isRollback(): boolean {
+    return this.update?.state.startsWith('rollback') ?? false
+  }
+
+  /** Of the update or rollback under way. */
+  get policy(): UpdatePolicy {
+    const { update, rollback } = this.slice.workload.spec
+    return this.isRollback ? rollback : update
+  }
+
+  /**
+   * Whether the old task is stopped before the new one starts. With a fixed host port it has to be: both can't
+   * have the port of one node.
+   */
+  get isStopFirst(): boolean {
+    if (this.isJob || this.policy.order === 'stopFirst') return true
+    return this.slice.endpoints.some(({ spec }) =>
+      spec.ports.some((port) => port.publishMode === 'host' && port.publishedPort !== 0),
+    )
+  }
+
+  nodeOf(task: Task): ClusterNode | undefined {
+    const id = task.nodeId ?? task.pinnedNodeId
+    return id === undefined ? undefined : this.slice.nodes.get(id)
+  }
+
+  revisionOf(task: Task): Revision | undefined {
+    return this.slice.revisions.get(task.revisionId)
+  }
+
+  /** Whether the task runs what is wanted, or differs only in a placement that its node satisfies. */
+  isClean(task: Task): boolean {
+    if (this.isJob) return true
+    const likeness = this.#likenessOf(task.revisionId)
+    if (likeness !== 'placementOnly') return likeness === 'same'
+    const node = this.nodeOf(task)
+    return (
+      node !== undefined && matchesConstraints(node, this.wanted.template.placement.constraints)
+    )
+  }
+
+  #likenessOf(id: RevisionId): Likeness {
+    let likeness = this.#likeness.get(id)
+    if (likeness === undefined) {
+      likeness = compareRevisions(this.slice.revisions.get(id), this.wanted)
+      this.#likeness.set(id, likeness)
+    }
+    return likeness
+  }
+
+  /** Ready, and in the sets of its endpoints if it has any. */
+  isUp(task: Task): boolean {
+    return (
+      task.status.state === 'running' &&
+      task.status.ready &&
+      (!this.slice.hasEndpoint || task.traffic === 'routable')
+    )
+  }
+
+  /** Why the task counts as gone although it has not ended, or when it will. */
+  lossOf(task: Task): Loss {
+    if (isTerminal(task.status.state)) return {}
+    const id = task.nodeId ?? task.pinnedNodeId
+    if (id === undefined) return {}
+    const node = this.slice.nodes.get(id)
+    if (!node) return { because: `node ${id} was removed` }
+    if (node.status.state !== 'down') return {}
+    const because = `node ${node.name} is down`
+    const { onNodeLoss } = this.slice.workload.spec
+    switch (onNodeLoss.type) {
+      case 'replace':
+        return { because }
+      case 'keep':
+        return {}
+      case 'stopAfter': {
+        const atMs = node.updatedAtMs + onNodeLoss.afterMs
+        return atMs <= this.nowMs ? { because } : { atMs }
+      }
+      default:
+        return unreachable(onNodeLoss)
+    }
+  }
+
+  /** Why a running task has to leave its (healthy) node, in words. One-per-node tasks don't move, they stop. */
+  moveReason(task: Task): string | undefined {
+    if (this.isOnePerNode || task.nodeId === undefined) return undefined
+    const node = this.slice.nodes.get(task.nodeId)
+    if (!node) return undefined
+    if (node.spec.availability === 'drain') return `node ${node.name} is drained`
+    const own = this.revisionOf(task)
+    const fits = (revision: Revision) =>
+      matchesConstraints(node, revision.template.placement.constraints)
+    if (!own || fits(own)) return undefined
+    if (this.#likenessOf(own.id) !== 'same' && fits(this.wanted)) return undefined
+    return `node ${node.name} no longer meets the placement constraints`
+  }
+}
+
+interface Loss {
+  readonly because?: string
+  /** When it will count as gone if nothing changes. */
+  readonly atMs?: number
+}
+
+type Likeness = 'same' | 'placementOnly' | 'different'
+
+function compareRevisions(one: Revision | undefined, wanted: Revision): Likeness {
+  if (one === undefined) return 'different'
+  if (one.id === wanted.id || one.templateHash === wanted.templateHash) return 'same'
+  const beside = ({ template, declared }: Revision) => ({
+    template: { ...template, placement: undefined },
+    ports: declared?.endpoint.ports,
+    mode: declared?.endpoint.mode,
+  })
+  // If the placement is the same too, the hashes differ for something that can't be seen here.
+  const onlyPlacement =
+    !isDeepEqual(one.template.placement, wanted.template.placement) &&
+    isDeepEqual(beside(one), beside(wanted))
+  return onlyPlacement ? 'placementOnly' : 'different'
+}
+
+/** Its tasks that count: neither ended, nor asked to stop, nor lost. */
+export function liveTasks(picture: Picture, place: Place): readonly Task[] {
+  return place.tasks.filter(
+    (task) =>
+      !isTerminal(task.status.state) &&
+      !isStopWanted(task) &&
+      picture.lossOf(task).because === undefined,
+  )
+}
+
+/** Asked to stop, not yet stopped, and possibly with a container. */
+export function stoppingTasks(picture: Picture, place: Place): readonly Task[] {
+  return place.tasks.filter((task) => isStopWanted(task) && mayRun(picture, task))
+}
+
+/** Whether a task may have a container on a node that still answers. */
+export function mayRun(picture: Picture, task: Task): boolean {
+  if (isTerminal(task.status.state) || rankOf(task.status.state) < rankOf('assigned')) return false
+  const node = picture.nodeOf(task)
+  return node !== undefined && node.status.state !== 'down'
+}
+
+/** The one to keep of several: up before not, further on before behind, then the older. */
+export function bestOf(picture: Picture, tasks: readonly Task[]): Task | undefined {
+  let best: Task | undefined
+  for (const task of tasks) if (!best || merit(picture, task) > merit(picture, best)) best = task
+  return best
+}
+
+function merit(picture: Picture, task: Task): number {
+  return (picture.isUp(task) ? 100 : 0) + rankOf(task.status.state)
+}
+
+/** Groups tasks by slot, or by node in one-per-node workloads. Places without tasks are not in it. */
+export function placesOf(picture: Picture, tasks: readonly Task[]): Map<number | NodeId, Place> {
+  const tasksByKey = new Map<number | NodeId, Task[]>()
+  for (const task of tasks) {
+    const key = picture.isOnePerNode ? (task.pinnedNodeId ?? task.nodeId) : task.slot
+    if (key === undefined) continue
+    const known = tasksByKey.get(key)
+    if (known) known.push(task)
+    else tasksByKey.set(key, [task])
+  }
+  const placeByKey = new Map<number | NodeId, Place>()
+  for (const [key, own] of tasksByKey) placeByKey.set(key, placeAt(key, own))
+  return placeByKey
+}
+
+export function placeAt(key: number | NodeId, tasks: readonly Task[] = []): Place {
+  return typeof key === 'number' ? { slot: key, tasks } : { nodeId: key, tasks }
+}

@@ -1,0 +1,60 @@
+import type {
+  ClusterNode,
+  ClusterSpec,
+  Endpoint,
+  NodeId,
+  Revision,
+  RevisionId,
+  Task,
+  Workload,
+  WorkloadId,
+} from '../model/index.ts'
+import type { View } from '../store/store.ts'
+
+/** The cluster's nodes, looked up one by one; only one-per-node workloads go through all. */
+export interface NodeSet {
+  get(id: NodeId): ClusterNode | undefined
+  all(): Iterable<ClusterNode>
+}
+
+/** Everything one workload's decisions look at. Built from a view by `observeWorkload`. */
+export interface WorkloadSlice {
+  readonly workload: Workload
+  readonly revisions: ReadonlyMap<RevisionId, Revision>
+  /** In order of creation. */
+  readonly tasks: readonly Task[]
+  readonly nodes: NodeSet
+  readonly cluster: ClusterSpec | undefined
+  /** Those that have the workload as a backend. */
+  readonly endpoints: readonly Endpoint[]
+  /** Its tasks get traffic: an update waits for `traffic`, not for readiness alone. */
+  readonly hasEndpoint: boolean
+}
+
+/** What the view knows of one workload, or `undefined` when there is no such workload. O(its tasks). */
+export function observeWorkload(view: View, id: WorkloadId): WorkloadSlice | undefined {
+  const workload = view.get('workload', id)
+  if (!workload) return undefined
+  const endpoints = view.endpointsOfWorkload(id)
+  return {
+    workload,
+    revisions: new Map(view.revisionsOfWorkload(id).map((revision) => [revision.id, revision])),
+    tasks: view.tasksOfWorkload(id),
+    nodes: nodesOf(view),
+    cluster: clusterSpecOf(view),
+    endpoints,
+    hasEndpoint: endpoints.some(
+      ({ spec }) =>
+        spec.networks.length > 0 || spec.ports.some(({ publishMode }) => publishMode === 'ingress'),
+    ),
+  }
+}
+
+export function nodesOf(view: View): NodeSet {
+  return { get: (id) => view.get('node', id), all: () => view.list('node') }
+}
+
+export function clusterSpecOf(view: View): ClusterSpec | undefined {
+  for (const { spec } of view.list('cluster')) return spec
+  return undefined
+}
