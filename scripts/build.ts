@@ -1,10 +1,10 @@
 /**
- * Bundles Skep into `dist/`: `skep.mjs`, the parts it loads when they are needed, and one file for each worker thread.
+ * Bundles Skep into `dist/`: `skep.js`, the parts it loads when they are needed, and one file for each worker thread.
  *
- * A worker is started with `new Worker(new URL('./x-worker.ts', import.meta.url))`; the bundle says `./x-worker.mjs`
+ * A worker is started with `new Worker(new URL('./x-worker.ts', import.meta.url))`; the bundle says `./x-worker.js`
  * there. Everything lies flat in `dist/`, so a URL that is relative to any of the files is right in all of them.
  */
-import { glob, readFile, rename, rm } from 'node:fs/promises'
+import { glob, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { basename, resolve } from 'node:path'
 import { build, type Plugin } from 'esbuild'
 
@@ -21,7 +21,7 @@ const workerUrls: Plugin = {
       loader: 'ts',
       contents: (await readFile(path, 'utf8')).replace(
         workerUrl,
-        (_, _before, name, after) => `new URL('./${name}.mjs${after}`,
+        (_, _before, name, after) => `new URL('./${name}.js${after}`,
       ),
     }))
   },
@@ -39,7 +39,6 @@ await build({
   absWorkingDir: root,
   entryPoints,
   outdir: next,
-  outExtension: { '.js': '.mjs' },
   chunkNames: 'part-[hash]',
   bundle: true,
   splitting: true,
@@ -57,6 +56,7 @@ await build({
   },
   logLevel: 'warning',
 })
+await writeFile(resolve(next, 'package.json'), '{ "type": "module" }\n')
 // A daemon that is starting finds the old bundle or the new one, and never half of one.
 await rm(out, { recursive: true, force: true })
 await rename(next, out)

@@ -133,7 +133,7 @@ stop_engine() {
 }
 
 build() {
-  if [[ -f dist/skep.mjs && -z $(find src scripts/build.ts package-lock.json -newer dist/skep.mjs -print -quit) ]]; then return 0; fi
+  if [[ -f dist/skep.js && -z $(find src scripts/build.ts package-lock.json -newer dist/skep.js -print -quit) ]]; then return 0; fi
   say 'building dist/'
   node scripts/build.ts
 }
