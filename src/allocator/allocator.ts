@@ -526,7 +526,7 @@ export class Allocator {
           !own.has(portKey(old.protocol, old.publishedPort)) &&
           isFree(old.protocol, old.publishedPort),
       )
-      const number = sticky?.publishedPort ?? this.#freePort(port.protocol, own)
+      const number = sticky?.publishedPort ?? this.#freePort(port.protocol, own, isFree)
       if (number === undefined) {
         errors.push(
           `every port from ${dynamicPorts.first} to ${dynamicPorts.last} (${port.protocol}) is published: ` +
@@ -540,10 +540,14 @@ export class Allocator {
     return ports
   }
 
-  #freePort(protocol: Protocol, own: ReadonlySet<string>): number | undefined {
+  #freePort(
+    protocol: Protocol,
+    own: ReadonlySet<string>,
+    isFree: (protocol: Protocol, number: number) => boolean,
+  ): number | undefined {
     for (let number = dynamicPorts.first; number <= dynamicPorts.last; number++) {
       const key = portKey(protocol, number)
-      if (!own.has(key) && !this.#ports.has(key) && !this.#hostPorts.has(key)) return number
+      if (!own.has(key) && isFree(protocol, number) && !this.#hostPorts.has(key)) return number
     }
     return undefined
   }
