@@ -72,10 +72,8 @@ describe('certificates', () => {
     for (const role of ['manager', 'worker'] as const) {
       writeFileSync(leaf, (await issue(role)).certificatePem)
       for (const purpose of ['sslserver', 'sslclient']) {
-        const verdict = openssl(
-          ...['verify', '-x509_strict', '-purpose', purpose],
-          ...['-verify_hostname', `swarm-${role}`, '-CAfile', ca, leaf],
-        )
+        const checks = ['-x509_strict', '-purpose', purpose, '-verify_hostname', `swarm-${role}`]
+        const verdict = openssl('verify', ...checks, '-CAfile', ca, leaf)
         assert.match(verdict, /OK/)
       }
       const text = openssl('x509', '-in', leaf, '-noout', '-text')
@@ -133,7 +131,7 @@ describe('certificates', () => {
     assert.equal(parseNodeCertificate(certificatePem).nodeId, nodeId, 'not the name it asked for')
     const lines = csrPem.split('\n')
     const at = lines.length - 4
-    lines[at] = [...(lines[at] ?? '')].reverse().join('')
+    lines[at] = (lines[at] ?? '').split('').reverse().join('')
     for (const bad of ['', 'x', lines.join('\n')]) {
       await assert.rejects(issueNodeCertificate({ ...request, key: { csrPem: bad } }), {
         code: 'invalidInput',
@@ -168,10 +166,8 @@ describe('certificates', () => {
     const directory = directoryFor(t)
     const make = (name: string, ...args: string[]) => {
       const [key, cert] = [join(directory, `${name}.key`), join(directory, `${name}.pem`)]
-      openssl(
-        ...['req', '-x509', '-nodes', '-keyout', key, '-out', cert, '-subj', `/CN=${name}`],
-        ...args,
-      )
+      const files = ['-keyout', key, '-out', cert]
+      openssl('req', '-x509', '-nodes', ...files, '-subj', `/CN=${name}`, ...args)
       return {
         key: execFileSync('cat', [key], { encoding: 'utf8' }),
         cert: execFileSync('cat', [cert], { encoding: 'utf8' }),
