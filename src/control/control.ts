@@ -5,7 +5,6 @@ import type {
   NodeId,
   Revision,
   Secret,
-  Source,
   Workload,
   WorkloadId,
 } from '../model/index.ts'
@@ -17,6 +16,7 @@ import {
   type ConfigDeclaration,
   createConfig,
   createSecret,
+  type Relabelling,
   relabel,
   removeSecretOrConfig,
   type SecretDeclaration,
@@ -54,11 +54,7 @@ export interface Control {
     kind: 'secret' | 'config',
     id: string,
     version: number,
-    change: {
-      readonly labels: Readonly<Record<string, string>>
-      readonly source: Source
-      readonly isOtherwiseEqual: (object: Secret | Config) => boolean
-    },
+    change: Relabelling,
   ): Promise<void>
   removeSecret(id: string): Promise<void>
   removeConfig(id: string): Promise<void>
@@ -83,7 +79,7 @@ export function openControl(world: ControlWorld): Control {
     removeWorkload: (id) => removeWorkload(changes, id),
     createSecret: (declaration) => createSecret(world, changes, declaration),
     createConfig: (declaration) => createConfig(world, changes, declaration),
-    relabel: (kind, id, version, change) => relabel(changes, kind, id, version, change),
+    relabel: (kind, id, version, change) => relabel(world, changes, kind, id, version, change),
     removeSecret: (id) => removeSecretOrConfig(changes, 'secret', id),
     removeConfig: (id) => removeSecretOrConfig(changes, 'config', id),
     createNetwork: (declaration) => createNetwork(world, changes, declaration),

@@ -149,7 +149,10 @@ function whyKept(view: View, network: Network): UserError | undefined {
   }
   const [attachment] = network.status.attachments ?? []
   if (attachment) {
-    return new UserError('inUse', `network ${network.id} is in use by container ${attachment.container}`)
+    return new UserError(
+      'inUse',
+      `network ${network.id} is in use by container ${attachment.container}`,
+    )
   }
   return undefined
 }

@@ -68,35 +68,47 @@ async function create<T extends Secret | Config>(changes: Changes, object: T): P
   return result
 }
 
-/**
- * Gives a secret or config other labels. `source` is the declaration with the new ones; everything else in it has been
- * found equal by `isOtherwiseEqual`.
- */
+export interface Relabelling {
+  readonly labels: Readonly<Record<string, string>>
+  /** The declaration with the new labels. */
+  readonly source: Source
+  /** Whether the declaration, labels and data apart, is the stored one. */
+  readonly isOtherwiseEqual: (object: Secret | Config) => boolean
+  /** Must be the stored bytes, when given. */
+  readonly data?: Uint8Array
+}
+
+/** Gives a secret or config other labels, the only thing about it that may change. */
 export async function relabel(
+  world: ControlWorld,
   changes: Changes,
   kind: 'secret' | 'config',
   id: string,
   version: number,
-  change: {
-    readonly labels: Readonly<Record<string, string>>
-    readonly source: Source
-    readonly isOtherwiseEqual: (object: Secret | Config) => boolean
-  },
+  { labels, source, isOtherwiseEqual, data }: Relabelling,
 ): Promise<void> {
   await changes.run((view) => {
     const object = view.get(kind, id)
     if (!object) throw new UserError('notFound', `${kind} ${id} not found`)
     checkVersion(object, version)
-    if (!change.isOtherwiseEqual(object)) {
+    if (!isOtherwiseEqual(object) || (data && !isStored(world, object, data))) {
       throw new UserError('invalidInput', 'only updates to Labels are allowed', {
         next: `Make a new ${kind} under another name and point the services to it.`,
       })
     }
-    const isSame = JSON.stringify(sorted(object.labels)) === JSON.stringify(sorted(change.labels))
+    const isSame = JSON.stringify(sorted(object.labels)) === JSON.stringify(sorted(labels))
     if (isSame) return { changes: [], result: undefined }
-    const next = { ...object, labels: change.labels, source: change.source }
+    const next = { ...object, labels, source }
     return { changes: [{ type: 'update', object: next, specChanged: true }], result: undefined }
   })
+}
+
+function isStored(world: ControlWorld, object: Secret | Config, data: Uint8Array): boolean {
+  const stored =
+    object.kind === 'secret'
+      ? world.sealer.unseal(object.data, object.id)
+      : Buffer.from(object.data, 'base64')
+  return Buffer.compare(stored, data) === 0
 }
 
 function sorted(labels: Readonly<Record<string, string>>) {

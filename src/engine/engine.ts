@@ -138,6 +138,11 @@ export interface Engine {
       options: { force?: boolean },
       signal?: Signal,
     ): Promise<void>
+    /** Removes those that no container uses. Resolves with their names. */
+    prune(
+      options: { filters?: EngineFilters },
+      signal?: Signal,
+    ): Promise<{ readonly NetworksDeleted?: readonly string[] | null }>
   }
   readonly volumes: {
     create(body: VolumeCreateBody, signal?: Signal): Promise<VolumeBody>
@@ -355,6 +360,8 @@ export function openEngine(options: {
           json: { Container: containerId, Force: force ?? false },
           signal,
         }),
+      prune: ({ filters }, signal) =>
+        call({ method: 'POST', path: '/networks/prune', query: filtersOf(filters), signal }),
     },
     volumes: {
       create: (json, signal) => call({ method: 'POST', path: '/volumes/create', json, signal }),

@@ -1,0 +1,89 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Duplex } from 'node:stream'
+import type { Clock, Log } from '../../base/index.ts'
+import type { Control, NodeControl } from '../../control/index.ts'
+import type { Engine } from '../../engine/index.ts'
+import type { NetworkId } from '../../model/index.ts'
+import type { View } from '../../store/store.ts'
+import type { LogSource } from '../../wire/index.ts'
+import type { ClusterEvents } from './events.ts'
+import type { CheckTemplate } from './lower-service.ts'
+
+/** Passes a call through to the local engine, byte for byte. */
+export interface EngineProxy {
+  handle(request: IncomingMessage, response: ServerResponse): void
+  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void
+}
+
+/** What is asked of the local engine, apart from what is passed through. */
+export type EngineReader = Pick<Engine, 'ping' | 'version' | 'info' | 'events'> & {
+  readonly containers: Pick<Engine['containers'], 'inspect'>
+  readonly networks: Pick<
+    Engine['networks'],
+    'list' | 'inspect' | 'connect' | 'disconnect' | 'prune'
+  >
+}
+
+/** Addresses for plain containers on attachable cluster networks. */
+export interface Attachments {
+  reserve(
+    networkId: NetworkId,
+    container: string,
+  ): Promise<{
+    readonly address: string
+    readonly mac: string
+    readonly engineNetwork: string
+    readonly nameservers: readonly string[]
+  }>
+  release(networkId: NetworkId, container: string): Promise<void>
+}
+
+/** Why something is not as declared. What it answers is sent as JSON, as it is. */
+export interface Explain {
+  workload(view: View, id: string): unknown
+  task(view: View, id: string): unknown
+}
+
+export interface DockerApiOptions {
+  /** The cluster this node manages; `undefined` while there is none. */
+  readonly control: () => Control | undefined
+  readonly node: NodeControl
+  readonly logs: LogSource
+  readonly proxy: EngineProxy
+  readonly engine: EngineReader
+  readonly attachments: Attachments
+  readonly explain: Explain
+  readonly checkTemplate: CheckTemplate
+  readonly clock: Clock
+  readonly log: Log
+  readonly skepVersion: string
+}
+
+/** Oldest API version that is spoken. */
+export const apiVersionMin = '1.24'
+
+export interface EngineIdentity {
+  readonly apiVersion: string
+  readonly osType: string
+  readonly builderVersion: string | undefined
+  readonly experimental: string
+  readonly server: string
+}
+
+/** What every route works with. */
+export interface ApiContext extends DockerApiOptions {
+  readonly events: ClusterEvents
+  /** The cluster, or the reason in words why this node has none to show. */
+  requireControl(): Control
+  identity(): Promise<EngineIdentity>
+  clusterChanged(): void
+}
+
+export function commonHeaders(identity: EngineIdentity): Record<string, string> {
+  return {
+    'Api-Version': identity.apiVersion,
+    Ostype: identity.osType,
+    Server: identity.server,
+    'Docker-Experimental': identity.experimental,
+  }
+}

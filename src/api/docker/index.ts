@@ -1,0 +1,8 @@
+export type {
+  Attachments,
+  DockerApiOptions,
+  EngineProxy,
+  EngineReader,
+  Explain,
+} from './context.ts'
+export { type DockerApi, type ListenAddress, openDockerApi } from './server.ts'

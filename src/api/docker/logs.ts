@@ -1,0 +1,209 @@
+import type { ServerResponse } from 'node:http'
+import { Semaphore, UserError } from '../../base/index.ts'
+import { isTerminal, rankOf, type Task, type TaskId, type Workload } from '../../model/index.ts'
+import type { Store, View } from '../../store/store.ts'
+import type { LogLine, LogOptions } from '../../wire/index.ts'
+import type { Answer, Call } from './call.ts'
+import { type ApiContext, commonHeaders } from './context.ts'
+import { minorOf } from './downgrade.ts'
+import { DockerError } from './errors.ts'
+
+/** Tasks whose logs one `--follow` can follow. */
+const followedTasksMax = 1_000
+/** Tasks whose logs are read at once when nothing is followed. */
+const readersMax = 16
+
+interface Wish extends LogOptions {
+  readonly timestamps: boolean
+  readonly details: boolean
+}
+
+/** Streams the logs of tasks to the client, all of them into one another. `tasksNow` is asked again after changes. */
+export async function streamLogs(
+  api: ApiContext,
+  call: Call,
+  store: Store,
+  workload: Workload | undefined,
+  tasksNow: (view: View) => readonly Task[],
+): Promise<Answer> {
+  const wish = readWish(call)
+  const first = tasksNow(store.view)
+  if (wish.follow && first.filter(hasLogs).length > followedTasksMax) {
+    throw new UserError(
+      'tooLarge',
+      `the service has more than ${followedTasksMax} tasks to follow`,
+      {
+        next: 'Follow one task with `docker service logs --follow <task>`.',
+      },
+    )
+  }
+  const isTty = isTtyOf(store.view, workload, first)
+  const identity = await api.identity()
+  const { response, signal } = call.stream()
+  response.writeHead(200, {
+    ...commonHeaders(identity),
+    'Content-Type':
+      isTty || minorOf(call.version) < 42
+        ? 'application/vnd.docker.raw-stream'
+        : 'application/vnd.docker.multiplexed-stream',
+  })
+  response.flushHeaders()
+  const write = (task: Task, line: LogLine) =>
+    writeLine(response, task, line, { ...wish, isTty }, signal)
+  const read = async (task: Task) => {
+    try {
+      for await (const line of api.logs.logs(task.id, wish, signal)) await write(task, line)
+    } catch (error) {
+      if (!signal.aborted)
+        api.log.debug('logs of a task could not be read', { taskId: task.id, error: String(error) })
+    }
+  }
+  try {
+    if (wish.follow) await follow(store, tasksNow, read, signal)
+    else {
+      const readers = new Semaphore(readersMax)
+      await Promise.all(first.filter(hasLogs).map((task) => readers.run(() => read(task))))
+    }
+  } finally {
+    response.end()
+  }
+  return { type: 'streamed' }
+}
+
+/** Reads each task's logs once it has some, those of tasks that come later too, until the client goes. */
+async function follow(
+  store: Store,
+  tasksNow: (view: View) => readonly Task[],
+  read: (task: Task) => Promise<void>,
+  signal: AbortSignal,
+): Promise<void> {
+  const begun = new Set<TaskId>()
+  const reading = new Set<Promise<void>>()
+  const ended = Promise.withResolvers<void>()
+  const look = () => {
+    const tasks = tasksNow(store.view)
+    for (const task of tasks) {
+      if (begun.has(task.id) || !hasLogs(task) || reading.size >= followedTasksMax) continue
+      begun.add(task.id)
+      const done = read(task).then(() => {
+        reading.delete(done)
+        if (isOver()) ended.resolve()
+      })
+      reading.add(done)
+    }
+    if (isOver()) ended.resolve()
+  }
+  /** Nothing can come any more: every task is gone or has ended, and their logs have been read. */
+  const isOver = () => {
+    const tasks = tasksNow(store.view)
+    return reading.size === 0 && tasks.every((task) => isTerminal(task.status.state))
+  }
+  const stop = store.subscribe(({ changes }) => {
+    if (changes.some(({ kind }) => kind === 'task' || kind === 'workload')) look()
+  })
+  signal.addEventListener('abort', () => ended.resolve(), { once: true })
+  try {
+    look()
+    await ended.promise
+  } finally {
+    stop()
+  }
+}
+
+/** Whether a container of the task may have written something. */
+function hasLogs(task: Task): boolean {
+  return task.nodeId !== undefined && rankOf(task.status.state) >= rankOf('starting')
+}
+
+function isTtyOf(view: View, workload: Workload | undefined, tasks: readonly Task[]): boolean {
+  const revisionId = workload?.spec.revisionId ?? tasks[0]?.revisionId
+  const revision = revisionId && view.get('revision', revisionId)
+  return revision ? (revision.template.containers[0]?.tty ?? false) : false
+}
+
+function readWish(call: Call): Wish {
+  const stdout = call.flag('stdout')
+  const stderr = call.flag('stderr')
+  if (!stdout && !stderr) {
+    throw new DockerError(500, 'Bad parameters: you must choose at least one stream')
+  }
+  const tail = call.query('tail') ?? 'all'
+  const sinceMs = readTime(call.query('since'))
+  const untilMs = readTime(call.query('until'))
+  return {
+    stdout,
+    stderr,
+    follow: call.flag('follow'),
+    // As the Engine: what is no number means all.
+    tail: /^\d{1,9}$/.test(tail) ? Number(tail) : 'all',
+    ...(sinceMs === undefined ? {} : { sinceMs }),
+    ...(untilMs === undefined ? {} : { untilMs }),
+    timestamps: call.flag('timestamps'),
+    details: call.flag('details'),
+  }
+}
+
+/** Reads `1700000000`, `1700000000.123456789` or RFC 3339, as ms. `0` and absent mean none. */
+export function readTime(text: string | undefined): number | undefined {
+  if (!text || text === '0') return undefined
+  if (/^\d{1,12}(\.\d{1,9})?$/.test(text)) return Number(text) * 1_000
+  const ms = Date.parse(text)
+  if (!Number.isNaN(ms)) return ms
+  throw new UserError('invalidInput', `"${text}" is not a time`, {
+    next: 'Write it in seconds since 1970, or as 2006-01-02T15:04:05Z.',
+  })
+}
+
+interface Form {
+  readonly timestamps: boolean
+  readonly details: boolean
+  readonly isTty: boolean
+}
+
+async function writeLine(
+  response: ServerResponse,
+  task: Task,
+  line: LogLine,
+  { timestamps, details, isTty }: Form,
+  signal: AbortSignal,
+): Promise<void> {
+  const prefix =
+    (timestamps ? `${line.timestamp} ` : '') + (details ? `${detailsOf(task, line)} ` : '')
+  const payload = Buffer.concat([Buffer.from(prefix), line.data])
+  const header = Buffer.alloc(isTty ? 0 : 8)
+  if (!isTty) {
+    header[0] = line.stream === 'stdout' ? 1 : 2
+    header.writeUInt32BE(payload.length, 4)
+  }
+  if (response.write(Buffer.concat([header, payload])) || signal.aborted) return
+  await new Promise<void>((resolve) => {
+    const done = () => {
+      response.off('drain', done)
+      signal.removeEventListener('abort', done)
+      resolve()
+    }
+    response.once('drain', done)
+    signal.addEventListener('abort', done, { once: true })
+  })
+}
+
+/** `k=v` in order, joined by commas, with what every client of a swarm expects in it. */
+function detailsOf(task: Task, line: LogLine): string {
+  const all = {
+    ...line.details,
+    'com.docker.swarm.node.id': line.nodeId,
+    'com.docker.swarm.service.id': task.workloadId,
+    'com.docker.swarm.task.id': task.id,
+  }
+  return Object.entries(all)
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([key, value]) => `${queryEscape(key)}=${queryEscape(value)}`)
+    .join(',')
+}
+
+/** As Go's `url.QueryEscape`. */
+function queryEscape(text: string): string {
+  return encodeURIComponent(text)
+    .replace(/[!'()*]/g, (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`)
+    .replace(/%20/g, '+')
+}

@@ -1,0 +1,89 @@
+import { UserError } from '../../base/index.ts'
+import { lookUp } from '../../control/index.ts'
+import { json, type Route } from './call.ts'
+import type { ApiContext } from './context.ts'
+import { time } from './raise.ts'
+import { isService } from './raise-service.ts'
+import { findService } from './routes-services.ts'
+
+/** What Docker's API has no words for. */
+export function skepRoutes(api: ApiContext): readonly Route[] {
+  return [
+    {
+      method: 'GET',
+      path: '/skep/v1/version',
+      async handle() {
+        const { apiVersion } = await api.identity()
+        return json({ Version: api.skepVersion, EngineApiVersion: apiVersion })
+      },
+    },
+    {
+      method: 'GET',
+      path: '/skep/v1/explain/:id',
+      handle(call) {
+        const { view } = api.requireControl().store
+        const text = call.param('id')
+        const workloads = lookUp(view, 'workload', text).filter(isService)
+        const tasks = workloads.length > 0 ? [] : lookUp(view, 'task', taskIdIn(text))
+        const count = workloads.length + tasks.length
+        if (count > 1) {
+          throw new UserError('ambiguous', `${text} is ambiguous (${count} matches found)`)
+        }
+        const [workload] = workloads
+        if (workload) return json(api.explain.workload(view, workload.id))
+        const [task] = tasks
+        if (task) return json(api.explain.task(view, task.id))
+        throw new UserError('notFound', `service or task ${text} not found`, {
+          next: 'List them with `docker service ls` and `docker service ps <service>`.',
+        })
+      },
+    },
+    {
+      method: 'GET',
+      path: '/skep/v1/services/:id/revisions',
+      handle(call) {
+        const { view } = api.requireControl().store
+        const { id, spec } = findService(view, call.param('id'))
+        const revisions = [...view.revisionsOfWorkload(id)].sort((a, b) => a.number - b.number)
+        return json(
+          revisions.map((revision) => ({
+            Number: revision.number,
+            ID: revision.id,
+            CreatedAt: time(revision.createdAtMs),
+            Image: revision.template.containers[0]?.image ?? '',
+            TemplateHash: revision.templateHash,
+            Current: revision.id === spec.revisionId,
+            Previous: revision.id === spec.previousRevisionId,
+            ...(revision.healthyAtMs === undefined
+              ? {}
+              : { HealthyAt: time(revision.healthyAtMs) }),
+          })),
+        )
+      },
+    },
+    {
+      method: 'POST',
+      path: '/skep/v1/services/:id/rollback',
+      async handle(call) {
+        const control = api.requireControl()
+        const { id } = findService(control.store.view, call.param('id'))
+        const to = call.query('to')
+        if (to !== undefined && !/^[1-9]\d{0,8}$/.test(to)) {
+          throw new UserError('invalidInput', `"${to}" is not a revision number`, {
+            next: 'List the revisions with GET /skep/v1/services/<service>/revisions.',
+          })
+        }
+        const revision = await control.rollbackWorkload({
+          id,
+          ...(to === undefined ? {} : { to: Number(to) }),
+        })
+        return json({ Number: revision.number })
+      },
+    },
+  ]
+}
+
+/** A task may be named whole, as `docker ps` shows it: `web.1.<id>`. */
+function taskIdIn(text: string): string {
+  return text.slice(text.lastIndexOf('.') + 1)
+}
