@@ -1,0 +1,433 @@
+/**
+ * The workloads of SwarmKit's scheduler benchmarks on Skep's scheduler and in-memory store, with the same clock points:
+ * from the first commit of nodes and tasks until the last task is seen assigned.
+ *
+ *   node bench/scheduler.ts [--large] [--huge] [--row NAME] [--json]
+ *
+ * `--large` adds the rows with 100,000 tasks or 100,000 nodes, `--huge` a million tasks on 100,000 nodes. Each row runs
+ * in a process of its own, so that its peak memory is its own. SwarmKit's figures (v2.1.1, its best of several runs on a
+ * 2-core 2.5 GHz Xeon) are constants here; its 50 ms of waiting for quiet is in them, and is nothing the scheduler here does.
+ */
+import { spawnSync } from 'node:child_process'
+import { cpus, loadavg } from 'node:os'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import { type AnyObject, idFrom, type Network } from '../src/model/index.ts'
+import {
+  buildContainer,
+  buildNode,
+  buildRevision,
+  buildTask,
+  buildTemplate,
+  buildWorkload,
+} from '../src/model/testing.ts'
+import { changesFor, Scheduler } from '../src/scheduler/index.ts'
+import { changesPerCommitMax, openMemoryStore, type Store } from '../src/store/index.ts'
+
+interface Row {
+  readonly name: string
+  readonly nodes: number
+  readonly tasks: number
+  readonly workloads: number
+  /** Tasks ask for a network plugin that every third node has. */
+  readonly plugin?: boolean
+  /** Labels, reservations, constraints, spread and platforms. */
+  readonly rich?: boolean
+  readonly size: 'small' | 'large' | 'huge'
+  /** Tasks a second and MiB of SwarmKit, where it was measured. */
+  readonly swarmKit?: { readonly perSecond: number; readonly peakMiB?: number }
+}
+
+const rows: readonly Row[] = [
+  {
+    name: '1kNodes1kTasks',
+    nodes: 1e3,
+    tasks: 1e3,
+    workloads: 1,
+    size: 'small',
+    swarmKit: { perSecond: 4090, peakMiB: 36 },
+  },
+  {
+    name: '1kNodes10kTasks',
+    nodes: 1e3,
+    tasks: 1e4,
+    workloads: 1,
+    size: 'small',
+    swarmKit: { perSecond: 6120, peakMiB: 122 },
+  },
+  {
+    name: 'Constraints1kNodes1kTasks',
+    nodes: 1e3,
+    tasks: 1e3,
+    workloads: 1,
+    plugin: true,
+    size: 'small',
+    swarmKit: { perSecond: 3990, peakMiB: 38 },
+  },
+  {
+    name: 'Constraints1kNodes10kTasks',
+    nodes: 1e3,
+    tasks: 1e4,
+    workloads: 1,
+    plugin: true,
+    size: 'small',
+    swarmKit: { perSecond: 5210, peakMiB: 128 },
+  },
+  {
+    name: 'OneOff1kNodes10kTasks',
+    nodes: 1e3,
+    tasks: 1e4,
+    workloads: 1e4,
+    size: 'small',
+    swarmKit: { perSecond: 6120, peakMiB: 122 },
+  },
+  {
+    name: 'Rich1kNodes10kTasks',
+    nodes: 1e3,
+    tasks: 1e4,
+    workloads: 1,
+    rich: true,
+    size: 'small',
+    swarmKit: { perSecond: 4160, peakMiB: 158 },
+  },
+  {
+    name: '1kNodes100kTasks',
+    nodes: 1e3,
+    tasks: 1e5,
+    workloads: 1,
+    size: 'large',
+    swarmKit: { perSecond: 4050, peakMiB: 1022 },
+  },
+  {
+    name: '1kNodes1kWorkloads100Tasks',
+    nodes: 1e3,
+    tasks: 1e5,
+    workloads: 1e3,
+    size: 'large',
+    swarmKit: { perSecond: 5610, peakMiB: 1048 },
+  },
+  {
+    name: 'Rich1kNodes1kWorkloads100Tasks',
+    nodes: 1e3,
+    tasks: 1e5,
+    workloads: 1e3,
+    rich: true,
+    size: 'large',
+    swarmKit: { perSecond: 3310, peakMiB: 1414 },
+  },
+  {
+    name: 'Constraints1kNodes100kTasks',
+    nodes: 1e3,
+    tasks: 1e5,
+    workloads: 1,
+    plugin: true,
+    size: 'large',
+    swarmKit: { perSecond: 3170, peakMiB: 1124 },
+  },
+  {
+    name: 'Constraints5kNodes100kTasks',
+    nodes: 5e3,
+    tasks: 1e5,
+    workloads: 1,
+    plugin: true,
+    size: 'large',
+    swarmKit: { perSecond: 703, peakMiB: 1139 },
+  },
+  {
+    name: '100kNodes1kTasks',
+    nodes: 1e5,
+    tasks: 1e3,
+    workloads: 1,
+    size: 'large',
+    swarmKit: { perSecond: 27, peakMiB: 445 },
+  },
+  {
+    name: 'OneOff100kNodes1kTasks',
+    nodes: 1e5,
+    tasks: 1e3,
+    workloads: 1e3,
+    size: 'large',
+    swarmKit: { perSecond: 27, peakMiB: 445 },
+  },
+  {
+    name: '100kNodes100kTasks',
+    nodes: 1e5,
+    tasks: 1e5,
+    workloads: 1,
+    size: 'large',
+    swarmKit: { perSecond: 3700, peakMiB: 1864 },
+  },
+  { name: '100kNodes1MTasks', nodes: 1e5, tasks: 1e6, workloads: 1, size: 'huge' },
+]
+
+/** What a row's process tells its parent. */
+interface Outcome {
+  readonly seconds: number
+  /** Of that: from the last create commit on. */
+  readonly placingSeconds: number
+  readonly peakMiB: number
+}
+
+function buildObjects(row: Row): AnyObject[] {
+  const objects: AnyObject[] = []
+  if (row.plugin) objects.push(buildPluginNetwork())
+  for (let index = 0; index < row.nodes; index++) {
+    const plain = buildNode({
+      id: randomId(),
+      hostname: `name${index}`,
+      plugins: index % 3 === 0 ? [{ type: 'Network', name: 'network' }] : [],
+    })
+    objects.push(
+      row.rich
+        ? buildNode({
+            id: plain.id,
+            hostname: plain.name,
+            labels: { zone: `z${index % 3}`, disk: index % 2 === 0 ? 'ssd' : 'hdd' },
+            nanoCpus: 64e9,
+            memoryBytes: 256 * 2 ** 30,
+          })
+        : plain,
+    )
+  }
+  const template = buildTemplate({
+    containers: [buildContainer()],
+    ...(row.plugin
+      ? { networks: [{ networkId: idFrom('plugin'), aliases: [], driverOptions: {} }] }
+      : {}),
+    ...(row.rich
+      ? {
+          reservations: { nanoCpus: 1e8, memoryBytes: 64 * 2 ** 20, generic: [] },
+          placement: {
+            constraints: [
+              { key: 'node.labels.disk', operator: '==', value: 'ssd' },
+              { key: 'node.role', operator: '==', value: 'worker' },
+            ],
+            spread: ['node.labels.zone'],
+            platforms: [{ architecture: 'amd64', os: 'linux' }],
+          },
+        }
+      : {}),
+  })
+  for (let index = 0; index < row.workloads; index++) {
+    objects.push(
+      buildWorkload({
+        id: `svc${index}`,
+        name: `svc${index}`,
+        spec: { revisionId: idFrom(`rev${index}`) },
+      }),
+      buildRevision({
+        id: `rev${index}`,
+        workloadId: `svc${index}`,
+        name: `svc${index}.1`,
+        template,
+      }),
+    )
+  }
+  for (let index = 0; index < row.tasks; index++) {
+    const workload = index % row.workloads
+    objects.push(
+      buildTask({
+        id: `task${index}`,
+        name: `task${index}`,
+        workloadId: `svc${workload}`,
+        revisionId: `rev${workload}`,
+        slot: Math.floor(index / row.workloads) + 1,
+        nodeId: undefined,
+        state: 'pending',
+      }),
+    )
+  }
+  return objects
+}
+
+function buildPluginNetwork(): Network {
+  return {
+    kind: 'network',
+    id: idFrom('plugin'),
+    namespace: 'default',
+    name: 'plugin',
+    labels: {},
+    version: 0,
+    specVersion: 0,
+    createdAtMs: 0,
+    updatedAtMs: 0,
+    source: { dialect: 'docker', document: {} },
+    spec: {
+      driver: 'network',
+      internal: false,
+      attachable: false,
+      ingress: false,
+      ipv6: false,
+      encrypted: false,
+      options: {},
+      ipam: [],
+      predefined: false,
+    },
+    status: {},
+  }
+}
+
+let seed = 1
+function randomId(): string {
+  let id = ''
+  for (let at = 0; at < 25; at++) {
+    seed = (seed * 48_271) % 2_147_483_647
+    id += (seed % 36).toString(36)
+  }
+  return id
+}
+
+async function run(row: Row): Promise<Outcome> {
+  const store = await openMemoryStore({
+    clock: { nowMs: () => 0, sleep: async () => {} },
+    freeze: false,
+  })
+  const scheduler = Scheduler.from(store.view)
+  let assigned = 0
+  store.subscribe((commit) => {
+    scheduler.apply(commit)
+    for (const { before, after } of commit.changes) {
+      if (before?.kind === 'task' && after?.kind === 'task' && after.nodeId !== undefined)
+        assigned++
+    }
+  })
+  const objects = buildObjects(row)
+
+  const startedAt = performance.now()
+  for (let at = 0; at < objects.length; at += changesPerCommitMax) {
+    await store.commit(
+      objects.slice(at, at + changesPerCommitMax).map((object) => ({ type: 'create', object })),
+    )
+  }
+  const createdAt = performance.now()
+  while (assigned < row.tasks) {
+    const decision = scheduler.decide(0, changesPerCommitMax)
+    const changes = changesFor(store.view, decision, 0)
+    if (decision.placements.length === 0)
+      throw new Error(`${row.name}: ${assigned} placed, then no more`)
+    await store.commit(changes)
+  }
+  const endedAt = performance.now()
+  check(row, store)
+  return {
+    seconds: (endedAt - startedAt) / 1000,
+    placingSeconds: (endedAt - createdAt) / 1000,
+    peakMiB: process.resourceUsage().maxRSS / 1024,
+  }
+}
+
+/** Speed means nothing unless the placement is right: every task placed, and even over the nodes that fit. */
+function check(row: Row, { view }: Store): void {
+  const counts = new Map<string, number>()
+  for (const task of view.list('task')) {
+    if (task.nodeId === undefined) throw new Error(`${row.name}: ${task.id} was not placed`)
+    counts.set(task.nodeId, (counts.get(task.nodeId) ?? 0) + 1)
+  }
+  const zones = new Map<string, number>()
+  const heights: number[] = []
+  for (const node of view.list('node')) {
+    const count = counts.get(node.id) ?? 0
+    const fits =
+      (!row.plugin || node.description.engine.plugins.length > 0) &&
+      (!row.rich || node.labels['disk'] === 'ssd')
+    if (!fits && count > 0) throw new Error(`${row.name}: ${node.id} may not run any`)
+    if (fits) heights.push(count)
+    const zone = node.labels['zone'] ?? ''
+    zones.set(zone, (zones.get(zone) ?? 0) + count)
+  }
+  const counted = row.rich ? [...zones.values()] : heights
+  const sorted = counted.toSorted((a, b) => a - b)
+  const [least = 0, most = 0] = [sorted[0], sorted.at(-1)]
+  if (most - least > 1) throw new Error(`${row.name}: uneven, from ${least} to ${most}`)
+}
+
+function measure(row: Row): Outcome {
+  const child = spawnSync(
+    process.execPath,
+    ['--max-old-space-size=7000', fileURLToPath(import.meta.url), '--measure', row.name],
+    { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] },
+  )
+  if (child.status !== 0) throw new Error(`${row.name} failed`)
+  const outcome: Outcome = JSON.parse(child.stdout)
+  return outcome
+}
+
+const { values } = parseArgs({
+  options: {
+    json: { type: 'boolean', default: false },
+    large: { type: 'boolean', default: false },
+    huge: { type: 'boolean', default: false },
+    row: { type: 'string' },
+    measure: { type: 'string' },
+  },
+})
+
+if (values.measure !== undefined) {
+  const row = rows.find(({ name }) => name === values.measure)
+  if (!row) throw new Error(`there is no row ${values.measure}`)
+  // Short rows are repeated as SwarmKit's were, and the middle one counts.
+  const outcomes: Outcome[] = []
+  for (let count = row.size === 'small' ? 5 : 1; count > 0; count--) outcomes.push(await run(row))
+  outcomes.sort((a, b) => a.seconds - b.seconds)
+  const middle = outcomes[Math.floor(outcomes.length / 2)]
+  if (!middle) throw new Error('nothing was measured')
+  const peakMiB = process.resourceUsage().maxRSS / 1024
+  console.log(JSON.stringify({ ...middle, peakMiB }))
+} else {
+  const wanted = rows.filter(({ name, size }) =>
+    values.row !== undefined
+      ? name === values.row
+      : size === 'small' || (size === 'large' && values.large) || (size === 'huge' && values.huge),
+  )
+  if (wanted.length === 0) {
+    console.error(
+      `no row is named ${values.row}; there are ${rows.map(({ name }) => name).join(', ')}`,
+    )
+    process.exitCode = 2
+  }
+  if (!values.json) {
+    console.log(`${cpus().length} x ${cpus()[0]?.model.trim()}, load ${loadavg()[0]?.toFixed(1)}`)
+    console.log(line(['row', 'tasks/s', 'SwarmKit', 'ratio', 'placing/s', 'peak MiB', 'SwarmKit']))
+  }
+  for (const row of wanted) {
+    const { seconds, placingSeconds, peakMiB } = measure(row)
+    const perSecond = row.tasks / seconds
+    const { swarmKit } = row
+    if (values.json) {
+      const figure = (name: string, value: number, unit: string, baseline?: number) =>
+        console.log(
+          JSON.stringify({
+            bench: 'scheduler',
+            figure: `${row.name}.${name}`,
+            value: round(value),
+            unit,
+            baseline: baseline ?? null,
+            ratio: baseline === undefined ? null : round(value / baseline),
+          }),
+        )
+      figure('rate', perSecond, 'tasks/s', swarmKit?.perSecond)
+      figure('placing', row.tasks / placingSeconds, 'tasks/s')
+      figure('peak', peakMiB, 'MiB', swarmKit?.peakMiB)
+    } else {
+      console.log(
+        line([
+          row.name,
+          perSecond.toFixed(0),
+          swarmKit?.perSecond.toString() ?? '-',
+          swarmKit ? `${(perSecond / swarmKit.perSecond).toFixed(1)}x` : '-',
+          (row.tasks / placingSeconds).toFixed(0),
+          peakMiB.toFixed(0),
+          swarmKit?.peakMiB?.toString() ?? '-',
+        ]),
+      )
+    }
+  }
+}
+
+function line([name = '', ...cells]: readonly string[]): string {
+  return name.padEnd(32) + cells.map((cell) => cell.padStart(11)).join('')
+}
+
+function round(value: number): number {
+  return Math.round(value * 100) / 100
+}
