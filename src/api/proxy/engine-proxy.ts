@@ -5,16 +5,14 @@ import {
   type IncomingMessage,
   type ServerResponse,
 } from 'node:http'
-import { connect, type Socket } from 'node:net'
-import type { Duplex } from 'node:stream'
-import { pipeline } from 'node:stream'
+import type { Socket } from 'node:net'
+import { type Duplex, pipeline } from 'node:stream'
 import { type Log, messageOf } from '../../base/index.ts'
 import { connectOptionsOf, formatEngineAddress, parseEngineAddress } from '../../engine/index.ts'
+import { chunkedBody, openTunnel } from './tunnel.ts'
 
 /** Idle connections to the engine that are kept for the next call. Open ones are as many as the callers have. */
 export const proxyIdleSocketsMax = 16
-/** Longest head (status line and headers) of an answer to an upgrade. */
-const upgradeHeadBytesMax = 64 * 1024
 
 export interface EngineProxy {
   /** Passes one call to the engine and its answer back. Never throws; a dead engine is a 502. */
@@ -40,6 +38,10 @@ export function createEngineProxy(options: {
   const agent = new Agent({ keepAlive: true, maxFreeSockets: proxyIdleSocketsMax })
 
   function pass(request: IncomingMessage, response: ServerResponse, expects: boolean): void {
+    if (!expects && isBulk(request) && response.socket) {
+      passInBulk(request, response, response.socket)
+      return
+    }
     const withBody = hasBody(request)
     let answered = false
     const call = httpRequest({
@@ -118,51 +120,34 @@ export function createEngineProxy(options: {
 
   function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     // Half-close is the end of stdin: neither side may be closed because the other one ended.
-    const engine: Socket = connect({
-      ...('socketPath' in target ? { path: target.socketPath } : target),
-      allowHalfOpen: true,
-    })
     if ('allowHalfOpen' in socket) socket.allowHalfOpen = true
-    let answered = false
-    const giveUp = (error: unknown): void => {
-      engine.destroy()
-      if (answered || socket.destroyed) {
-        socket.destroy()
-        return
-      }
-      answered = true
+    const engine = openTunnel(target, socket, (error) => {
+      if (socket.destroyed) return
       const body = refusal(where, error)
+      const length = Buffer.byteLength(body)
       socket.end(
-        `HTTP/1.1 502 Bad Gateway\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+        `HTTP/1.1 502 Bad Gateway\r\nContent-Type: application/json\r\nContent-Length: ${length}\r\nConnection: close\r\n\r\n${body}`,
       )
-    }
-    engine.on('error', giveUp)
-    socket.on('error', () => engine.destroy())
-    // With allowHalfOpen an end is no close; a connection that is gone is.
-    engine.on('close', () => {
-      if (!answered) giveUp(new Error('it closed the connection without an answer'))
-      else if (!socket.writableEnded) socket.end()
     })
-    socket.on('close', () => engine.destroy())
-
     // What Node already read of the body lies in `head`; the rest follows on the socket. Both are passed unread.
-    engine.write(`${requestHead(request)}\r\n`)
+    engine.write(headOf(request, request.rawHeaders))
     if (head.length > 0) engine.write(head)
     socket.pipe(engine)
+  }
 
-    // The answer's head goes back as it is: 101 or a refusal with its body.
-    engine.once('data', (chunk: Buffer) => {
-      answered = true
-      engine.pause()
-      readAnswerHead(chunk, engine, (bytes, isUpgrade) => {
-        socket.write(bytes)
-        if (!isUpgrade) {
-          // Not upgraded: one answer, then the connection is spent, for nobody parses what follows.
-          engine.once('end', () => socket.end())
-        }
-        engine.pipe(socket)
-      })
-    })
+  /** A call with a big answer or body: the answer's bytes go from socket to socket, unparsed. */
+  function passInBulk(request: IncomingMessage, response: ServerResponse, socket: Socket): void {
+    const engine = openTunnel(target, socket, (error) => fail(response, error))
+    const withBody = hasBody(request)
+    const headers = [...rawHeadersOf(request, withBody, false), 'Connection', 'close']
+    engine.write(headOf(request, headers))
+    if (!withBody) return
+    if (request.headers['content-length'] === undefined) {
+      request.pipe(chunkedBody(request)).pipe(engine, { end: false })
+    } else request.pipe(engine, { end: false })
+    request.once('error', () => engine.destroy())
+    // An engine that answers before the body is through does not want the rest.
+    engine.once('close', () => request.resume())
   }
 
   return {
@@ -173,46 +158,12 @@ export function createEngineProxy(options: {
   }
 }
 
-/** Collects until the head is whole. An answer that is no upgrade is told to close after itself. */
-function readAnswerHead(
-  first: Buffer,
-  engine: Socket,
-  done: (bytes: Buffer, isUpgrade: boolean) => void,
-): void {
-  let bytes = first
-  const look = (): boolean => {
-    const end = bytes.indexOf('\r\n\r\n')
-    if (end < 0 && bytes.length < upgradeHeadBytesMax) return false
-    const isUpgrade = /^HTTP\/1\.[01] 101/.test(bytes.toString('latin1', 0, 12))
-    done(isUpgrade || end < 0 ? bytes : closeAfter(bytes, end), isUpgrade)
-    return true
-  }
-  if (look()) return
-  const more = (chunk: Buffer): void => {
-    bytes = Buffer.concat([bytes, chunk])
-    engine.pause()
-    if (look()) engine.off('data', more)
-    else engine.resume()
-  }
-  engine.on('data', more)
-  engine.resume()
-}
-
-function closeAfter(bytes: Buffer, headEnd: number): Buffer {
-  const head = bytes.toString('latin1', 0, headEnd).replace(/\r\nConnection:[^\r]*/gi, '')
-  return Buffer.concat([
-    Buffer.from(`${head}\r\nConnection: close`, 'latin1'),
-    bytes.subarray(headEnd),
-  ])
-}
-
-function requestHead(request: IncomingMessage): string {
+function headOf(request: IncomingMessage, rawHeaders: readonly string[]): string {
   let head = `${request.method} ${request.url} HTTP/1.1\r\n`
-  const { rawHeaders } = request
   for (let at = 0; at + 1 < rawHeaders.length; at += 2) {
     head += `${rawHeaders[at]}: ${rawHeaders[at + 1]}\r\n`
   }
-  return head
+  return `${head}\r\n`
 }
 
 /** Headers that belong to one connection. `Upgrade` without an upgrade is not passed either. */
@@ -244,6 +195,14 @@ function rawHeadersOf(request: IncomingMessage, withBody: boolean, expects: bool
     else if (method !== 'GET' && method !== 'HEAD') headers.push('Content-Length', '0')
   }
   return headers
+}
+
+/** Archives, images, builds, logs: parsing and framing their bytes again would cost as much as the engine does. */
+function isBulk({ method, url = '' }: IncomingMessage): boolean {
+  if (method === 'HEAD') return false
+  return /^(\/v[\d.]+)?\/(containers\/[^/?]+\/(archive|export|logs)|images\/(.+\/)?get|images\/load|build)(\?|$)/.test(
+    url,
+  )
 }
 
 function hasBody({ headers }: IncomingMessage): boolean {

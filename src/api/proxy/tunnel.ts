@@ -1,0 +1,108 @@
+import type { IncomingMessage } from 'node:http'
+import { connect, type Socket } from 'node:net'
+import { type Duplex, Transform, type TransformCallback } from 'node:stream'
+
+/** Taken from the engine at once. One buffer a tunnel, used again and again: memory stays flat at any rate. */
+const readBytesMax = 128 * 1024
+/** Longest head (status line and headers) of an answer. */
+const headBytesMax = 64 * 1024
+
+/**
+ * Connects to the engine and passes what it answers to `client` byte for byte, as fast as the client takes it. What
+ * is written to the tunnel goes to the engine. Both directions end by themselves (half-close). An answer that is not
+ * an upgrade is told to be the last of its connection, for nobody parses what would follow. `refuse` is called
+ * instead, once, when the engine does not answer at all.
+ */
+export function openTunnel(
+  target: { socketPath: string } | { host: string; port: number },
+  client: Duplex,
+  refuse: (error: unknown) => void,
+): Socket {
+  let head: Buffer | undefined = Buffer.alloc(0)
+  let answered = false
+  let waiting = false
+  const goOn = (): void => {
+    if (!waiting) return
+    waiting = false
+    engine.resume()
+  }
+  const send = (bytes: Buffer): boolean => {
+    client.write(bytes, goOn)
+    // All in the kernel's hands: the buffer is free again. Else not before the write is done.
+    if (client.writableLength === 0) return true
+    waiting = true
+    return false
+  }
+  const engine = connect({
+    ...('socketPath' in target ? { path: target.socketPath } : target),
+    allowHalfOpen: true,
+    onread: {
+      buffer: Buffer.allocUnsafe(readBytesMax),
+      callback(count, buffer) {
+        const bytes = Buffer.from(buffer.buffer, buffer.byteOffset, count)
+        if (head === undefined) return send(bytes)
+        head = Buffer.concat([head, bytes])
+        const end = head.indexOf('\r\n\r\n')
+        if (end < 0 && head.length < headBytesMax) return true
+        const whole = /^HTTP\/1\.[01] 101/.test(head.toString('latin1', 0, 12))
+          ? head
+          : closeAfter(head, end)
+        head = undefined
+        answered = true
+        return send(whole)
+      },
+    },
+  })
+  const giveUp = (error: unknown): void => {
+    engine.destroy()
+    // What was answered so far is still delivered; an answer that is cut short shows by its framing.
+    if (answered) client.end()
+    else {
+      answered = true
+      refuse(error)
+    }
+  }
+  engine.on('error', giveUp)
+  engine.on('end', () => {
+    if (answered) client.end()
+  })
+  engine.on('close', () => {
+    if (!answered) giveUp(new Error('it closed the connection without an answer'))
+    else if (!client.writableEnded) client.end()
+  })
+  client.on('error', () => engine.destroy())
+  client.on('close', () => engine.destroy())
+  return engine
+}
+
+function closeAfter(bytes: Buffer, headEnd: number): Buffer {
+  if (headEnd < 0) return bytes
+  const head = bytes
+    .toString('latin1', 0, headEnd)
+    .replace(/\r\n(Connection|Keep-Alive):[^\r]*/gi, '')
+  return Buffer.concat([
+    Buffer.from(`${head}\r\nConnection: close`, 'latin1'),
+    bytes.subarray(headEnd),
+  ])
+}
+
+/** Frames a body in chunks again, with the trailers of `request` at its end. */
+export function chunkedBody(request: IncomingMessage): Transform {
+  return new Transform({
+    transform(chunk: Buffer, _encoding, done: TransformCallback) {
+      this.push(`${chunk.length.toString(16)}\r\n`)
+      this.push(chunk)
+      this.push('\r\n')
+      done()
+    },
+    flush(done: TransformCallback) {
+      let end = '0\r\n'
+      const { rawTrailers } = request
+      for (let at = 0; at + 1 < rawTrailers.length; at += 2) {
+        end += `${rawTrailers[at]}: ${rawTrailers[at + 1]}\r\n`
+      }
+      this.push(`${end}\r\n`)
+      done()
+    },
+  })
+}
