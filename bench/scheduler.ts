@@ -163,8 +163,10 @@ const rows: readonly Row[] = [
 /** What a row's process tells its parent. */
 interface Outcome {
   readonly seconds: number
-  /** Of that: from the last create commit on. */
+  /** Of that: after the last create commit. */
   readonly placingSeconds: number
+  /** Of that: in the scheduler itself, the store's part left out. */
+  readonly decidingSeconds: number
   readonly peakMiB: number
 }
 
@@ -284,8 +286,11 @@ async function run(row: Row): Promise<Outcome> {
   })
   const scheduler = Scheduler.from(store.view)
   let assigned = 0
+  let decidingMs = 0
   store.subscribe((commit) => {
+    const from = performance.now()
     scheduler.apply(commit)
+    decidingMs += performance.now() - from
     for (const { before, after } of commit.changes) {
       if (before?.kind === 'task' && after?.kind === 'task' && after.nodeId !== undefined)
         assigned++
@@ -301,8 +306,10 @@ async function run(row: Row): Promise<Outcome> {
   }
   const createdAt = performance.now()
   while (assigned < row.tasks) {
+    const from = performance.now()
     const decision = scheduler.decide(0, changesPerCommitMax)
     const changes = changesFor(store.view, decision, 0)
+    decidingMs += performance.now() - from
     if (decision.placements.length === 0)
       throw new Error(`${row.name}: ${assigned} placed, then no more`)
     await store.commit(changes)
@@ -312,33 +319,38 @@ async function run(row: Row): Promise<Outcome> {
   return {
     seconds: (endedAt - startedAt) / 1000,
     placingSeconds: (endedAt - createdAt) / 1000,
+    decidingSeconds: decidingMs / 1000,
     peakMiB: process.resourceUsage().maxRSS / 1024,
   }
 }
 
-/** Speed means nothing unless the placement is right: every task placed, and even over the nodes that fit. */
+/**
+ * Speed means nothing unless the placement is right: every task on a node that fits, and each workload even over those
+ * nodes, or over the zones where it is spread; workloads of one task even among each other.
+ */
 function check(row: Row, { view }: Store): void {
-  const counts = new Map<string, number>()
+  const fitting = [...view.list('node')].filter(
+    ({ description, labels }) =>
+      (!row.plugin || description.engine.plugins.length > 0) &&
+      (!row.rich || labels['disk'] === 'ssd'),
+  )
+  const placeById = new Map(fitting.map(({ id, labels }) => [id, row.rich ? labels['zone'] : id]))
+  const places = new Set(placeById.values()).size
+  const countsByWorkload = new Map<string, Map<string, number>>()
   for (const task of view.list('task')) {
-    if (task.nodeId === undefined) throw new Error(`${row.name}: ${task.id} was not placed`)
-    counts.set(task.nodeId, (counts.get(task.nodeId) ?? 0) + 1)
+    const place = task.nodeId && placeById.get(task.nodeId)
+    if (place === undefined)
+      throw new Error(`${row.name}: ${task.id} is on ${task.nodeId ?? 'no node'}`)
+    const group = row.workloads === row.tasks ? 'all' : task.workloadId
+    const counts = countsByWorkload.get(group) ?? new Map<string, number>()
+    countsByWorkload.set(group, counts.set(place, (counts.get(place) ?? 0) + 1))
   }
-  const zones = new Map<string, number>()
-  const heights: number[] = []
-  for (const node of view.list('node')) {
-    const count = counts.get(node.id) ?? 0
-    const fits =
-      (!row.plugin || node.description.engine.plugins.length > 0) &&
-      (!row.rich || node.labels['disk'] === 'ssd')
-    if (!fits && count > 0) throw new Error(`${row.name}: ${node.id} may not run any`)
-    if (fits) heights.push(count)
-    const zone = node.labels['zone'] ?? ''
-    zones.set(zone, (zones.get(zone) ?? 0) + count)
+  for (const [workload, counts] of countsByWorkload) {
+    const sorted = [...counts.values()].sort((a, b) => a - b)
+    const least = counts.size < places ? 0 : (sorted[0] ?? 0)
+    const most = sorted.at(-1) ?? 0
+    if (most - least > 1) throw new Error(`${row.name}: ${workload} is uneven, ${least} to ${most}`)
   }
-  const counted = row.rich ? [...zones.values()] : heights
-  const sorted = counted.toSorted((a, b) => a - b)
-  const [least = 0, most = 0] = [sorted[0], sorted.at(-1)]
-  if (most - least > 1) throw new Error(`${row.name}: uneven, from ${least} to ${most}`)
 }
 
 function measure(row: Row): Outcome {
@@ -365,13 +377,13 @@ const { values } = parseArgs({
 if (values.measure !== undefined) {
   const row = rows.find(({ name }) => name === values.measure)
   if (!row) throw new Error(`there is no row ${values.measure}`)
-  // Short rows are repeated as SwarmKit's were, and the middle one counts.
+  // Short rows are repeated as SwarmKit's were, and the middle one counts; memory is the first one's.
   const outcomes: Outcome[] = []
   for (let count = row.size === 'small' ? 5 : 1; count > 0; count--) outcomes.push(await run(row))
+  const peakMiB = outcomes[0]?.peakMiB ?? 0
   outcomes.sort((a, b) => a.seconds - b.seconds)
   const middle = outcomes[Math.floor(outcomes.length / 2)]
   if (!middle) throw new Error('nothing was measured')
-  const peakMiB = process.resourceUsage().maxRSS / 1024
   console.log(JSON.stringify({ ...middle, peakMiB }))
 } else {
   const wanted = rows.filter(({ name, size }) =>
@@ -387,10 +399,21 @@ if (values.measure !== undefined) {
   }
   if (!values.json) {
     console.log(`${cpus().length} x ${cpus()[0]?.model.trim()}, load ${loadavg()[0]?.toFixed(1)}`)
-    console.log(line(['row', 'tasks/s', 'SwarmKit', 'ratio', 'placing/s', 'peak MiB', 'SwarmKit']))
+    console.log(
+      line([
+        'row',
+        'tasks/s',
+        'SwarmKit',
+        'ratio',
+        'placing/s',
+        'deciding/s',
+        'peak MiB',
+        'SwarmKit',
+      ]),
+    )
   }
   for (const row of wanted) {
-    const { seconds, placingSeconds, peakMiB } = measure(row)
+    const { seconds, placingSeconds, decidingSeconds, peakMiB } = measure(row)
     const perSecond = row.tasks / seconds
     const { swarmKit } = row
     if (values.json) {
@@ -407,6 +430,7 @@ if (values.measure !== undefined) {
         )
       figure('rate', perSecond, 'tasks/s', swarmKit?.perSecond)
       figure('placing', row.tasks / placingSeconds, 'tasks/s')
+      figure('deciding', row.tasks / decidingSeconds, 'tasks/s')
       figure('peak', peakMiB, 'MiB', swarmKit?.peakMiB)
     } else {
       console.log(
@@ -416,6 +440,7 @@ if (values.measure !== undefined) {
           swarmKit?.perSecond.toString() ?? '-',
           swarmKit ? `${(perSecond / swarmKit.perSecond).toFixed(1)}x` : '-',
           (row.tasks / placingSeconds).toFixed(0),
+          (row.tasks / decidingSeconds).toFixed(0),
           peakMiB.toFixed(0),
           swarmKit?.peakMiB?.toString() ?? '-',
         ]),
