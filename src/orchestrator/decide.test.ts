@@ -909,6 +909,38 @@ describe('an update', () => {
     })
   }
 
+  test('goes back to what proved itself, not to another revision that failed', () => {
+    const failing = [
+      gone(1),
+      fresh(1, { revisionId: 'r3', status: { state: 'failed', atMs: 400, ready: false } }),
+    ]
+    const target = (
+      r2: Partial<Pick<Revision, 'healthyAtMs' | 'templateHash'>>,
+      r3Hash = 'hash-3',
+    ) => {
+      const workload = buildWorkload({
+        spec: {
+          ...update({ onFailure: 'rollback' }),
+          revisionId: idFrom('r3'),
+          previousRevisionId: idFrom('r2'),
+        },
+        status: {
+          update: { state: 'updating', startedAtMs: 100, message: '', revisionId: idFrom('r3') },
+        },
+      })
+      const all = [
+        buildRevision({ healthyAtMs: 0 }),
+        buildRevision({ number: 2, ...r2 }),
+        buildRevision({ number: 3, templateHash: r3Hash }),
+      ]
+      return decide({ workload, tasks: failing, revisions: all }).actions
+    }
+    assert.deepEqual(target({ healthyAtMs: 50 }), ['rollBack r2'])
+    assert.deepEqual(target({}), ['rollBack r1'])
+    assert.deepEqual(target({ templateHash: 'hash-1' }), ['rollBack r2'], 'only scaled since')
+    assert.deepEqual(target({}, 'hash-2'), ['rollBack r1'], 'the same tasks are no way back')
+  })
+
   test('begins by itself where tasks are out of date and nobody said so', () => {
     const workload = buildWorkload({ spec: { revisionId: idFrom('r2') } })
     assert.deepEqual(decide({ workload, tasks: [running(1)], revisions }).actions, ['updating'])

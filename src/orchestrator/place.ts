@@ -177,9 +177,10 @@ export function replaceLive(picture: Picture, place: Place, plan: Plan, because:
   const verdict = failedTry && verdictOn(picture, failedTry)
   if (verdict?.restart === false) return false
   const stopFirst = picture.isStopFirst
+  // Beside the new task one old one goes on, even if an earlier update has left two.
+  const serving = stopFirst ? undefined : bestOf(picture, live)
   for (const task of live) {
-    const serves = rankOf(task.status.state) >= rankOf('starting')
-    if (!stopFirst && serves) continue
+    if (task === serving && rankOf(task.status.state) >= rankOf('starting')) continue
     plan.add({ type: 'setDesired', taskId: task.id, desiredState: 'shutdown', because })
   }
   plan.add(

@@ -51,6 +51,8 @@ export function reapRevisions({ workload, revisions, tasks }: WorkloadSlice, pla
   if (revisions.size <= kept.size && revisions.size <= 2) return
   for (const { revisionId } of tasks) kept.add(revisionId)
   const byNumber = [...revisions.values()].sort((a, b) => b.number - a.number)
+  // The newest is the memory of which numbers were given out.
+  if (byNumber[0]) kept.add(byNumber[0].id)
   for (const { id } of byNumber
     .filter(({ healthyAtMs }) => healthyAtMs !== undefined)
     .slice(0, healthyRevisionsMax))

@@ -1,4 +1,10 @@
-import { isStopWanted, isTerminal, type Task, type UpdateStatus } from '../model/index.ts'
+import {
+  isStopWanted,
+  isTerminal,
+  type Revision,
+  type Task,
+  type UpdateStatus,
+} from '../model/index.ts'
 import type { Action, Plan } from './actions.ts'
 import { liveTasks, type Picture, type Place } from './picture.ts'
 import { keeperOf, replaceLive, restReason } from './place.ts'
@@ -79,9 +85,8 @@ export function decideFailure(
       update: { state: 'rollbackPaused', startedAtMs, revisionId, message },
     }
   }
-  const previousId = picture.slice.workload.spec.previousRevisionId
-  const previous = previousId && picture.slice.revisions.get(previousId)
-  if (policy.onFailure === 'rollback' && previous && previous.id !== revisionId) {
+  const previous = rollbackTarget(picture)
+  if (policy.onFailure === 'rollback' && previous) {
     return {
       type: 'rollBack',
       revisionId: previous.id,
@@ -95,6 +100,22 @@ export function decideFailure(
   }
   const message = `update paused ${why}`
   return { type: 'setUpdate', update: { state: 'paused', startedAtMs, revisionId, message } }
+}
+
+/**
+ * Where a failed update goes back to: the previous revision, unless that one never proved itself (nor one with the
+ * same tasks) while an older one did. A revision with the very tasks that fail is no way back.
+ */
+function rollbackTarget({ slice, wanted }: Picture): Revision | undefined {
+  const revisions = [...slice.revisions.values()].filter(
+    ({ templateHash }) => templateHash !== wanted.templateHash,
+  )
+  const proven = revisions.filter(({ healthyAtMs }) => healthyAtMs !== undefined)
+  const previous = revisions.find(({ id }) => id === slice.workload.spec.previousRevisionId)
+  if (previous && proven.some(({ templateHash }) => templateHash === previous.templateHash))
+    return previous
+  const older = proven.filter(({ number }) => number < wanted.number)
+  return older.sort((a, b) => b.number - a.number)[0] ?? previous
 }
 
 /** Takes an update further: the next slots, or its end. `dirty` are the places that run something else. */
