@@ -604,7 +604,7 @@ test('any history: nothing is held twice, a rebuilt allocator knows the same, an
           [0, 0, 0],
         )
         for (const kind of ['task', 'endpoint', 'network'] as const) {
-          for (const object of [...view.list(kind)]) await lab.remove(object)
+          for (const object of Array.from<AnyObject>(view.list(kind))) await lab.remove(object)
         }
         await lab.settle()
         assert.deepEqual(lab.allocator.describe(), {

@@ -28,9 +28,9 @@ export interface AllocatorDecision {
 }
 
 /** Published ports that are given out when none is asked for. */
-export const dynamicPorts = { first: 30_000, last: 32_767 } as const
+const dynamicPorts = { first: 30_000, last: 32_767 } as const
 /** VXLAN network identifiers are 24 bits; the lower ones are left to others, as Docker does. */
-export const vniFirst = 4_096
+const vniFirst = 4_096
 const vniLast = 2 ** 24 - 1
 const vniOption = 'com.docker.network.driver.overlay.vxlanid_list'
 

@@ -2,6 +2,4 @@ export {
   Allocator,
   type AllocatorDecision,
   changesFor,
-  dynamicPorts,
-  vniFirst,
 } from './allocator.ts'

@@ -99,7 +99,7 @@ export class Candidates {
   #branches: (Branch | undefined)[] = []
   #ids: (string | undefined)[] = []
   /** Nodes by reason code. */
-  readonly refused: number[] = new Array<number>(reasonCount).fill(0)
+  readonly refused: number[] = Array.from({ length: reasonCount }, () => 0)
 
   constructor(
     table: NodeTable,

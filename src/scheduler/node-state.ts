@@ -141,12 +141,18 @@ export class NodeState {
       id: this.id,
       known: this.node !== undefined,
       held: [this.nanoCpusHeld, this.memoryBytesHeld, this.holders, this.active],
-      ports: [...this.#portHolders].sort(),
-      generic: [...this.#genericHeld]
-        .map(([kind, { count, names }]) => [kind, count, [...names].sort()])
-        .sort(),
+      ports: sorted(this.#portHolders),
+      generic: sorted(this.#genericHeld).map(([kind, { count, names }]) => [
+        kind,
+        count,
+        sorted(names),
+      ]),
     }
   }
+}
+
+function sorted<Value>(map: ReadonlyMap<string, Value>): readonly (readonly [string, Value])[] {
+  return [...map].sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0))
 }
 
 function tenths(held: number, total: number): number {

@@ -175,7 +175,7 @@ describe('balance', () => {
     assert.equal(freeOfS2.find(([, count]) => count === 1)?.[0] === full, false)
 
     const emptied = full ?? ''
-    for (const task of [...lab.store.view.list('task')]) {
+    for (const task of Array.from(lab.store.view.list('task'))) {
       if (task.nodeId === emptied) await lab.end(task.id, 'shutdown')
     }
     const before = lab.spread()
@@ -258,7 +258,7 @@ describe('spread preferences', () => {
     const got = lab.spread('s')
     assert.equal(got['small'], 0)
     assert.equal(got['five'], 5)
-    const racks = [(got['b1'] ?? 0) + (got['b2'] ?? 0), got['c1'] ?? 0].sort()
+    const racks = [(got['b1'] ?? 0) + (got['b2'] ?? 0), got['c1'] ?? 0].sort((a, b) => a - b)
     assert.deepEqual(racks, [3, 4])
     assert.ok(Math.abs((got['b1'] ?? 0) - (got['b2'] ?? 0)) <= 1)
   })

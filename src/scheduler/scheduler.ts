@@ -73,9 +73,9 @@ interface Session {
 
 /** Nodes passed over in the shared candidates before a workload gets its own. */
 const skipsMax = 64
-/** Places kept in all workloads' own candidates together: about 20 bytes each. */
-const ownPlacesMax = 8_000_000
-/** Sets of shared candidates kept. */
+/** Entries of nodes kept in shared candidates, and as many in workloads' own: about 50 bytes each. */
+const placesMax = 4_000_000
+/** Sets of shared candidates, and filters, kept; fewer where there are many nodes. */
 const sharedMax = 512
 
 /**
@@ -303,7 +303,9 @@ export class Scheduler {
     }
     const group = this.#groups.get(task.revisionId)
     group?.pending.delete(task.id)
-    if (group?.pending.size === 0) this.#groups.delete(task.revisionId)
+    if (group?.pending.size !== 0) return
+    this.#groups.delete(task.revisionId)
+    this.#forget(task.workloadId)
   }
 
   /** What a stored task holds; `undefined` when it is on no node or has ended. */
@@ -478,13 +480,19 @@ export class Scheduler {
     return getOrMake(this.#filters, needs.staticKey, () => new StaticFilter(needs))
   }
 
+  /** Sets of candidates that the bound on places allows. */
+  get #setsMax(): number {
+    return Math.max(4, Math.floor(placesMax / Math.max(1, this.#nodes.slots.length)))
+  }
+
   #sharedFor(needs: Needs): Candidates {
     let candidates = this.#shared.get(needs.key)
     if (candidates) this.#shared.delete(needs.key)
     else candidates = new Candidates(this.#nodes, needs, this.#filterFor(needs))
     // Last is the one used last: the first is the one to drop.
     this.#shared.set(needs.key, candidates)
-    if (this.#shared.size > sharedMax) this.#shared.delete(first(this.#shared) ?? needs.key)
+    if (this.#shared.size > Math.min(sharedMax, this.#setsMax))
+      this.#shared.delete(first(this.#shared) ?? needs.key)
     return candidates
   }
 
@@ -505,8 +513,7 @@ export class Scheduler {
     candidates.catchUp()
     this.#own.set(key, { candidates, workload })
     workload.ownKeys.add(key)
-    const keep = Math.max(4, Math.floor(ownPlacesMax / Math.max(1, this.#nodes.slots.length)))
-    while (this.#own.size > keep) {
+    while (this.#own.size > this.#setsMax) {
       const oldest = first(this.#own)
       const dropped = oldest === undefined ? undefined : this.#own.get(oldest)
       if (oldest === undefined || !dropped) break

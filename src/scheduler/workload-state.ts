@@ -3,9 +3,9 @@ import type { NodeId, RevisionId, TaskId, WorkloadId } from '../model/index.ts'
 import { getOrMake } from './get-or-make.ts'
 
 /** Failures on a node within this span make it a worse place for the same revision, in ms. */
-export const failureWindowMs = 300_000
+const failureWindowMs = 300_000
 /** So many failures within the span, and the node is taken only when nothing else fits. */
-export const failuresUntilAvoided = 5
+const failuresUntilAvoided = 5
 
 /** What the scheduler knows of one workload: where its tasks are, and where they fail. */
 export class WorkloadState {
