@@ -12,6 +12,8 @@ import type { CheckTemplate } from './lower-service.ts'
 /** Passes a call through to the local engine, byte for byte. */
 export interface EngineProxy {
   handle(request: IncomingMessage, response: ServerResponse): void
+  /** As `handle`, for a client that waits for `100 Continue` before it sends its body. */
+  checkContinue(request: IncomingMessage, response: ServerResponse): void
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void
 }
 

@@ -37,3 +37,23 @@ export function isImageReference(text: string): boolean {
   if (name.length > imageLengthMax + 129 || /^[a-f0-9]{64}$/.test(text)) return false
   return imagePattern.test(text)
 }
+
+const qualities =
+  'amber brave calm clever eager gentle golden happy keen lively merry nimble quiet swift'.split(
+    ' ',
+  )
+const things =
+  'acacia aster clover comb daisy drone garden heather hive lavender linden meadow nectar pollen'.split(
+    ' ',
+  )
+
+/** A name for a service that was given none: `swift_clover`, with a number where that is taken. */
+export function madeUpName(
+  below: (limit: number) => number,
+  isTaken: (name: string) => boolean,
+): string {
+  const pick = (words: readonly string[]) => words[below(words.length)] ?? ''
+  const name = `${pick(qualities)}_${pick(things)}`
+  if (!isTaken(name)) return name
+  for (let number = 2; ; number++) if (!isTaken(`${name}${number}`)) return `${name}${number}`
+}

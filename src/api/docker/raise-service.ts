@@ -107,7 +107,10 @@ function countTasks(view: View, workload: Workload): object {
   let completed = 0
   for (const task of view.tasksOfWorkload(workload.id)) {
     if (isJob && task.jobIteration !== jobIteration) continue
-    if (task.status.state === 'complete') completed++
+    if (isJob && task.status.state === 'complete') {
+      completed++
+      continue
+    }
     if (isStopWanted(task)) continue
     wanted++
     if (task.status.state === 'running' && isOnLiveNode(view, task)) running++
@@ -120,7 +123,7 @@ function countTasks(view: View, workload: Workload): object {
         : mode.type === 'replicatedJob'
           ? mode.maxConcurrent
           : wanted,
-    CompletedTasks: isJob ? completed : 0,
+    CompletedTasks: completed,
   }
 }
 

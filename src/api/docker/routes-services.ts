@@ -1,3 +1,4 @@
+import { randomInt } from 'node:crypto'
 import { UserError } from '../../base/index.ts'
 import { findObject, lookUp, type RegistryAuth } from '../../control/index.ts'
 import type { Network, Workload } from '../../model/index.ts'
@@ -10,6 +11,7 @@ import { DockerError } from './errors.ts'
 import type { Filters } from './filters.ts'
 import { streamLogs } from './logs.ts'
 import { type Lowering, lowerService, normaliseService, warningsOf } from './lower-service.ts'
+import { madeUpName } from './names.ts'
 import { isService, raiseService } from './raise-service.ts'
 
 const filterKeys = ['id', 'label', 'mode', 'name', 'runtime'] as const
@@ -92,8 +94,11 @@ function isListed(workload: Workload, filters: Filters): boolean {
 async function createService(api: ApiContext, call: Call) {
   const control = api.requireControl()
   const { document, warnings } = await readSpec(api, call)
-  const lowering = loweringOf(api, control.store.view)
-  const normal = normaliseService(document, lowering.findNetwork)
+  const { view } = control.store
+  const lowering = loweringOf(api, view)
+  const isTaken = (name: string) => view.byName('workload', name).length > 0
+  const named = document.Name ? document : { ...document, Name: madeUpName(randomInt, isTaken) }
+  const normal = normaliseService(named, lowering.findNetwork)
   const declaration = lowerService(normal, lowering)
   const workload = await control.createWorkload(declaration, authHeader(call))
   const all = [...warnings, ...warningsOf(declaration)]

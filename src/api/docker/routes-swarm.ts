@@ -10,6 +10,7 @@ import {
   swarmSpec,
   swarmUnlock,
 } from './documents.ts'
+import { DockerError } from './errors.ts'
 import { lowerCluster } from './lower-cluster.ts'
 import { documentOf, raiseCluster } from './raise.ts'
 
@@ -35,7 +36,11 @@ export function swarmRoutes(api: ApiContext): readonly Route[] {
         if (node.state().localNodeState === 'inactive') {
           throw new UserError('notInCluster', 'This node is not part of a swarm')
         }
-        await node.leave(call.flag('force'))
+        await node.leave(call.flag('force')).catch((error: unknown) => {
+          // A manager that should not leave: the Engine answers with 503.
+          const isKept = error instanceof UserError && error.code === 'failedPrecondition'
+          throw isKept ? new DockerError(503, error.message, { cause: error }) : error
+        })
         api.clusterChanged()
         return nothing()
       },

@@ -1,4 +1,4 @@
-import { unlink } from 'node:fs/promises'
+import { chmod, unlink } from 'node:fs/promises'
 import { createServer as createHttpServer, type IncomingMessage, type Server } from 'node:http'
 import { createServer as createHttpsServer } from 'node:https'
 import { connect } from 'node:net'
@@ -27,6 +27,7 @@ import { systemRoutes } from './routes-system.ts'
 import { taskRoutes } from './routes-tasks.ts'
 
 export type ListenAddress =
+  /** `mode`: permission bits of the socket file. */
   | { readonly path: string; readonly mode?: number }
   | {
       readonly host: string
@@ -73,6 +74,7 @@ export function openDockerApi(options: DockerApiOptions): DockerApi {
     ...skepRoutes(api),
   ]
   const apps = new Set<FastifyInstance>()
+  const servers = new Set<Server>()
   return {
     async listen(address) {
       const { app, server } = openListener(api, routes, address)
@@ -86,6 +88,7 @@ export function openDockerApi(options: DockerApiOptions): DockerApi {
         })
       })
       apps.add(app)
+      servers.add(server)
       return server
     },
     clusterChanged: () => api.clusterChanged(),
@@ -93,8 +96,18 @@ export function openDockerApi(options: DockerApiOptions): DockerApi {
       events.close()
       await Promise.all([...apps].map((app) => app.close()))
       apps.clear()
+      // Fastify closes only what it made listen itself.
+      await Promise.all([...servers].map(closeServer))
+      servers.clear()
     },
   }
+}
+
+function closeServer(server: Server): Promise<void> {
+  return new Promise((resolve) => {
+    server.close(() => resolve())
+    server.closeAllConnections()
+  })
 }
 
 function openListener(
@@ -111,6 +124,10 @@ function openListener(
       server = tls
         ? createHttpsServer({ ...tls, ...lasting, requestCert: true }, handler)
         : createHttpServer(lasting, handler)
+      server.on('checkContinue', (request, response) => {
+        expecting.add(request)
+        handler(request, response)
+      })
       server.on('upgrade', (request, socket, head) => api.proxy.upgrade(request, socket, head))
       return server
     },
@@ -127,6 +144,7 @@ function openListener(
   app.addHook('onRequest', async (request, reply) => {
     // Before the body is read, so that what is not ours passes as it came.
     if (request.is404) return pass(api, request, reply)
+    if (expecting.delete(request.raw)) reply.raw.writeContinue()
     const refusal = await refuseVersion(api, versionOf(request.raw))
     if (refusal) return sendError(reply, 400, refusal)
   })
@@ -171,14 +189,20 @@ async function handle(
     case 'sent':
       for (const [name, value] of Object.entries(commonHeaders(identity))) reply.header(name, value)
       for (const [name, value] of Object.entries(answer.headers)) reply.header(name, value)
-      return reply.code(answer.status).send(answer.text)
+      return reply.code(answer.status).send(bytesOf(answer.text))
   }
+}
+
+/** To text Fastify would add `; charset=utf-8`, with which the stock CLI takes no answer for JSON. */
+function bytesOf(text: string | Buffer | undefined): Buffer | undefined {
+  return typeof text === 'string' ? Buffer.from(text) : text
 }
 
 function pass(api: ApiContext, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   reply.hijack()
   request.raw.url = originalOf(request.raw)
-  api.proxy.handle(request.raw, reply.raw)
+  if (expecting.delete(request.raw)) api.proxy.checkContinue(request.raw, reply.raw)
+  else api.proxy.handle(request.raw, reply.raw)
   return reply
 }
 
@@ -186,7 +210,7 @@ function sendError(reply: FastifyReply, status: number, message: string): Fastif
   return reply
     .code(status)
     .header('Content-Type', 'application/json')
-    .send(`${JSON.stringify({ message })}\n`)
+    .send(bytesOf(`${JSON.stringify({ message })}\n`))
 }
 
 function describeError(api: ApiContext, error: unknown): { status: number; message: string } {
@@ -204,6 +228,9 @@ function describeError(api: ApiContext, error: unknown): { status: number; messa
   if (refusal.status === 500) api.log.warn('a call failed', { error: refusal.message })
   return refusal
 }
+
+/** Calls whose client waits for `100 Continue`. */
+const expecting = new WeakSet<IncomingMessage>()
 
 // ---- Versions in the path ----
 
