@@ -79,7 +79,8 @@ function pluginsOf(view: View, { template }: Revision): Needs['plugins'] {
       if (driver !== undefined && driver !== '' && driver !== 'local') add('Volume', driver)
     }
   }
-  const log = template.logDriver?.name
+  const [cluster] = view.list('cluster')
+  const log = (template.logDriver ?? cluster?.spec.logDriver)?.name
   if (log !== undefined && log !== '' && log !== 'none') add('Log', log)
   return [...byKey.keys()].sort().flatMap((key) => byKey.get(key) ?? [])
 }

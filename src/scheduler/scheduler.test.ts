@@ -634,6 +634,29 @@ describe('filters', () => {
     assert.equal(lab.task(ids['both'] ?? '').nodeId, lab.task(tcp).nodeId)
   })
 
+  test('a waiting task is placed when what it needs changes', async () => {
+    const lab = await Lab.open(...nodes(1))
+    const port = (number: number) =>
+      ({ protocol: 'tcp', targetPort: 80, publishedPort: number, publishMode: 'host' }) as const
+    for (const name of ['a', 'b']) {
+      await lab.workload(name)
+      await lab.add(
+        buildEndpoint({ id: `e-${name}`, name, workloadId: name, spec: { ports: [port(58)] } }),
+      )
+      await lab.pending(name, 1)
+      await lab.settle()
+    }
+    assert.equal(lab.errors('b').length, 1)
+    await lab.settle()
+    const endpoint = lab.store.view.get('endpoint', 'e-b')
+    assert.ok(endpoint)
+    await lab.store.commit([
+      { type: 'update', object: { ...endpoint, spec: { ...endpoint.spec, ports: [port(59)] } } },
+    ])
+    await lab.settle()
+    assert.equal(lab.errors('b').length, 0)
+  })
+
   test('tasks of the former revision keep the ports they bound, not those of the new one', async () => {
     const lab = await Lab.open(...nodes(1))
     const port = (number: number) => ({

@@ -56,6 +56,8 @@ interface Group {
   /** What all its tasks say now, when `isSaid`. */
   sentence: string
   isSaid: boolean
+  /** End of the log of node changes when nothing fitted: until it moves on, nothing will. */
+  blockedAt: number
 }
 
 /** Choosing for one group within one decision. */
@@ -166,7 +168,12 @@ export class Scheduler {
         if (group) group.needsEpoch = -1
         return
       }
-      case 'cluster':
+      case 'cluster': {
+        const driver = (object: typeof before) =>
+          object?.kind === 'cluster' ? object.spec.logDriver?.name : undefined
+        if (driver(before) !== driver(after)) this.#needsChanged()
+        return
+      }
       case 'secret':
       case 'config':
         return
@@ -290,6 +297,7 @@ export class Scheduler {
       needsEpoch: -1,
       sentence: '',
       isSaid: false,
+      blockedAt: -1,
     })
   }
 
@@ -423,6 +431,8 @@ export class Scheduler {
     }
     for (const group of this.#groups.values()) {
       if (left() <= 0) return true
+      const isSame = group.blockedAt === this.#nodes.end && group.needsEpoch === this.#needsEpoch
+      if (isSame && group.isSaid) continue
       const session = this.#open(group, nowMs)
       if (!session) waiting.push(group)
       else if (!serve(session, sessions)) return true
@@ -633,6 +643,7 @@ export class Scheduler {
       refusals.push({ taskId: task.id, version: task.version, reason: sentence })
     }
     group.isSaid = isSaid
+    group.blockedAt = this.#nodes.end
     return true
   }
 
