@@ -16,8 +16,8 @@ const workerUrl =
   /(new URL\(\s*['"]\.\/(?:[^'"/]+\/)*)([^'"/]+-worker)\.ts(['"],\s*import\.meta\.url)/g
 const workerUrls: Plugin = {
   name: 'worker-urls',
-  setup({ onLoad }) {
-    onLoad({ filter: /[/\\]src[/\\].*\.ts$/ }, async ({ path }) => ({
+  setup(bundler) {
+    bundler.onLoad({ filter: /[/\\]src[/\\].*\.ts$/ }, async ({ path }) => ({
       loader: 'ts',
       contents: (await readFile(path, 'utf8')).replace(
         workerUrl,

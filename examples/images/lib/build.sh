@@ -22,8 +22,11 @@ public() {
   is_public[$1]=yes
 }
 
+# shellcheck source=debs.sh
 . "$here/lib/debs.sh"
+# shellcheck source=store.sh
 . "$here/lib/store.sh"
+# shellcheck source=../catalogue.sh
 . "$here/catalogue.sh"
 
 # What a demo, the tests and the benchmarks use.
