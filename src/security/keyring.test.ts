@@ -97,6 +97,15 @@ describe('a keyring', () => {
     await assert.rejects(openKeyring({ path }), { message: /newer version/ })
   })
 
+  test('says where it can not keep its keys', async (t) => {
+    const path = pathFor(t)
+    await openKeyring({ path })
+    await assert.rejects(openKeyring({ path: join(path, 'keys.json') }), {
+      code: 'unavailable',
+      message: /keys\.json can not be read/,
+    })
+  })
+
   test('shows no key when it is printed', async (t) => {
     const path = pathFor(t)
     const keyring = await openKeyring({ path })

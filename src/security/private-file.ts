@@ -1,10 +1,21 @@
 import { randomBytes } from 'node:crypto'
 import { mkdir, open, rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { UserError } from '../base/index.ts'
+import { messageOf, UserError } from '../base/index.ts'
 
 /** Writes a file that only its owner may read: whole and durable, or as it was before. */
 export async function writePrivateFile(path: string, text: string): Promise<void> {
+  try {
+    await writeDurably(path, text)
+  } catch (cause) {
+    throw new UserError('unavailable', `${path} can not be written: ${messageOf(cause)}`, {
+      next: 'Check the space and the permissions there, and try again.',
+      cause,
+    })
+  }
+}
+
+async function writeDurably(path: string, text: string): Promise<void> {
   const directory = dirname(path)
   await mkdir(directory, { recursive: true, mode: 0o700 })
   const temporary = `${path}.${randomBytes(6).toString('hex')}`
@@ -36,7 +47,10 @@ export async function readPrivateFile(path: string): Promise<string | undefined>
     file = await open(path, 'r')
   } catch (error) {
     if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined
-    throw error
+    throw new UserError('unavailable', `${path} can not be read: ${messageOf(error)}`, {
+      next: 'Check the permissions there, and try again.',
+      cause: error,
+    })
   }
   try {
     const { mode } = await file.stat()

@@ -1,6 +1,7 @@
 export { type MemoryStoreOptions, openMemoryStore } from './memory-store.ts'
 export { type Batch, PersistError, type Persistence, type Snapshot } from './persistence.ts'
 export { openSqliteStore, type SqliteStoreOptions } from './sqlite-store.ts'
+export { commitSizeMax } from './staging.ts'
 export {
   type AppliedChange,
   type Change,

@@ -3,6 +3,7 @@ import { describe, test } from 'node:test'
 import type { Clock, Random } from '../base/index.ts'
 import { openRealClock } from '../base/real-world.ts'
 import { describeStoreContract } from './contract.ts'
+import { commitSizeMax, objectSizeMax } from './index.ts'
 import { SimulatedDisk } from './simulated-disk.ts'
 import { StoreCore } from './store-core.ts'
 import { buildConfig } from './test-objects.ts'
@@ -161,6 +162,18 @@ describe('a store whose disk misbehaves', () => {
       ['fulfilled', 'rejected', 'fulfilled'],
     )
     assert.equal(store.view.revision, 2)
+  })
+
+  test('a commit that would fill the memory is refused whole', async () => {
+    const store = await openOn(new SimulatedDisk({ clock, random: seeded(1) }))
+    const data = 'x'.repeat(objectSizeMax - 1000)
+    const many = Array.from({ length: Math.ceil(commitSizeMax / objectSizeMax) + 1 }, (_, i) => ({
+      type: 'create' as const,
+      object: buildConfig(`c${i}`, { data }),
+    }))
+    await assert.rejects(store.commit(many), { code: 'tooLarge' })
+    await store.commit(many.slice(0, 1))
+    assert.equal(store.view.count('config'), 1)
   })
 
   test('a slow disk meets a bounded queue', async () => {

@@ -17,6 +17,7 @@ import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { describe, type TestContext, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
+import { build } from 'esbuild'
 import { type Log, silentLog, UserError } from '../base/index.ts'
 import { openRealClock } from '../base/real-world.ts'
 import { describeStoreContract, picture } from './contract.ts'
@@ -251,6 +252,30 @@ describe('the SQLite store', () => {
     const again = await open(path)
     assert.equal(again.view.count('config'), 4)
     await again.close()
+  })
+
+  test('works from a bundle that has the worker beside the program', async (t) => {
+    const directory = directoryFor(t)
+    await build({
+      entryPoints: [besideThis('crash-writer.ts'), besideThis('sqlite-worker.ts')],
+      outdir: directory,
+      outExtension: { '.js': '.mjs' },
+      bundle: true,
+      splitting: true,
+      minify: true,
+      platform: 'node',
+      format: 'esm',
+      logLevel: 'silent',
+    })
+    const child = spawn(process.execPath, [
+      join(directory, 'crash-writer.mjs'),
+      join(directory, 'data', 'state.db'),
+    ])
+    const exited = once(child, 'exit')
+    const [output] = await Promise.race([once(child.stdout, 'data'), once(child.stderr, 'data')])
+    child.kill('SIGKILL')
+    await exited
+    assert.match(String(output), /^0 1\n/)
   })
 
   test('the file stays small however often objects change and go', async (t) => {

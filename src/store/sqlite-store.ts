@@ -1,4 +1,4 @@
-import { dirname } from 'node:path'
+import { dirname, extname } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
 import { type Clock, type Log, UserError, unreachable } from '../base/index.ts'
@@ -12,7 +12,7 @@ export interface SqliteStoreOptions {
   readonly path: string
   readonly clock: Clock
   readonly log: Log
-  /** The worker's program. Default: `sqlite-worker` beside this module, `.ts` or `.js` as this module is. */
+  /** The worker's program. Default: `sqlite-worker` beside this module, with its ending: a bundle has both in one directory. */
   readonly workerPath?: string
   readonly freeze?: boolean
   readonly commitsQueuedMax?: number
@@ -159,8 +159,7 @@ class SqlitePersistence implements Persistence {
 }
 
 function besideThisModule(): string {
-  const name = import.meta.url.endsWith('.ts') ? './sqlite-worker.ts' : './sqlite-worker.js'
-  return fileURLToPath(new URL(name, import.meta.url))
+  return fileURLToPath(new URL(`./sqlite-worker${extname(import.meta.url)}`, import.meta.url))
 }
 
 function notOpened(path: string, { reason, detail }: Failure): UserError {

@@ -4,6 +4,9 @@ import type { MemoryView } from './memory-view.ts'
 import type { Write } from './persistence.ts'
 import { type AppliedChange, type Change, changesPerCommitMax, objectSizeMax } from './store.ts'
 
+/** Most characters of JSON that one commit may write. */
+export const commitSizeMax = 64_000_000
+
 /** A commit that was found valid, with what it writes. */
 export interface StagedCommit {
   readonly revision: number
@@ -87,6 +90,11 @@ export class Staging {
       }
       const text = textOf(after)
       size += text.length
+      if (size > commitSizeMax) {
+        throw new UserError('tooLarge', `a commit may write ${commitSizeMax} characters at most`, {
+          next: 'Split it into several.',
+        })
+      }
       writes.push({ type: 'put', kind, id, text })
       staged.set(key, { kind, id, ...(before && { before }), after })
     }

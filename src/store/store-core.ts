@@ -7,7 +7,7 @@ import type { Change, Commit, CommitOptions, LeaderEpoch, Store, View } from './
 
 /** Most commits that may wait for the disk, those under way included. */
 export const commitsQueuedMax = 10_000
-/** Most characters of JSON that may wait for the disk; also the most that one commit may write. */
+/** Once so many characters of JSON wait for the disk, no further commit is taken. */
 export const charactersQueuedMax = 64_000_000
 
 export interface StoreCoreOptions {
