@@ -1,5 +1,6 @@
 export type { Action, CreateTask, Decision } from './actions.ts'
 export { changesFor } from './changes.ts'
 export { decideWorkload } from './decide.ts'
+export { type Explanation, explainTask, explainWorkload } from './explain.ts'
 export { decideHousekeeping, decideNode, decideOrphans, type Housekeeping } from './housekeeping.ts'
 export { type NodeSet, observeWorkload, type WorkloadSlice } from './slice.ts'

@@ -12,7 +12,7 @@ import { bestOf, liveTasks, mayRun, type Picture, type Place, stoppingTasks } fr
 import { decideRestart, type RestartVerdict } from './restart-policy.ts'
 
 /** Longest wait for a replaced task to stop before its successor starts anyway, in ms; its stop grace if that is longer. */
-export const predecessorWaitMs = 60_000
+const predecessorWaitMs = 60_000
 const predecessorMarginMs = 10_000
 
 /**

@@ -6,7 +6,7 @@ import type { NodeSet, WorkloadSlice } from './slice.ts'
 /** Finished tasks kept per place where the cluster does not say. */
 const taskHistoryLimitDefault = 5
 /** Revisions that proved healthy and are kept to go back to. */
-export const healthyRevisionsMax = 10
+const healthyRevisionsMax = 10
 
 /** A task that is to stop and never got a node has nothing to stop; one that is to be removed goes once it ended. */
 export function isForgettable(task: Task): boolean {

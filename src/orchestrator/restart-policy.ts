@@ -6,7 +6,7 @@ import {
 } from '../model/index.ts'
 
 /** Longest pause the back-off of a crash loop grows to, in ms. A longer declared delay stays as declared. */
-export const restartDelayMaxMs = 300_000
+const restartDelayMaxMs = 300_000
 /** What the back-off grows from when the declared delay is shorter, in ms. The first restart never waits for it. */
 const backOffBaseMinMs = 100
 

@@ -55,6 +55,8 @@ export class SmallWorld {
   /** Called with the world after every change. */
   readonly #check: (world: SmallWorld) => void
   nowMs = 1_000_000
+  /** Of the last decision. */
+  #wakeAtMs: number | undefined
   #version = 1
 
   constructor(
@@ -184,7 +186,9 @@ export class SmallWorld {
   decide(): readonly Change[] {
     const slice = observeWorkload(this.view, this.workloadId)
     if (!slice) return decideOrphans(this.view, this.workloadId, this.nowMs).changes
-    const { actions } = decideWorkload(slice, this.nowMs)
+    const { actions, wakeAtMs } = decideWorkload(slice, this.nowMs)
+    assert(wakeAtMs === undefined || wakeAtMs > this.nowMs, 'a wake-up lies ahead')
+    this.#wakeAtMs = wakeAtMs
     const changes = changesFor(slice, actions, this.nowMs, this.#random)
     assert(actions.length === 0 || changes.length > 0, 'actions without a change never end')
     return changes
@@ -193,7 +197,10 @@ export class SmallWorld {
   /** Lets time pass; every part of the cluster moves one step each half second. */
   advance(ms: number): void {
     for (const untilMs = this.nowMs + ms; this.nowMs < untilMs; ) {
+      const wakeAtMs = this.#wakeAtMs
       this.nowMs += stepMs
+      if (wakeAtMs === undefined || wakeAtMs > this.nowMs)
+        assert(this.decide().length === 0, 'time alone changes nothing before the wake-up')
       for (const task of this.tasks) this.#move(task)
       this.#check(this)
       this.settle()
