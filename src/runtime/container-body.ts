@@ -287,8 +287,11 @@ function planMount(mount: Mount, needs: (version: string, what: string) => void)
     case 'bind': {
       const { bind } = mount
       if (bind.createMountpoint) needs('1.42', `bind-create-src of the mount ${mount.target}`)
-      if (bind.readOnlyNonRecursive || bind.readOnlyForceRecursive) {
-        needs('1.44', `bind-recursive=writable|readonly of the mount ${mount.target}`)
+      if (bind.readOnlyNonRecursive) {
+        needs('1.44', `bind-recursive=writable of the mount ${mount.target}`)
+      }
+      if (bind.readOnlyForceRecursive) {
+        needs('1.44', `bind-recursive=readonly of the mount ${mount.target}`)
       }
       return {
         Type: 'bind',

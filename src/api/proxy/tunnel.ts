@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import { connect, type Socket } from 'node:net'
-import { type Duplex, Transform, type TransformCallback } from 'node:stream'
+import type { Duplex } from 'node:stream'
 
 /** Taken from the engine at once. One buffer a tunnel, used again and again: memory stays flat at any rate. */
 const readBytesMax = 128 * 1024
@@ -86,23 +86,25 @@ function closeAfter(bytes: Buffer, headEnd: number): Buffer {
   ])
 }
 
-/** Frames a body in chunks again, with the trailers of `request` at its end. */
-export function chunkedBody(request: IncomingMessage): Transform {
-  return new Transform({
-    transform(chunk: Buffer, _encoding, done: TransformCallback) {
-      this.push(`${chunk.length.toString(16)}\r\n`)
-      this.push(chunk)
-      this.push('\r\n')
-      done()
-    },
-    flush(done: TransformCallback) {
-      let end = '0\r\n'
-      const { rawTrailers } = request
-      for (let at = 0; at + 1 < rawTrailers.length; at += 2) {
-        end += `${rawTrailers[at]}: ${rawTrailers[at + 1]}\r\n`
-      }
-      this.push(`${end}\r\n`)
-      done()
-    },
+/** Sends the body of `request` in chunks again, with its trailers at the end; waits when `engine` is busy. */
+export function sendChunked(request: IncomingMessage, engine: Socket): void {
+  request.on('data', (chunk: Buffer) => {
+    if (engine.destroyed) return
+    // Corked: the three pieces leave in one call to the kernel.
+    engine.cork()
+    engine.write(`${chunk.length.toString(16)}\r\n`)
+    engine.write(chunk)
+    const goesOn = engine.write('\r\n')
+    engine.uncork()
+    if (!goesOn) request.pause()
+  })
+  engine.on('drain', () => request.resume())
+  request.once('end', () => {
+    let end = '0\r\n'
+    const { rawTrailers } = request
+    for (let at = 0; at + 1 < rawTrailers.length; at += 2) {
+      end += `${rawTrailers[at]}: ${rawTrailers[at + 1]}\r\n`
+    }
+    if (!engine.destroyed) engine.write(`${end}\r\n`)
   })
 }
