@@ -9,7 +9,6 @@ export {
   type NodeCredentials,
   parseNodeCertificate,
   readNodeCredentials,
-  serverNames,
   writeNodeCredentials,
 } from './node-certificate.ts'
 export {

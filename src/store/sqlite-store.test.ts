@@ -184,7 +184,7 @@ describe('the SQLite store', () => {
       return
     }
     t.after(() => {
-      execFileSync('umount', [directory])
+      execFileSync('umount', ['--lazy', directory]) // Also when a failure left the store open.
       rmSync(directory, { recursive: true })
     })
     const path = join(directory, 'data', 'state.db')
