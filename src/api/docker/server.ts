@@ -89,6 +89,7 @@ export function openDockerApi(options: DockerApiOptions): DockerApi {
       })
       apps.add(app)
       servers.add(server)
+      if ('path' in address && address.mode !== undefined) await chmod(address.path, address.mode)
       return server
     },
     clusterChanged: () => api.clusterChanged(),

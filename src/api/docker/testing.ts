@@ -1,6 +1,6 @@
 /** A cluster of one node without containers, on a unix socket: for tests of the API, and for trying it by hand. */
 import { mkdtemp, rm } from 'node:fs/promises'
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import { request as httpRequest, type IncomingMessage, type ServerResponse } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { silentLog, UserError } from '../../base/index.ts'
@@ -114,6 +114,70 @@ export async function openHarness(options: HarnessOptions = {}): Promise<Harness
       await rm(directory, { recursive: true, force: true })
     },
   }
+}
+
+export interface HttpAnswer {
+  readonly status: number
+  readonly headers: IncomingMessage['headers']
+  readonly text: string
+  /** The body as JSON; `undefined` when it is none. */
+  readonly json: unknown
+  /** The `message` of a refusal. */
+  readonly message: string
+}
+
+/** One call to the API. A string or buffer is sent as it is, anything else as JSON. */
+export async function call(
+  harness: Harness,
+  method: string,
+  path: string,
+  body?: unknown,
+  headers: Readonly<Record<string, string>> = {},
+): Promise<HttpAnswer> {
+  const isRaw = typeof body === 'string' || Buffer.isBuffer(body)
+  const bytes = isRaw
+    ? Buffer.from(body)
+    : Buffer.from(body === undefined ? '' : JSON.stringify(body))
+  const answer = await new Promise<IncomingMessage>((resolve, reject) => {
+    const request = httpRequest(
+      {
+        socketPath: harness.socketPath,
+        method,
+        path,
+        headers: {
+          ...(bytes.length > 0
+            ? { 'Content-Type': 'application/json', 'Content-Length': String(bytes.length) }
+            : {}),
+          ...headers,
+        },
+      },
+      resolve,
+    )
+    request.on('error', reject)
+    request.end(bytes)
+  })
+  const chunks: Buffer[] = []
+  for await (const chunk of answer) chunks.push(Buffer.from(chunk))
+  const text = Buffer.concat(chunks).toString()
+  let json: unknown
+  try {
+    json = JSON.parse(text)
+  } catch {
+    json = undefined
+  }
+  const found = field(json, 'message')
+  const message = typeof found === 'string' ? found : ''
+  return { status: answer.statusCode ?? 0, headers: answer.headers, text, json, message }
+}
+
+/** What lies at a path of field names and list positions; `undefined` where it ends early. */
+export function field(value: unknown, ...path: readonly (string | number)[]): unknown {
+  let at = value
+  for (const name of path) {
+    if (typeof at !== 'object' || at === null) return undefined
+    at = Object.entries(at).find(([key]) => key === String(name))?.[1]
+  }
+  return at
 }
 
 const plainInit: InitRequest = {
