@@ -18,7 +18,6 @@ export function dataPaths(dataRoot: string): {
   readonly store: string
   readonly keys: string
   readonly certificates: string
-  readonly tasks: string
   readonly network: string
 } {
   const cluster = join(dataRoot, 'cluster')
@@ -28,7 +27,6 @@ export function dataPaths(dataRoot: string): {
     store: join(cluster, 'store.db'),
     keys: join(cluster, 'data.keys'),
     certificates: join(cluster, 'certificates'),
-    tasks: join(dataRoot, 'tasks'),
     network: join(dataRoot, 'network'),
   }
 }

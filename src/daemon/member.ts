@@ -1,4 +1,3 @@
-import { join } from 'node:path'
 import { type Agent, startAgent } from '../agent/index.ts'
 import { type Clock, type Log, messageOf, type Random, UserError } from '../base/index.ts'
 import { type Control, openControl } from '../control/index.ts'
@@ -6,7 +5,7 @@ import { networkAssignment } from '../dispatcher/index.ts'
 import type { Engine } from '../engine/index.ts'
 import { type Manager, startManager } from '../manager/index.ts'
 import type { Network, NetworkAttachment, NetworkId } from '../model/index.ts'
-import { type DataPlane, openLinuxDataPlane } from '../network/index.ts'
+import { bridgeName, type DataPlane, openLinuxDataPlane } from '../network/index.ts'
 import { openDockerRuntime, type Runtime } from '../runtime/index.ts'
 import { type Keyring, openKeyring } from '../security/index.ts'
 import { type LeaderEpoch, openSqliteStore, type Store } from '../store/index.ts'
@@ -106,8 +105,8 @@ export class Member {
         engine,
         clusterId: id,
         nodeId: identity.nodeId,
-        stateDir: paths.tasks,
-        secretsDir: join(options.runDir, 'tasks'),
+        stateDir: options.dataRoot,
+        secretsDir: options.runDir,
         clock,
         log,
       })
