@@ -31,6 +31,8 @@ export const secretsTarget = '/run/secrets'
 /** Size of the host's tmpfs for secrets: 500 kB a secret leave room for thousands. */
 const secretsBytesMax = '1g'
 
+const isTaskId = /^[0-9a-z]{25}$/
+
 const tmpfsMagic = 0x01021994
 const ramfsMagic = 0x858458f6
 
@@ -48,7 +50,7 @@ export class TaskFiles {
 
   constructor(options: { secretsDir: string; stateDir: string }) {
     this.#secretsDir = join(options.secretsDir, 'tasks')
-    this.#configsDir = join(options.stateDir, 'tasks')
+    this.#configsDir = join(options.stateDir, 'task-files')
   }
 
   /** Writes what is missing or differs. Files that are right are left alone: they may be mounted. */
@@ -84,11 +86,12 @@ export class TaskFiles {
     }
   }
 
-  /** Removes the files of every task but these. */
+  /** Removes the files of every task but these. What is not named like a task is not ours. */
   async removeOthers(keep: ReadonlySet<string>): Promise<void> {
     for (const folder of [this.#secretsDir, this.#configsDir]) {
       for (const name of await readdir(folder).catch(() => [])) {
-        if (!keep.has(name)) await rm(join(folder, name), { recursive: true, force: true })
+        if (isTaskId.test(name) && !keep.has(name))
+          await rm(join(folder, name), { recursive: true, force: true })
       }
     }
   }
