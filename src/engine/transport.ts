@@ -159,7 +159,7 @@ export class Transport {
     for (const [key, value] of Object.entries(call.query ?? {})) {
       if (value !== undefined) query.set(key, String(value))
     }
-    const search = query.size > 0 ? `?${query}` : ''
+    const search = query.size > 0 ? `?${query.toString()}` : ''
     return httpRequest({
       ...connectOptionsOf(this.address),
       agent,

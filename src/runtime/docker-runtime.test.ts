@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { mkdir, mkdtemp, readdir, readFile, rm, stat, statfs } from 'node:fs/promises'
-import { createServer } from 'node:http'
+import { connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
@@ -341,15 +341,18 @@ describe('the Docker runtime', async () => {
     skip,
   }, async () => {
     const path = join(folder, 'engine.sock')
+    /** Passes connections to the engine, until told to cut them. */
     const pass = async () => {
-      const { createEngineProxy } = await import('../api/proxy/index.ts')
-      const proxy = createEngineProxy({ engineAddress: dockerAddress, log: silentLog })
-      const server = createServer(proxy.handle)
+      const sockets = new Set<Socket>()
+      const server = createServer((from) => {
+        const to = connect(dockerAddress.slice('unix://'.length))
+        for (const socket of [from, to]) sockets.add(socket.on('error', () => {}))
+        from.pipe(to).pipe(from)
+      })
       await new Promise<void>((resolve) => server.listen(path, resolve))
       return async () => {
-        server.closeAllConnections()
+        for (const socket of sockets) socket.destroy()
         await new Promise((resolve) => server.close(resolve))
-        proxy.close()
       }
     }
     let stopEngine = await pass()

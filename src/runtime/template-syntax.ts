@@ -17,7 +17,7 @@ export type Node =
       readonly type: 'if' | 'with'
       readonly pipeline: Expression
       readonly set: Assignment | undefined
-      readonly then: readonly Node[]
+      readonly body: readonly Node[]
       readonly otherwise: readonly Node[]
     }
   | {
@@ -25,7 +25,7 @@ export type Node =
       readonly pipeline: Expression
       readonly keyName: string | undefined
       readonly valueName: string | undefined
-      readonly then: readonly Node[]
+      readonly body: readonly Node[]
       readonly otherwise: readonly Node[]
     }
 
@@ -203,9 +203,9 @@ class BlockParser {
   #block(word: 'if' | 'with' | 'range', parser: ActionParser): Node {
     if (++this.#depth > depthMax) throw new TemplateError('nested too deeply', parser.text)
     const head = word === 'range' ? parser.range() : parser.assignment()
-    const then = this.#nodes()
+    const body = this.#nodes()
     let otherwise: readonly Node[] = []
-    let stop = then.stop
+    let stop = body.stop
     if (stop?.word === 'else') {
       const next = stop.rest.keyword()
       if (next === 'if' || next === 'with') {
@@ -213,7 +213,7 @@ class BlockParser {
         otherwise = [this.#block(next, stop.rest)]
         stop = undefined
         this.#depth--
-        return node(word, head, then.nodes, otherwise)
+        return node(word, head, body.nodes, otherwise)
       }
       stop.rest.finish()
       const after = this.#nodes()
@@ -223,21 +223,21 @@ class BlockParser {
     if (stop?.word !== 'end') throw new TemplateError(`{{${word}}} has no {{end}}`, parser.text)
     stop.rest.finish()
     this.#depth--
-    return node(word, head, then.nodes, otherwise)
+    return node(word, head, body.nodes, otherwise)
   }
 }
 
 function node(
   type: 'if' | 'with' | 'range',
   head: ReturnType<ActionParser['assignment']> | ReturnType<ActionParser['range']>,
-  then: readonly Node[],
+  body: readonly Node[],
   otherwise: readonly Node[],
 ): Node {
   if ('set' in head) {
     if (type === 'range') throw new TemplateError('range without a list', head.pipeline.text)
-    return { type, pipeline: head.pipeline, set: head.set, then, otherwise }
+    return { type, pipeline: head.pipeline, set: head.set, body, otherwise }
   }
-  return { type: 'range', ...head, then, otherwise }
+  return { type: 'range', ...head, body, otherwise }
 }
 
 class ActionParser {

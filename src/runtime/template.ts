@@ -130,7 +130,7 @@ class Evaluation {
         const inner: Scope = new Map(scope)
         if (node.set) this.#set(node.set, value, inner, node.pipeline)
         if (this.#checking || isTrue(value)) {
-          this.#nodes(node.then, node.type === 'with' ? value : dot, inner)
+          this.#nodes(node.body, node.type === 'with' ? value : dot, inner)
         }
         if (this.#checking || !isTrue(value)) this.#nodes(node.otherwise, dot, inner)
         return
@@ -142,7 +142,7 @@ class Evaluation {
           const inner: Scope = new Map(scope)
           if (node.keyName) inner.set(node.keyName, { value: key })
           if (node.valueName) inner.set(node.valueName, { value: item })
-          this.#nodes(node.then, item, inner)
+          this.#nodes(node.body, item, inner)
         }
         if (entries.length === 0 || this.#checking) this.#nodes(node.otherwise, dot, scope)
         return
@@ -333,8 +333,12 @@ const htmlEscapes: Readonly<Record<string, string>> = {
   '"': '&#34;',
 }
 
+function isList(value: TemplateValue): value is readonly TemplateValue[] {
+  return Array.isArray(value)
+}
+
 function isMap(value: TemplateValue): value is { readonly [key: string]: TemplateValue } {
-  return typeof value === 'object' && !Array.isArray(value)
+  return typeof value === 'object' && !isList(value)
 }
 
 /** Go's truth: not zero, not empty. */
@@ -347,7 +351,7 @@ function isTrue(value: TemplateValue): boolean {
 /** As Go prints it with %v. */
 function textOf(value: TemplateValue): string {
   if (value === undefined) return '<no value>'
-  if (Array.isArray(value)) return `[${value.map(textOf).join(' ')}]`
+  if (isList(value)) return `[${value.map(textOf).join(' ')}]`
   if (isMap(value)) {
     const keys = Object.keys(value).sort()
     return `map[${keys.map((key) => `${key}:${textOf(value[key])}`).join(' ')}]`

@@ -16,12 +16,12 @@ export const proxyIdleSocketsMax = 16
 
 export interface EngineProxy {
   /** Passes one call to the engine and its answer back. Never throws; a dead engine is a 502. */
-  handle(request: IncomingMessage, response: ServerResponse): void
+  readonly handle: (request: IncomingMessage, response: ServerResponse) => void
   /** For the server's `checkContinue` event: the engine says whether the body shall come. */
-  checkContinue(request: IncomingMessage, response: ServerResponse): void
+  readonly checkContinue: (request: IncomingMessage, response: ServerResponse) => void
   /** For the server's `upgrade` event: exec and attach (`tcp`), BuildKit (`h2c`). */
-  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void
-  close(): void
+  readonly upgrade: (request: IncomingMessage, socket: Duplex, head: Buffer) => void
+  readonly close: () => void
 }
 
 /**
