@@ -414,6 +414,14 @@ describe('task history', () => {
   })
 })
 
+test('the newest revision stays, so that its number is not given out again', () => {
+  const revisions = [1, 2, 3].map((number) => buildRevision({ number, healthyAtMs: 0 }))
+  const failed = buildRevision({ number: 4 })
+  const newest = buildRevision({ number: 5 })
+  const { actions } = decide({ tasks: [running(1)], revisions: [...revisions, failed, newest] })
+  assert.deepEqual(actions, ['-r4'])
+})
+
 describe('a global workload', () => {
   const spec = { mode: { type: 'global' as const } }
   const on = (node: string, over: Parameters<typeof buildTask>[0] = {}) =>
@@ -572,6 +580,12 @@ describe('a job', () => {
   for (const { name, parts, want } of cases) {
     test(name, () => assert.deepEqual(decide(parts).actions.sort(), want.sort()))
   }
+
+  test('is left alone within its iteration, whatever its revision', () => {
+    const revisions = [buildRevision(), buildRevision({ number: 2 })]
+    const spec = { ...job(1, 1), revisionId: idFrom<'revision'>('r2') }
+    assert.deepEqual(decide({ spec, tasks: [at(0)], revisions }).actions, [])
+  })
 
   for (const type of ['replicatedJob', 'globalJob'] as const) {
     test(`${type}: gives a place up after max-attempts`, () => {
@@ -939,6 +953,50 @@ describe('an update', () => {
     assert.deepEqual(target({}), ['rollBack r1'])
     assert.deepEqual(target({ templateHash: 'hash-1' }), ['rollBack r2'], 'only scaled since')
     assert.deepEqual(target({}, 'hash-2'), ['rollBack r1'], 'the same tasks are no way back')
+    assert.deepEqual(target({ healthyAtMs: 50 }, 'hash-2'), ['rollBack r1'], 'even if once proven')
+  })
+
+  test('looks again when the progress deadline has passed', () => {
+    const pending = fresh(1, { nodeId: undefined, state: 'pending', status: {} })
+    const workload = to2(update({ progressDeadlineMs: 5000 }))
+    const tasks = [gone(1), pending, running(2), running(3)]
+    assert.equal(decide({ workload, tasks, revisions }).wakeAtMs, 5201)
+  })
+
+  test('bears failures of exactly the ratio', () => {
+    const workload = to2(update({ maxFailureRatio: 0.5 }), 'updating', 2)
+    const failed = { state: 'failed', atMs: 400, ready: false } as const
+    const tasks = [gone(1), fresh(1, { status: failed }), running(2)]
+    const { actions } = decide({ workload, tasks, revisions })
+    assert.deepEqual(quiet(actions).slice(0, 2), ['new1>shutdown', '?1@r2'])
+  })
+
+  test('remembers what failed until it is over, however short the history', () => {
+    const failed = { state: 'failed', atMs: 400, ready: false } as const
+    const over = { desiredState: 'shutdown', status: failed } as const
+    const workload = to2(update({ maxFailureRatio: 0.9, order: 'startFirst' }), 'updating', 1)
+    const tasks = [running(1), fresh(1, { id: 'a', ...over }), fresh(1, { id: 'b', ...over })]
+    const waiting = fresh(1, {
+      id: 'c',
+      desiredState: 'ready',
+      state: 'ready',
+      startNotBeforeMs: 9e9,
+      status: {},
+    })
+    const bearing = {
+      ...workload,
+      spec: {
+        ...workload.spec,
+        update: buildUpdatePolicy({ onFailure: 'continue', order: 'startFirst' }),
+      },
+    }
+    const { actions } = decide({
+      workload: bearing,
+      tasks: [...tasks, waiting],
+      revisions,
+      taskHistoryLimit: 0,
+    })
+    assert.deepEqual(quiet(actions), ['-a'], 'the newest failure stays')
   })
 
   test('begins by itself where tasks are out of date and nobody said so', () => {
@@ -981,5 +1039,19 @@ describe('an update', () => {
       decide({ workload, tasks, revisions: [buildRevision(), constrained(role)] }).actions
     assert.deepEqual(of('worker'), ['completed'])
     assert.deepEqual(quiet(of('manager')), ['t1>shutdown', '?1@r2'])
+  })
+
+  test('that loosens a constraint keeps tasks whose node no longer meets the old one', () => {
+    const placement = {
+      constraints: [{ key: 'node.labels.a', operator: '==' as const, value: '1' }],
+    }
+    const strict = buildRevision({ template: buildTemplate({ placement }) })
+    const workload = to2({}, 'updating', 1)
+    const { actions } = decide({
+      workload,
+      tasks: [running(1)],
+      revisions: [strict, buildRevision({ number: 2 })],
+    })
+    assert.deepEqual(actions, ['completed'])
   })
 })

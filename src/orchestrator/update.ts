@@ -186,8 +186,14 @@ function roll(
   let isDone = dirty.length === 0 && inProgress === 0
   const waiting: Place[] = []
   for (const place of wanted) {
-    if (isDirty.has(place) || rollout.failureByPlace.has(place)) continue
-    const keeper = keeperOf(picture, liveTasks(picture, place))
+    if (isDirty.has(place)) continue
+    const live = liveTasks(picture, place)
+    if (rollout.failureByPlace.has(place)) {
+      // A failed slot holds up nobody; but where an old task still serves in its stead, it is not done.
+      if (live.some((task) => !picture.isClean(task))) isDone = false
+      continue
+    }
+    const keeper = keeperOf(picture, live)
     if (!keeper || keeper.createdAtMs < update.startedAtMs) continue
     if (!picture.isUp(keeper)) {
       inProgress += 1
