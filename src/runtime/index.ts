@@ -11,6 +11,13 @@ export type {
   RuntimeEvent,
   StartedContainer,
 } from './runtime.ts'
+export {
+  openSimulatedRuntime,
+  type SimulatedBehaviour,
+  type SimulatedRuntime,
+  type SimulatedRuntimeOptions,
+  simulatedDescription,
+} from './simulated-runtime.ts'
 export { removeSecretsDir } from './task-files.ts'
 export {
   renderTemplate,

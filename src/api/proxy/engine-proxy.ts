@@ -9,7 +9,7 @@ import type { Socket } from 'node:net'
 import { type Duplex, pipeline } from 'node:stream'
 import { type Log, messageOf } from '../../base/index.ts'
 import { connectOptionsOf, formatEngineAddress, parseEngineAddress } from '../../engine/index.ts'
-import { openTunnel, sendChunked } from './tunnel.ts'
+import { openTunnel, sendBody } from './tunnel.ts'
 
 /** Idle connections to the engine that are kept for the next call. Open ones are as many as the callers have. */
 export const proxyIdleSocketsMax = 16
@@ -142,8 +142,7 @@ export function createEngineProxy(options: {
     const headers = [...rawHeadersOf(request, withBody, false), 'Connection', 'close']
     engine.write(headOf(request, headers))
     if (!withBody) return
-    if (request.headers['content-length'] === undefined) sendChunked(request, engine)
-    else request.pipe(engine, { end: false })
+    sendBody(request, engine)
     request.once('error', () => engine.destroy())
     // An engine that answers before the body is through does not want the rest.
     engine.once('close', () => request.resume())

@@ -4,6 +4,8 @@ import type { Duplex } from 'node:stream'
 
 /** Taken from the engine at once. One buffer a tunnel, used again and again: memory stays flat at any rate. */
 const readBytesMax = 128 * 1024
+/** Of a body that the engine has not taken yet: more makes the caller wait. */
+const unsentBytesMax = 1024 * 1024
 /** Longest head (status line and headers) of an answer. */
 const headBytesMax = 64 * 1024
 
@@ -86,25 +88,29 @@ function closeAfter(bytes: Buffer, headEnd: number): Buffer {
   ])
 }
 
-/** Sends the body of `request` in chunks again, with its trailers at the end; waits when `engine` is busy. */
-export function sendChunked(request: IncomingMessage, engine: Socket): void {
+/** Sends the body of `request` on, in chunks again if it came so; waits when the engine is over the bound behind. */
+export function sendBody(request: IncomingMessage, engine: Socket): void {
+  const isChunked = request.headers['content-length'] === undefined
   request.on('data', (chunk: Buffer) => {
     if (engine.destroyed) return
-    // Corked: the three pieces leave in one call to the kernel.
-    engine.cork()
-    engine.write(`${chunk.length.toString(16)}\r\n`)
-    engine.write(chunk)
-    const goesOn = engine.write('\r\n')
-    engine.uncork()
-    if (!goesOn) request.pause()
+    if (isChunked) {
+      // Corked: the three pieces leave in one call to the kernel.
+      engine.cork()
+      engine.write(`${chunk.length.toString(16)}\r\n`)
+      engine.write(chunk)
+      engine.write('\r\n')
+      engine.uncork()
+    } else engine.write(chunk)
+    if (engine.writableLength > unsentBytesMax) request.pause()
   })
   engine.on('drain', () => request.resume())
   request.once('end', () => {
+    if (!isChunked || engine.destroyed) return
     let end = '0\r\n'
     const { rawTrailers } = request
     for (let at = 0; at + 1 < rawTrailers.length; at += 2) {
       end += `${rawTrailers[at]}: ${rawTrailers[at + 1]}\r\n`
     }
-    if (!engine.destroyed) engine.write(`${end}\r\n`)
+    engine.write(`${end}\r\n`)
   })
 }
