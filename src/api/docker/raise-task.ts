@@ -4,14 +4,29 @@ import { documentOf, meta, raiseGeneric, time } from './raise.ts'
 import { withPrefix } from './raise-service.ts'
 
 /**
- * Tasks are written as text by hand: their template and networks are shared by thousands of them, and are turned into
- * JSON once for each revision and network.
+ * Tasks are written as text by hand: a list may hold ten thousand of them. What they share, their template and networks,
+ * is turned into JSON once for each revision and network, and a task that has not changed is not written again.
  */
 const templateJson = new WeakMap<Revision, string>()
 const networkJson = new WeakMap<Network, string>()
+const taskJson = new WeakMap<
+  Task,
+  { readonly json: string; readonly networks: readonly unknown[] }
+>()
 
 export function raiseTaskJson(view: View, task: Task): string {
-  const { ID, Version: _version, ...rest } = meta(task)
+  const networks = task.addresses.map(({ networkId }) => view.get('network', networkId))
+  const known = taskJson.get(task)
+  if (known && known.networks.every((network, index) => network === networks[index])) {
+    return known.json
+  }
+  const json = writeTask(view, task)
+  taskJson.set(task, { json, networks })
+  return json
+}
+
+/** Ids, states and times hold nothing that JSON would have to escape. */
+function writeTask(view: View, task: Task): string {
   const { status } = task
   const nodeId = task.nodeId ?? task.pinnedNodeId
   const container = status.container
@@ -21,45 +36,30 @@ export function raiseTaskJson(view: View, task: Task): string {
     PublishedPort: publishedPort,
     PublishMode: 'host',
   }))
-  const before = JSON.stringify({
-    ID,
-    Version: { Index: task.version },
-    ...rest,
-    Labels: task.labels,
-  })
-  const after = JSON.stringify({
-    ServiceID: task.workloadId,
-    ...(task.slot ? { Slot: task.slot } : {}),
-    ...(nodeId ? { NodeID: nodeId } : {}),
-    Status: {
-      Timestamp: time(status.atMs),
-      State: status.state,
-      Message: status.message,
-      ...(status.error ? { Err: status.error } : {}),
-      ...(container
-        ? {
-            ContainerStatus: {
-              ContainerID: container.containerId,
-              PID: container.pid,
-              ExitCode: container.exitCode ?? 0,
-            },
-          }
-        : {}),
-      PortStatus: ports.length > 0 ? { Ports: ports } : {},
-    },
-    DesiredState: task.desiredState,
-    ...(task.genericResources.length > 0
-      ? { GenericResources: raiseGeneric(task.genericResources) }
-      : {}),
-    ...(task.jobIteration === undefined
-      ? {}
-      : { JobIteration: task.jobIteration ? { Index: task.jobIteration } : {} }),
-    Volumes: null,
-  })
   const attachments = attachmentsJson(view, task)
-  const spec = `"Spec":${specJson(view, task)},`
-  const networks = attachments === '' ? '' : `,"NetworksAttachments":[${attachments}]`
-  return `${before.slice(0, -1)},${spec}${after.slice(1, -1)}${networks}}`
+  const iteration = task.jobIteration
+  return [
+    `{"ID":"${task.id}","Version":{"Index":${task.version}}`,
+    `,"CreatedAt":"${time(task.createdAtMs)}","UpdatedAt":"${time(task.updatedAtMs)}"`,
+    `,"Labels":${JSON.stringify(task.labels)},"Spec":${specJson(view, task)}`,
+    `,"ServiceID":"${task.workloadId}"`,
+    task.slot ? `,"Slot":${task.slot}` : '',
+    nodeId ? `,"NodeID":"${nodeId}"` : '',
+    `,"Status":{"Timestamp":"${time(status.atMs)}","State":"${status.state}"`,
+    `,"Message":${JSON.stringify(status.message)}`,
+    status.error ? `,"Err":${JSON.stringify(status.error)}` : '',
+    container
+      ? `,"ContainerStatus":{"ContainerID":${JSON.stringify(container.containerId)},"PID":${container.pid},"ExitCode":${container.exitCode ?? 0}}`
+      : '',
+    `,"PortStatus":${ports.length > 0 ? JSON.stringify({ Ports: ports }) : '{}'}}`,
+    `,"DesiredState":"${task.desiredState}"`,
+    attachments === '' ? '' : `,"NetworksAttachments":[${attachments}]`,
+    task.genericResources.length > 0
+      ? `,"GenericResources":${JSON.stringify(raiseGeneric(task.genericResources))}`
+      : '',
+    iteration === undefined ? '' : `,"JobIteration":${iteration ? `{"Index":${iteration}}` : '{}'}`,
+    ',"Volumes":null}',
+  ].join('')
 }
 
 function specJson(view: View, task: Task): string {
