@@ -1,7 +1,7 @@
 import { unreachable } from '../base/index.ts'
 import { isLive, isStopWanted, isTerminal, type Task, type TaskId } from '../model/index.ts'
 import { decidePlaces } from './modes.ts'
-import { liveTasks, Picture, type Place } from './picture.ts'
+import { Picture, type Place } from './picture.ts'
 import { heldUntilMs, keeperOf, restReason, verdictOn } from './place.ts'
 import { counted, seconds } from './restart-policy.ts'
 import type { WorkloadSlice } from './slice.ts'
@@ -34,7 +34,7 @@ export function explainWorkload(slice: WorkloadSlice, nowMs: number): Explanatio
     ...slice.endpoints.flatMap(({ status }) => (status.error ? [status.error] : [])),
     ...wanted.flatMap((place) => placeReason(picture, place) ?? []).slice(0, reasonsMax),
     ...frozen
-      .filter((place) => liveTasks(picture, place).length === 0)
+      .filter((place) => picture.liveAt(place).length === 0)
       .map(({ nodeId }) => `node ${nodeId} takes no new tasks now`),
   ]
   if (wanted.length === 0) reasons.push(emptyReason(picture))
@@ -105,7 +105,7 @@ function desiredWords({ desiredState }: Task): string {
 
 function countWords(picture: Picture, wanted: readonly Place[]): string {
   const { mode } = picture.slice.workload.spec
-  const up = wanted.filter((place) => liveTasks(picture, place).some((task) => picture.isUp(task)))
+  const up = wanted.filter((place) => picture.liveAt(place).some((task) => picture.isUp(task)))
   const complete = wanted.filter((place) =>
     place.tasks.some(({ status }) => status.state === 'complete'),
   ).length
@@ -166,7 +166,7 @@ function updateReasons(picture: Picture): readonly string[] {
 function placeReason(picture: Picture, place: Place): string | undefined {
   if (picture.isJob && place.tasks.some(({ status }) => status.state === 'complete'))
     return undefined
-  const live = liveTasks(picture, place)
+  const live = picture.liveAt(place)
   const keeper = keeperOf(picture, live) ?? live.at(-1)
   const last = place.tasks.at(-1)
   if (!keeper) {

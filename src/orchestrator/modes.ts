@@ -7,7 +7,7 @@ import {
   placementFits,
   type Task,
 } from '../model/index.ts'
-import { bestOf, liveTasks, type Picture, type Place, placeAt, placesOf } from './picture.ts'
+import { bestOf, type Picture, type Place, placeAt, placesOf } from './picture.ts'
 import { restReason } from './place.ts'
 
 /** Which places a workload has, by its mode. */
@@ -75,7 +75,7 @@ function isOccupied(picture: Picture, place: Place): boolean {
  */
 function rankForKeeping(picture: Picture, places: readonly Place[]): readonly Place[] {
   const ranked = places.map((place) => {
-    const best = bestOf(picture, liveTasks(picture, place))
+    const best = bestOf(picture, picture.liveAt(place))
     const nodeId = best?.nodeId
     const standing = best === undefined ? 3 : nodeId === undefined ? 2 : picture.isUp(best) ? 0 : 1
     return { place, nodeId, standing, copy: 0 }
@@ -162,7 +162,7 @@ function jobPlaces(picture: Picture, maxConcurrent: number, totalCompletions: nu
 /** Complete, or given up. */
 export function isFinished(picture: Picture, place: Place): boolean {
   if (place.tasks.some(({ status }) => status.state === 'complete')) return true
-  return liveTasks(picture, place).length === 0 && restReason(picture, place) !== undefined
+  return picture.liveAt(place).length === 0 && restReason(picture, place) !== undefined
 }
 
 /** A job's tasks of earlier iterations go altogether. */

@@ -1,6 +1,8 @@
 import { isDeepEqual, unreachable } from '../base/index.ts'
 import {
   type ClusterNode,
+  type Endpoint,
+  isLive,
   isStopWanted,
   isTerminal,
   matchesConstraints,
@@ -37,6 +39,18 @@ export class Picture {
   readonly isJob: boolean
   readonly isOnePerNode: boolean
   readonly taskById: ReadonlyMap<TaskId, Task>
+  /** The update under way or last done, if it is the one to the wanted revision. */
+  readonly update: UpdateStatus | undefined
+  readonly phase: Phase
+  readonly isRollback: boolean
+  /** Of the update or rollback under way. */
+  readonly policy: UpdatePolicy
+  /**
+   * Whether the old task is stopped before the new one starts. With a fixed host port it has to be: both can't
+   * have the port of one node.
+   */
+  readonly isStopFirst: boolean
+  readonly #liveByPlace = new Map<Place, readonly Task[]>()
   readonly #likeness = new Map<RevisionId, Likeness>()
 
   constructor(slice: WorkloadSlice, wanted: Revision, nowMs: number) {
@@ -47,6 +61,13 @@ export class Picture {
     this.isJob = type === 'replicatedJob' || type === 'globalJob'
     this.isOnePerNode = type === 'global' || type === 'globalJob'
     this.taskById = new Map(slice.tasks.map((task) => [task.id, task]))
+    const { spec, status } = slice.workload
+    this.update = status.update?.revisionId === spec.revisionId ? status.update : undefined
+    this.phase = phaseOf(this.update?.state)
+    this.isRollback = this.update?.state.startsWith('rollback') ?? false
+    this.policy = this.isRollback ? spec.rollback : spec.update
+    this.isStopFirst =
+      this.isJob || this.policy.order === 'stopFirst' || slice.endpoints.some(hasHostPort)
   }
 
   static of(slice: WorkloadSlice, nowMs: number): Picture | undefined {
@@ -54,49 +75,14 @@ export class Picture {
     return wanted && new Picture(slice, wanted, nowMs)
   }
 
-  /** The update under way or last done, if it is the one to the wanted revision. */
-  get update(): UpdateStatus | undefined {
-    const { status, spec } = this.slice.workload
-    return status.update?.revisionId === spec.revisionId ? status.update : undefined
-  }
-
-  get phase(): Phase {
-    const state = this.update?.state
-    switch (state) {
-      case 'updating':
-      case 'rollbackStarted':
-        return 'rolling'
-      case 'paused':
-      case 'rollbackPaused':
-        return 'paused'
-      case 'completed':
-      case 'rollbackCompleted':
-      case undefined:
-        return 'settled'
-      default:
-        return unreachable(state)
+  /** Its tasks that count: neither ended, nor asked to stop, nor lost. */
+  liveAt(place: Place): readonly Task[] {
+    let live = this.#liveByPlace.get(place)
+    if (live === undefined) {
+      live = place.tasks.filter((task) => isLive(task) && this.lossOf(task).because === undefined)
+      this.#liveByPlace.set(place, live)
     }
-  }
-
-  get isRollback(): boolean {
-    return this.update?.state.startsWith('rollback') ?? false
-  }
-
-  /** Of the update or rollback under way. */
-  get policy(): UpdatePolicy {
-    const { update, rollback } = this.slice.workload.spec
-    return this.isRollback ? rollback : update
-  }
-
-  /**
-   * Whether the old task is stopped before the new one starts. With a fixed host port it has to be: both can't
-   * have the port of one node.
-   */
-  get isStopFirst(): boolean {
-    if (this.isJob || this.policy.order === 'stopFirst') return true
-    return this.slice.endpoints.some(({ spec }) =>
-      spec.ports.some((port) => port.publishMode === 'host' && port.publishedPort !== 0),
-    )
+    return live
   }
 
   nodeOf(task: Task): ClusterNode | undefined {
@@ -199,14 +185,25 @@ function compareRevisions(one: Revision | undefined, wanted: Revision): Likeness
   return onlyPlacement ? 'placementOnly' : 'different'
 }
 
-/** Its tasks that count: neither ended, nor asked to stop, nor lost. */
-export function liveTasks(picture: Picture, place: Place): readonly Task[] {
-  return place.tasks.filter(
-    (task) =>
-      !isTerminal(task.status.state) &&
-      !isStopWanted(task) &&
-      picture.lossOf(task).because === undefined,
-  )
+function phaseOf(state: UpdateStatus['state'] | undefined): Phase {
+  switch (state) {
+    case 'updating':
+    case 'rollbackStarted':
+      return 'rolling'
+    case 'paused':
+    case 'rollbackPaused':
+      return 'paused'
+    case 'completed':
+    case 'rollbackCompleted':
+    case undefined:
+      return 'settled'
+    default:
+      return unreachable(state)
+  }
+}
+
+function hasHostPort({ spec }: Endpoint): boolean {
+  return spec.ports.some((port) => port.publishMode === 'host' && port.publishedPort !== 0)
 }
 
 /** Asked to stop, not yet stopped, and possibly with a container. */

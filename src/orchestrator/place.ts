@@ -8,7 +8,7 @@ import {
   type Task,
 } from '../model/index.ts'
 import type { CreateTask, Plan } from './actions.ts'
-import { bestOf, liveTasks, mayRun, type Picture, type Place, stoppingTasks } from './picture.ts'
+import { bestOf, mayRun, type Picture, type Place, stoppingTasks } from './picture.ts'
 import { decideRestart, type RestartVerdict } from './restart-policy.ts'
 
 /** Longest wait for a replaced task to stop before its successor starts anyway, in ms; its stop grace if that is longer. */
@@ -26,7 +26,7 @@ export function decidePlace(
   mayCreate: boolean,
 ): 'settled' | 'dirty' {
   dropEnded(picture, place, plan, mayCreate)
-  const live = liveTasks(picture, place)
+  const live = picture.liveAt(place)
   for (const task of live) advance(picture, task, plan)
   if (live.length === 0) {
     if (mayCreate) refill(picture, place, plan)
@@ -165,7 +165,7 @@ function refill(picture: Picture, place: Place, plan: Plan): void {
  * Returns false when an earlier try at this place failed and its restart policy allows no further one.
  */
 export function replaceLive(picture: Picture, place: Place, plan: Plan, because: string): boolean {
-  const live = liveTasks(picture, place)
+  const live = picture.liveAt(place)
   const old = live.at(-1)
   const revisionId = successorRevision(picture, old)
   const failedTry = place.tasks.findLast(

@@ -1,6 +1,6 @@
 import { isStopWanted, isTerminal, rankOf, type Task, type WorkloadId } from '../model/index.ts'
 import type { Plan } from './actions.ts'
-import { liveTasks, orphanAfterMs, type Picture, type Place } from './picture.ts'
+import { orphanAfterMs, type Picture, type Place } from './picture.ts'
 import type { NodeSet, WorkloadSlice } from './slice.ts'
 
 /** Finished tasks kept per place where the cluster does not say. */
@@ -35,7 +35,7 @@ export function reapPlace(picture: Picture, place: Place, plan: Plan): void {
 /** Ended tasks that decisions still follow from: what a place rests on, and how the tries of an update went. */
 function evidence(picture: Picture, place: Place): ReadonlySet<Task | undefined> {
   const kept = new Set<Task | undefined>()
-  if (liveTasks(picture, place).length === 0) kept.add(place.tasks.at(-1))
+  if (picture.liveAt(place).length === 0) kept.add(place.tasks.at(-1))
   if (picture.phase !== 'settled') {
     const ended = place.tasks.filter(({ status }) => isTerminal(status.state))
     kept.add(ended.findLast((task) => !picture.isClean(task)))

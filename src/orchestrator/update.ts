@@ -6,7 +6,7 @@ import {
   type UpdateStatus,
 } from '../model/index.ts'
 import type { Action, Plan } from './actions.ts'
-import { liveTasks, type Picture, type Place } from './picture.ts'
+import type { Picture, Place } from './picture.ts'
 import { keeperOf, replaceLive, restReason } from './place.ts'
 import { counted, seconds } from './restart-policy.ts'
 
@@ -160,7 +160,7 @@ function settle(
   if (picture.isJob || picture.wanted.healthyAtMs !== undefined || wanted.length === 0) return
   let provenAtMs = 0
   for (const place of wanted) {
-    const keeper = keeperOf(picture, liveTasks(picture, place))
+    const keeper = keeperOf(picture, picture.liveAt(place))
     if (!keeper || !picture.isUp(keeper)) return
     provenAtMs = Math.max(provenAtMs, watchedUntilMs(picture, keeper))
   }
@@ -187,7 +187,7 @@ function roll(
   const waiting: Place[] = []
   for (const place of wanted) {
     if (isDirty.has(place)) continue
-    const live = liveTasks(picture, place)
+    const live = picture.liveAt(place)
     if (rollout.failureByPlace.has(place)) {
       // A failed slot holds up nobody; but where an old task still serves in its stead, it is not done.
       if (live.some((task) => !picture.isClean(task))) isDone = false
@@ -259,17 +259,17 @@ function wordsFor(
   rollout: Rollout,
 ): string {
   const done = wanted.filter((place) => {
-    const keeper = keeperOf(picture, liveTasks(picture, place))
+    const keeper = keeperOf(picture, picture.liveAt(place))
     return keeper !== undefined && picture.isUp(keeper)
   }).length
   const parts = [`${done} of ${counted(wanted.length, 'task')} updated`]
   for (const place of waiting.slice(0, waitingNamedMax)) {
-    const keeper = keeperOf(picture, liveTasks(picture, place))
+    const keeper = keeperOf(picture, picture.liveAt(place))
     if (keeper) parts.push(describeTask(picture, keeper))
   }
   if (waiting.length > waitingNamedMax) parts.push(`and ${waiting.length - waitingNamedMax} more`)
   for (const [place, task] of [...rollout.failureByPlace].slice(0, waitingNamedMax)) {
-    const rest = liveTasks(picture, place).length === 0 ? restReason(picture, place) : undefined
+    const rest = picture.liveAt(place).length === 0 ? restReason(picture, place) : undefined
     parts.push(`${describeTask(picture, task)}${rest === undefined ? '' : ` (${rest})`}`)
   }
   const { monitorMs } = picture.policy
