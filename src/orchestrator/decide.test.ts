@@ -237,6 +237,28 @@ describe('a replicated workload', () => {
     test(name, () => assert.deepEqual(decide(parts).actions, want))
   }
 
+  describe('leaving a drained node start-first', () => {
+    const parts = (successor: Parameters<typeof buildTask>[0]) => ({
+      spec: { update: buildUpdatePolicy({ order: 'startFirst' as const }) },
+      tasks: [running(1), running(1, { id: 'next', nodeId: 'n2', ...successor })],
+      nodes: [buildNode({ availability: 'drain', updatedAtMs: 1000 }), buildNode({ id: 'n2' })],
+    })
+    test('the old task goes once the new one is up', () => {
+      assert.deepEqual(decide(parts({})).actions, ['t1>shutdown'])
+    })
+    test('the old task goes at once when no other node takes the new one', () => {
+      const error = 'no suitable node (1 node not available for new tasks)'
+      const pending = { nodeId: undefined, status: { state: 'pending', error } } as const
+      assert.deepEqual(decide(parts(pending)).actions, ['t1>shutdown'])
+    })
+    test('the old task goes after two minutes, come what may', () => {
+      const slow = parts({ state: 'starting' })
+      assert.deepEqual(decide(slow).actions, [])
+      assert.equal(decide(slow).wakeAtMs, 121_000)
+      assert.deepEqual(decide(slow, 121_000).actions, ['t1>shutdown'])
+    })
+  })
+
   test('keeps or stops later the task of a lost node when told so', () => {
     const nodes = [buildNode({ state: 'down', updatedAtMs: 1000 })]
     const keep = { spec: { onNodeLoss: { type: 'keep' as const } }, tasks: [running(1)], nodes }

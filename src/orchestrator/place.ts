@@ -14,6 +14,8 @@ import { decideRestart, type RestartVerdict } from './restart-policy.ts'
 /** Longest wait for a replaced task to stop before its successor starts anyway, in ms; its stop grace if that is longer. */
 const predecessorWaitMs = 60_000
 const predecessorMarginMs = 10_000
+/** Longest that a task stays on a node it has to leave while its successor comes up elsewhere (start first), in ms. */
+const leaveWaitMs = 120_000
 
 /**
  * Decides for one place that should be filled: drops what ended or was lost, starts what may start, keeps one task.
@@ -133,12 +135,27 @@ function dropOthers(picture: Picture, live: readonly Task[], keeper: Task, plan:
   for (const task of live) {
     if (task === keeper) continue
     const isDuplicate = picture.isClean(task) && picture.moveReason(task) === undefined
-    if (!keeperUp && !picture.isStopFirst && !isDuplicate) continue
+    const mayWait = !picture.isStopFirst && !isDuplicate && mayStay(picture, task, keeper, plan)
+    if (!keeperUp && mayWait) continue
     const because = isDuplicate
       ? 'another task holds its place'
       : (picture.moveReason(task) ?? `replaced by task ${keeper.id}`)
     plan.add({ type: 'setDesired', taskId: task.id, desiredState: 'shutdown', because })
   }
+}
+
+/**
+ * Whether an old task may go on until its successor is up. On a node that is to be left, only while there is hope that
+ * this comes soon: the operator wants the node empty.
+ */
+function mayStay(picture: Picture, task: Task, successor: Task | undefined, plan: Plan): boolean {
+  if (picture.moveReason(task) === undefined) return true
+  const { state, error } = successor?.status ?? {}
+  if (state === 'pending' && error !== undefined) return false
+  const leaveAtMs = (picture.nodeOf(task)?.updatedAtMs ?? 0) + leaveWaitMs
+  if (leaveAtMs <= picture.nowMs) return false
+  plan.wakeAt(leaveAtMs)
+  return true
 }
 
 /** Starts a task at a place without a live one, unless policy leaves the place at rest. */
@@ -180,7 +197,8 @@ export function replaceLive(picture: Picture, place: Place, plan: Plan, because:
   // Beside the new task one old one goes on, even if an earlier update has left two.
   const serving = stopFirst ? undefined : bestOf(picture, live)
   for (const task of live) {
-    if (task === serving && rankOf(task.status.state) >= rankOf('starting')) continue
+    const serves = task === serving && rankOf(task.status.state) >= rankOf('starting')
+    if (serves && mayStay(picture, task, undefined, plan)) continue
     plan.add({ type: 'setDesired', taskId: task.id, desiredState: 'shutdown', because })
   }
   plan.add(
