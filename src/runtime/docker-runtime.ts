@@ -141,7 +141,11 @@ class EngineRuntime implements DockerRuntime {
       apiVersion,
     )
 
-    const create = (): Promise<{ Id: string }> => this.#engine.containers.create(name, body, signal)
+    // Not ended by `signal`: the engine would go on, and the container come to be after everybody stopped looking.
+    const create = (): Promise<{ Id: string }> => {
+      signal.throwIfAborted()
+      return this.#engine.containers.create(name, body, this.#closing.signal)
+    }
     let containerId: string
     let adopted = false
     try {
@@ -157,6 +161,7 @@ class EngineRuntime implements DockerRuntime {
       adopted = true
     }
     this.#known.set(taskId, { containerId, tty: container.tty })
+    signal.throwIfAborted()
 
     for (const { network, endpoint } of connects) {
       await this.#engine.networks
