@@ -17,7 +17,7 @@ const taskJson = new WeakMap<
 export function raiseTaskJson(view: View, task: Task): string {
   const networks = task.addresses.map(({ networkId }) => view.get('network', networkId))
   const known = taskJson.get(task)
-  if (known && known.networks.every((network, index) => network === networks[index])) {
+  if (known?.networks.every((network, index) => network === networks[index])) {
     return known.json
   }
   const json = writeTask(view, task)

@@ -54,6 +54,8 @@ export interface HarnessOptions {
   readonly inCluster?: boolean
   /** State in which new tasks end up. */
   readonly taskState?: TaskState
+  /** Parts to take instead of the fake ones. */
+  readonly parts?: Partial<Pick<DockerApiOptions, 'engine' | 'proxy' | 'attachments' | 'log'>>
 }
 
 /** Opens an API over a cluster in memory, whose tasks run as soon as they are wanted. */
@@ -95,6 +97,7 @@ export async function openHarness(options: HarnessOptions = {}): Promise<Harness
     clock,
     log: silentLog,
     skepVersion: '0.0.0-test',
+    ...options.parts,
   })
   if (options.inCluster ?? true) await node.init(plainInit)
   api.clusterChanged()
