@@ -22,8 +22,8 @@ function openWorld(
 const keyOf = (task: Task) => task.slot ?? task.pinnedNodeId ?? ''
 
 /** Tasks that may have a running container, by place. A node that is down may run what it likes. */
-function startedByPlace(world: SmallWorld): Map<unknown, Task[]> {
-  const byPlace = new Map<unknown, Task[]>()
+function startedByPlace(world: SmallWorld): Map<string | number, Task[]> {
+  const byPlace = new Map<string | number, Task[]>()
   for (const task of world.tasks) {
     const node = task.nodeId && world.view.get('node', task.nodeId)
     if (!node || node.status.state === 'down') continue

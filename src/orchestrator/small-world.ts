@@ -17,6 +17,7 @@ import {
 } from '../model/index.ts'
 import {
   buildClusterSpec,
+  buildEndpoint,
   buildNode,
   buildRevision,
   buildTemplate,
@@ -90,6 +91,13 @@ export class SmallWorld {
         dataPathPort: 4789,
       },
     })
+    this.view.put(
+      buildEndpoint({
+        spec: {
+          ports: [{ protocol: 'tcp', targetPort: 80, publishedPort: 80, publishMode: 'ingress' }],
+        },
+      }),
+    )
     this.view.put(this.#revision(1, workload.spec.mode))
     this.view.put({ ...workload, id: this.workloadId })
     this.settle()
@@ -110,7 +118,7 @@ export class SmallWorld {
   }
 
   isUp(task: Task): boolean {
-    return task.status.state === 'running' && task.status.ready
+    return task.status.state === 'running' && task.traffic === 'routable'
   }
 
   /** What a person does with `service update`. */
@@ -217,6 +225,12 @@ export class SmallWorld {
     }
     const node = this.view.get('node', task.nodeId)
     if (!node || node.status.state === 'down') return
+    const traffic =
+      state === 'running' && !isStopWanted(task) && task.status.ready ? 'routable' : 'none'
+    if (traffic !== task.traffic) {
+      this.#apply([{ type: 'update', object: { ...task, traffic } }])
+      return
+    }
     if (isStopWanted(task)) {
       if (this.#random.below(3) === 0) this.#report(task, 'shutdown')
       return
@@ -254,7 +268,8 @@ export class SmallWorld {
       ready: isRunning,
       ...(isRunning ? { readyAtMs: this.nowMs } : {}),
     }
-    this.#apply([{ type: 'update', object: { ...task, status } }])
+    const traffic = isTerminal(state) ? 'none' : task.traffic
+    this.#apply([{ type: 'update', object: { ...task, status, traffic } }])
   }
 
   #apply(changes: readonly Change[]): void {
