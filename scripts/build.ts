@@ -10,7 +10,7 @@ import { build, type Plugin } from 'esbuild'
 
 const root = resolve(import.meta.dirname, '..')
 const out = resolve(root, 'dist')
-const next = resolve(root, 'dist.next')
+const next = resolve(root, '.cache/dist')
 
 const workerUrl =
   /(new URL\(\s*['"]\.\/(?:[^'"/]+\/)*)([^'"/]+-worker)\.ts(['"],\s*import\.meta\.url)/g

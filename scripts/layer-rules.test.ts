@@ -56,6 +56,12 @@ describe('checkFile', () => {
       want: /^1: allocator is pure and may not import pino/,
     },
     {
+      name: 'a global of Node in a decision',
+      file: 'src/orchestrator/decide.ts',
+      source: 'const home = process.env.HOME',
+      want: /^1: orchestrator is pure and may not use Node.js/,
+    },
+    {
       name: 'the clock in a loop',
       file: 'src/manager/loop.ts',
       source: '\nconst now = Date.now()',

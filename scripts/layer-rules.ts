@@ -53,6 +53,9 @@ const givenTimeFolders: readonly string[] = [
 /** Packages that compute and no more, which decisions may use. */
 const purePackages: readonly string[] = ['ipaddr.js']
 
+/** What Node.js gives without an import. */
+const nodeGlobal = /(?<![.\w])(process\.|Buffer\.|fetch\()/
+
 const ambient: readonly { readonly pattern: RegExp; readonly name: string }[] = [
   { pattern: /\bDate\.now\b|\bnew Date\(\s*\)|\bperformance\.now\b/, name: 'the clock' },
   { pattern: /\bMath\.random\b|\brandomUUID\b|\bgetRandomValues\b/, name: 'chance' },
@@ -117,6 +120,10 @@ export function checkFile(file: string, source: string): readonly Fault[] {
   }
   if (givenTimeFolders.includes(folder) && !realFile.test(file)) {
     for (const [index, lineText] of text.split('\n').entries()) {
+      if (pureFolders.includes(folder) && nodeGlobal.test(lineText)) {
+        const what = `${folder} is pure and may not use Node.js`
+        faults.push({ file, line: index + 1, what })
+      }
       const found = ambient.find(({ pattern }) => pattern.test(lineText))
       if (found === undefined) continue
       const what = `reaches for ${found.name}: take it from the World the file is given`
