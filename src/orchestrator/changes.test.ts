@@ -13,7 +13,7 @@ import {
 import { MemoryView } from '../store/memory-view.ts'
 import type { Change } from '../store/store.ts'
 import { changesFor } from './changes.ts'
-import { decideHousekeeping, decideNode, decideOrphans } from './housekeeping.ts'
+import { decideNode, decideOrphans } from './housekeeping.ts'
 import { observeWorkload } from './slice.ts'
 import { seededRandom } from './small-world.ts'
 
@@ -162,7 +162,6 @@ describe('what a removed workload leaves', () => {
       '-never',
       '-over',
     ])
-    assert.deepEqual(decideHousekeeping(view, 0), decideOrphans(view, id, 0))
   })
   test('its revisions go last', () => {
     const view = viewOf(buildRevision(), buildRevision({ number: 2 }))
@@ -170,7 +169,7 @@ describe('what a removed workload leaves', () => {
   })
   test('nothing of a workload that is there is touched', () => {
     const view = viewOf(buildWorkload(), buildRevision(), buildTask(), buildNode())
-    assert.deepEqual(decideHousekeeping(view, 0), { changes: [] })
+    assert.deepEqual(decideOrphans(view, id, 0), { changes: [] })
   })
   test('a task on a removed node is given up and then goes', () => {
     const view = viewOf(buildRevision(), buildTask())

@@ -19,21 +19,6 @@ export interface Housekeeping {
   readonly wakeAtMs?: number
 }
 
-/**
- * What is left of workloads that are gone, and what nodes can no longer hold. O(all tasks): for the start and as a
- * safety net. `decideOrphans` and `decideNode` do the same for one id.
- */
-export function decideHousekeeping(view: View, nowMs: number): Housekeeping {
-  const orphaned = new Set<WorkloadId>()
-  for (const { workloadId } of view.list('task'))
-    if (!view.get('workload', workloadId)) orphaned.add(workloadId)
-  for (const { workloadId } of view.list('revision'))
-    if (!view.get('workload', workloadId)) orphaned.add(workloadId)
-  const parts = [...orphaned].map((id) => decideOrphans(view, id, nowMs))
-  for (const { id } of view.list('node')) parts.push(decideNode(view, id))
-  return join(parts)
-}
-
 /** The tasks and revisions of a workload that no longer exists. Nothing for one that does. O(its tasks). */
 export function decideOrphans(view: View, id: WorkloadId, nowMs: number): Housekeeping {
   if (view.get('workload', id)) return { changes: [] }
@@ -100,10 +85,4 @@ function isThere(
   if (names && names.length > 0)
     return names.every((name) => namesLeft.get(kind)?.has(name) ?? false)
   return (countLeft.get(kind) ?? 0) >= value
-}
-
-function join(parts: readonly Housekeeping[]): Housekeeping {
-  const changes = parts.flatMap((part) => part.changes)
-  const times = parts.flatMap(({ wakeAtMs }) => (wakeAtMs === undefined ? [] : [wakeAtMs]))
-  return times.length === 0 ? { changes } : { changes, wakeAtMs: Math.min(...times) }
 }
