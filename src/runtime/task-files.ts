@@ -135,13 +135,13 @@ async function isInMemory(path: string): Promise<boolean> {
   return type === tmpfsMagic || type === ramfsMagic
 }
 
-/** Unmounts the tmpfs of `secretsDir`, with all that is in it. For taking Skep off a host. */
+/** Unmounts and removes what a runtime made in `secretsDir`. For taking Skep off a host. */
 export async function removeSecretsDir(secretsDir: string): Promise<void> {
   const folder = join(secretsDir, 'tasks')
   await promisify(execFile)('umount', ['-l', folder]).catch(() => {
     // Not mounted: what is there is removed below.
   })
-  await rm(secretsDir, { recursive: true, force: true })
+  await rm(folder, { recursive: true, force: true })
 }
 
 export function isBelow(path: string, folder: string): boolean {
