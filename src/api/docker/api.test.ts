@@ -715,6 +715,19 @@ describe('networks', () => {
       ])
     }))
 
+  test("the engine's network of a name goes before the cluster's whose id begins so", () =>
+    withHarness(async (harness) => {
+      const [ingress] = [...harness.store().view.list('network')]
+      const name = ingress?.id.slice(0, 3) ?? ''
+      assert.equal(field((await call(harness, 'GET', `/networks/${name}`)).json, 'Name'), 'ingress')
+      harness.engine.local.set(name, {})
+      await call(harness, 'GET', `/networks/${name}`)
+      assert.deepEqual(
+        harness.engine.passed.map(({ url }) => url),
+        [`/networks/${name}`],
+      )
+    }))
+
   test('what is not for the cluster reaches the engine with its body', () =>
     withHarness(async (harness) => {
       const body = '{ "Name": "br1",  "Driver": "bridge" }'

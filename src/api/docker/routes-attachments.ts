@@ -41,7 +41,7 @@ async function createContainer(api: ApiContext, call: Call): Promise<Answer> {
   if (typeof mode === 'string') names.add(mode)
   const networks = new Map<string, Network>()
   for (const name of names) {
-    const network = findClusterNetwork(api, name)
+    const network = await findClusterNetwork(api, name)
     if (network) networks.set(name, network)
   }
   if (networks.size === 0) return passed
@@ -121,7 +121,7 @@ const disconnectBody = record({ Container: text, Force: flag })
 
 async function connect(api: ApiContext, call: Call): Promise<Answer> {
   const name = call.param('id')
-  const network = findClusterNetwork(api, name)
+  const network = await findClusterNetwork(api, name)
   if (!network) return passed
   checkAttachable(name, network)
   const { Container = '', EndpointConfig = {} } = call.read(connectBody).value
@@ -141,7 +141,7 @@ async function connect(api: ApiContext, call: Call): Promise<Answer> {
 }
 
 async function disconnect(api: ApiContext, call: Call): Promise<Answer> {
-  const network = findClusterNetwork(api, call.param('id'))
+  const network = await findClusterNetwork(api, call.param('id'))
   if (!network) return passed
   const { Container = '', Force = false } = call.read(disconnectBody).value
   const container = await nameOf(api, Container)

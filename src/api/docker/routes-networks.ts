@@ -25,7 +25,7 @@ export function networkRoutes(api: ApiContext): readonly Route[] {
       method: 'DELETE',
       path: '/networks/:id',
       async handle(call) {
-        const network = findClusterNetwork(api, call.param('id'))
+        const network = await findClusterNetwork(api, call.param('id'))
         if (!network) return passed
         await api.requireControl().removeNetwork(network.id)
         return nothing(204)
@@ -36,20 +36,27 @@ export function networkRoutes(api: ApiContext): readonly Route[] {
 
 /**
  * The cluster network that a client means, `undefined` when it can only be one of the engine's. The engines' own
- * networks that services can name (`host`) are found only where `predefined` asks for them.
+ * networks that services can name (`host`) are found only where `predefined` asks for them. A name goes before the
+ * beginning of an id, whoever has the name.
  */
-export function findClusterNetwork(
+export async function findClusterNetwork(
   api: ApiContext,
   text: string,
   { predefined = false } = {},
-): Network | undefined {
+): Promise<Network | undefined> {
   const view = api.control()?.store.view
   if (!view) return undefined
   const found = lookUp(view, 'network', text).filter(({ spec }) => predefined || !spec.predefined)
+  const [network] = found
+  if (!network) return undefined
+  const isWhole = network.id === text || network.name.toLowerCase() === text.toLowerCase()
+  if (isWhole) return network
+  const local = await api.engine.networks.inspect(text).catch(() => undefined)
+  if (local?.Name === text) return undefined
   if (found.length > 1) {
     throw new UserError('ambiguous', `network ${text} is ambiguous (${found.length} matches found)`)
   }
-  return found[0]
+  return network
 }
 
 async function listNetworks(api: ApiContext, call: Call): Promise<Answer> {
@@ -102,7 +109,7 @@ async function inspectNetwork(api: ApiContext, call: Call): Promise<Answer> {
   const text = call.param('id')
   const scope = call.query('scope') ?? ''
   if (scope === 'local') return passed
-  const network = findClusterNetwork(api, text, { predefined: scope === 'swarm' })
+  const network = await findClusterNetwork(api, text, { predefined: scope === 'swarm' })
   if (!network) {
     if (scope !== 'swarm' || !api.control()) return passed
     throw new UserError('notFound', `network ${text} not found`)
@@ -178,7 +185,7 @@ async function createNetwork(api: ApiContext, call: Call): Promise<Answer> {
   const { value, unknown } = call.read(networkCreate)
   const name = value.Name ?? ''
   if (value.Driver !== 'overlay' && value.Scope !== 'swarm') {
-    if (name !== '' && findClusterNetwork(api, name)?.name === name) {
+    if (name !== '' && (await findClusterNetwork(api, name))?.name === name) {
       throw new UserError('conflict', `network with name ${name} already exists`)
     }
     return passed

@@ -103,6 +103,11 @@ async function init(api: ApiContext, call: Call) {
       AutoLockManagers: AutoLockManagers || (Spec.EncryptionConfig?.AutoLockManagers ?? false),
     },
   })
+  if (Spec.CAConfig?.SigningCACert || Spec.CAConfig?.SigningCAKey) {
+    throw new UserError('unsupported', 'a new swarm makes its own certificate authority', {
+      next: 'Give yours afterwards: `docker swarm ca --rotate --ca-cert … --ca-key …`.',
+    })
+  }
   if (SubnetSize !== 0 && (SubnetSize < 8 || SubnetSize > 29)) {
     throw new UserError('invalidInput', `invalid subnet size ${SubnetSize}`, {
       next: 'Use a prefix length from 8 to 29.',
