@@ -13,6 +13,7 @@ import {
   buildAssignment,
   buildMaterials,
   type ContractBehaviour,
+  collectEvents,
   describeRuntimeContract,
   ended,
 } from './contract.ts'
@@ -294,6 +295,36 @@ describe('the Docker runtime', async () => {
     } finally {
       await engine.containers.remove(Id, {})
     }
+  })
+
+  test('a container that turns unhealthy says so', { skip }, async () => {
+    const stop = new AbortController()
+    const events = collectEvents(runtime, stop.signal)
+    await events.until(({ type }) => type === 'resync')
+    const taskId = await run({
+      container: {
+        health: { test: ['CMD-SHELL', 'echo sick; false'], intervalMs: 100, retries: 1 },
+      },
+    })
+    await events.until(
+      (event) =>
+        event.type === 'changed' &&
+        event.taskId === taskId &&
+        event.action === 'health_status: unhealthy',
+    )
+    stop.abort()
+    const seen = await runtime.inspect(taskId)
+    assert.equal(seen?.health, 'unhealthy')
+    assert.match(seen?.healthOutput ?? '', /^sick/)
+  })
+
+  test('a port that is taken is told in the words of the engine', { skip }, async () => {
+    const port = { protocol: 'tcp', targetPort: 80, publishMode: 'host' } as const
+    const first = await run({ assignment: { hostPorts: [{ ...port, publishedPort: 0 }] } })
+    const taken = (await runtime.inspect(first))?.hostPorts[0]?.publishedPort ?? 0
+    await assert.rejects(run({ assignment: { hostPorts: [{ ...port, publishedPort: taken }] } }), {
+      message: /^starting container failed: .*port is already allocated/,
+    })
   })
 
   test('a paused container stops like any other', { skip }, async () => {
