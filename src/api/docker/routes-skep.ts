@@ -30,9 +30,11 @@ export function skepRoutes(api: ApiContext): readonly Route[] {
           throw new UserError('ambiguous', `${text} is ambiguous (${count} matches found)`)
         }
         const [workload] = workloads
-        if (workload) return json(api.explain.workload(view, workload.id))
         const [task] = tasks
-        if (task) return json(api.explain.task(view, task.id))
+        const explanation = workload
+          ? api.explain.workload(view, workload.id)
+          : task && api.explain.task(view, task.id)
+        if (explanation !== undefined) return json(explanation)
         throw new UserError('notFound', `service or task ${text} not found`, {
           next: 'List them with `docker service ls` and `docker service ps <service>`.',
         })

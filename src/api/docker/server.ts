@@ -14,7 +14,7 @@ import {
   type EngineIdentity,
 } from './context.ts'
 import { minorOf } from './downgrade.ts'
-import { refusalOf } from './errors.ts'
+import { DockerError, refusalOf } from './errors.ts'
 import { ClusterEvents } from './events.ts'
 import { attachmentRoutes } from './routes-attachments.ts'
 import { networkRoutes } from './routes-networks.ts'
@@ -226,7 +226,11 @@ function describeError(api: ApiContext, error: unknown): { status: number; messa
     return { status: 400, message: error instanceof Error ? error.message : code }
   }
   const refusal = refusalOf(error)
-  if (refusal.status === 500) api.log.warn('a call failed', { error: refusal.message })
+  const isExpected = error instanceof UserError || error instanceof DockerError
+  if (!isExpected) {
+    const stack = error instanceof Error ? error.stack : undefined
+    api.log.error('a call failed', { error: refusal.message, stack })
+  }
   return refusal
 }
 
