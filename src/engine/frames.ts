@@ -1,4 +1,3 @@
-import { Transform, type TransformCallback } from 'node:stream'
 import { UserError } from '../base/index.ts'
 
 /** One piece of a container's output. */
@@ -62,20 +61,4 @@ export class FrameReader {
     this.#parts = rest.length > 0 ? [rest, ...this.#parts.slice(1)] : this.#parts.slice(1)
     return joined.subarray(0, count)
   }
-}
-
-/** `FrameReader` as a stream of `OutputFrame` objects. */
-export function demultiplex(): Transform {
-  const reader = new FrameReader()
-  return new Transform({
-    readableObjectMode: true,
-    transform(chunk: Buffer, _encoding, done: TransformCallback) {
-      try {
-        for (const frame of reader.push(chunk)) this.push(frame)
-        done()
-      } catch (error) {
-        done(error instanceof Error ? error : new Error(String(error)))
-      }
-    },
-  })
 }

@@ -29,13 +29,6 @@ export type {
   VolumeBody,
   VolumeCreateBody,
 } from './bodies.ts'
-export {
-  apiVersionMax,
-  apiVersionMin,
-  type Engine,
-  isOlderApi,
-  openEngine,
-  splitReference,
-} from './engine.ts'
-export { demultiplex, FrameReader, frameBytesMax, type OutputFrame } from './frames.ts'
-export { jsonLineBytesMax, readJsonLines, readLines } from './lines.ts'
+export { type Engine, isOlderApi, openEngine } from './engine.ts'
+export { FrameReader, type OutputFrame } from './frames.ts'
+export { readLines } from './lines.ts'

@@ -11,17 +11,4 @@ export type {
   RuntimeEvent,
   StartedContainer,
 } from './runtime.ts'
-export {
-  openSimulatedRuntime,
-  type SimulatedBehaviour,
-  type SimulatedRuntime,
-  type SimulatedRuntimeOptions,
-  simulatedDescription,
-} from './simulated-runtime.ts'
-export { removeSecretsDir } from './task-files.ts'
-export {
-  renderTemplate,
-  type TemplateContext,
-  type TemplateKind,
-  validateTemplate,
-} from './template.ts'
+export { type TemplateContext, type TemplateKind, validateTemplate } from './template.ts'

@@ -1,1 +1,1 @@
-export { createEngineProxy, type EngineProxy, proxyIdleSocketsMax } from './engine-proxy.ts'
+export { createEngineProxy, type EngineProxy } from './engine-proxy.ts'
