@@ -1,7 +1,7 @@
 export { type ClusterDeclaration, clusterOf } from './cluster.ts'
 export { type Control, openControl } from './control.ts'
 export { findObject, lookUp } from './lookup.ts'
-export { buildNetwork, initialNetworks, type NetworkDeclaration } from './networks.ts'
+export { initialNetworks, type NetworkDeclaration } from './networks.ts'
 export type {
   InitRequest,
   JoinRequest,
@@ -11,7 +11,7 @@ export type {
 } from './node-control.ts'
 export type { NodeDeclaration } from './nodes.ts'
 export type { ConfigDeclaration, SecretDeclaration } from './secrets.ts'
-export { stableJson, templateHash } from './template-hash.ts'
+export { templateHash } from './template-hash.ts'
 export type {
   RegistryAuth,
   RollbackRequest,

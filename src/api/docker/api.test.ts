@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict'
+import { EventEmitter, once } from 'node:events'
+import { type IncomingMessage, request } from 'node:http'
 import { connect } from 'node:net'
 import { after, before, describe, test } from 'node:test'
 import { call, field, type Harness, openHarness } from './testing.ts'
@@ -19,6 +21,29 @@ async function withHarness(
     await work(harness)
   } finally {
     await harness.close()
+  }
+}
+
+/** Opens a call that goes on, once its headers are there. */
+async function openStream(harness: Harness, path: string) {
+  const answer = await new Promise<IncomingMessage>((resolve, reject) => {
+    request({ socketPath: harness.socketPath, path }, resolve).once('error', reject).end()
+  })
+  assert.equal(answer.statusCode, 200)
+  let text = ''
+  const wake = new EventEmitter()
+  answer.on('data', (chunk: Buffer) => {
+    text += chunk.toString()
+    wake.emit('more')
+  })
+  // Closing it from here is how it ends.
+  answer.on('error', () => {})
+  return {
+    async until(pattern: RegExp): Promise<string> {
+      while (!pattern.test(text)) await once(wake, 'more', { signal: AbortSignal.timeout(5_000) })
+      return text
+    },
+    close: () => answer.destroy(),
   }
 }
 
@@ -178,9 +203,19 @@ describe('services', () => {
       assert.ok(workload)
       await store.commit([{ type: 'update', object: { ...workload, status: {} } }])
       const spec = webSpec({ Labels: { a: 'b' } })
-      const ok = await call(harness, 'POST', `/services/web/update?version=${version}`, spec)
+      const ok = await call(
+        harness,
+        'POST',
+        `/services/web/update?version=${String(version)}`,
+        spec,
+      )
       assert.equal(ok.status, 200)
-      const stale = await call(harness, 'POST', `/services/web/update?version=${version}`, spec)
+      const stale = await call(
+        harness,
+        'POST',
+        `/services/web/update?version=${String(version)}`,
+        spec,
+      )
       assert.equal(stale.status, 500)
       assert.match(stale.message, /^rpc error: code = Unknown desc = update out of sequence/)
     }))
@@ -193,19 +228,19 @@ describe('services', () => {
       const none = await call(
         harness,
         'POST',
-        `/services/web/update?rollback=previous&version=${await version()}`,
+        `/services/web/update?rollback=previous&version=${String(await version())}`,
         webSpec(),
       )
       assert.equal(none.status, 400)
       assert.match(none.message, /does not have a previous spec/)
       for (const Replicas of [3, 4]) {
         const spec = webSpec({ Mode: { Replicated: { Replicas } } })
-        await call(harness, 'POST', `/services/web/update?version=${await version()}`, spec)
+        await call(harness, 'POST', `/services/web/update?version=${String(await version())}`, spec)
       }
       await call(
         harness,
         'POST',
-        `/services/web/update?rollback=previous&version=${await version()}`,
+        `/services/web/update?rollback=previous&version=${String(await version())}`,
         webSpec(),
       )
       const back = await call(harness, 'GET', '/services/web')
@@ -220,7 +255,7 @@ describe('services', () => {
       const bogus = await call(
         harness,
         'POST',
-        `/services/web/update?rollback=bogus&version=${await version()}`,
+        `/services/web/update?rollback=bogus&version=${String(await version())}`,
         webSpec(),
       )
       assert.equal(bogus.status, 500)
@@ -240,7 +275,7 @@ describe('services', () => {
       await call(
         harness,
         'POST',
-        `/services/web/update?version=${version}&registryAuthFrom=spec`,
+        `/services/web/update?version=${String(version)}&registryAuthFrom=spec`,
         spec,
       )
       for (const { registryAuth } of harness.store().view.list('revision')) assert.ok(registryAuth)
@@ -543,16 +578,26 @@ describe('services', () => {
         )
       }
       const version = field((await call(harness, 'GET', '/services/web')).json, 'Version', 'Index')
-      const renamed = await call(harness, 'POST', `/services/web/update?version=${version}`, {
-        ...web,
-        Name: 'c',
-      })
+      const renamed = await call(
+        harness,
+        'POST',
+        `/services/web/update?version=${String(version)}`,
+        {
+          ...web,
+          Name: 'c',
+        },
+      )
       assert.equal(renamed.status, 501)
       assert.equal(renamed.message, 'renaming services is not supported')
-      const turned = await call(harness, 'POST', `/services/web/update?version=${version}`, {
-        ...web,
-        Mode: { Global: {} },
-      })
+      const turned = await call(
+        harness,
+        'POST',
+        `/services/web/update?version=${String(version)}`,
+        {
+          ...web,
+          Mode: { Global: {} },
+        },
+      )
       assert.equal(turned.status, 501)
       assert.equal(turned.message, 'service mode change is not allowed')
       const missing = await call(harness, 'POST', '/services/web/update', web)
@@ -565,15 +610,15 @@ describe('services', () => {
 
   test('is found by id, name and the beginning of its id', () =>
     withHarness(async (harness) => {
-      for (const Name of ['a', 'b'])
+      for (const Name of ['web-a', 'web-b'])
         await call(harness, 'POST', '/services/create', webSpec({ Name }))
       const [first] = [...harness.store().view.list('workload')]
       assert.ok(first)
-      for (const text of [first.id, 'A', first.id.slice(0, 20)]) {
+      for (const text of [first.id, 'WEB-A', first.id.slice(0, 20)]) {
         assert.equal(field((await call(harness, 'GET', `/services/${text}`)).json, 'ID'), first.id)
       }
-      assert.equal((await call(harness, 'DELETE', '/services/a')).status, 200)
-      assert.equal((await call(harness, 'GET', '/services/a')).status, 404)
+      assert.equal((await call(harness, 'DELETE', '/services/web-a')).status, 200)
+      assert.equal((await call(harness, 'GET', '/services/web-a')).status, 404)
       assert.equal(harness.store().view.count('endpoint'), 1)
     }))
 
@@ -861,6 +906,47 @@ describe('logs', () => {
     }))
 })
 
+describe('streams', () => {
+  test('logs that are followed take in tasks that come later, and end with their client', () =>
+    withHarness(async (harness) => {
+      const one = webSpec({ Mode: { Replicated: { Replicas: 1 } } })
+      await call(harness, 'POST', '/services/create', one)
+      await harness.settled()
+      const stream = await openStream(harness, '/services/web/logs?stdout=1&follow=1')
+      const begun = await stream.until(/hello from (\w{25})/)
+      const version = field((await call(harness, 'GET', '/services/web')).json, 'Version', 'Index')
+      await call(harness, 'POST', `/services/web/update?version=${String(version)}`, webSpec())
+      await harness.settled()
+      const [, second] = [...harness.store().view.list('task')]
+      assert.ok(second && !begun.includes(second.id))
+      await stream.until(new RegExp(`hello from ${second.id}`))
+      stream.close()
+    }))
+
+  test('events begin with their headers and come as they happen', () =>
+    withHarness(async (harness) => {
+      const filters = encodeURIComponent('{"scope":["swarm"],"service":["web"]}')
+      const stream = await openStream(harness, `/events?filters=${filters}`)
+      await call(harness, 'POST', '/secrets/create', { Name: 'pw', Data: 'YQ==' })
+      await call(harness, 'POST', '/services/create', webSpec())
+      const text = await stream.until(/"Action":"create"/)
+      assert.ok(!text.includes('secret'))
+      stream.close()
+    }))
+})
+
+describe('while the engine is away', () => {
+  test('/info says what it said last, and the swarm part is as it is now', () =>
+    withHarness(async (harness) => {
+      await call(harness, 'GET', '/info')
+      harness.engine.away = true
+      const info = await call(harness, 'GET', '/info')
+      assert.equal(field(info.json, 'ServerVersion'), '28.2.2')
+      assert.equal(field(info.json, 'Swarm', 'ControlAvailable'), true)
+      assert.match(String(field(info.json, 'Warnings', 0)), /does not answer/)
+    }))
+})
+
 describe('events', () => {
   test('tell what changed, and repeat it for those who ask', () =>
     withHarness(async (harness) => {
@@ -869,7 +955,7 @@ describe('events', () => {
       await call(
         harness,
         'POST',
-        `/services/web/update?version=${version}`,
+        `/services/web/update?version=${String(version)}`,
         webSpec({ Mode: { Replicated: { Replicas: 5 } } }),
       )
       const nowS = Math.ceil(Date.now() / 1_000)

@@ -27,6 +27,18 @@ export function systemRoutes(api: ApiContext): readonly Route[] {
         },
       }
     }
+  // `node ls` and `stack deploy` ask for both, and work while the engine restarts.
+  const info = lastKnown(
+    () => api.engine.info(),
+    (last) => ({
+      ...last,
+      Warnings: ['WARNING: the local engine does not answer: this is what it said last'],
+    }),
+  )
+  const engineVersion = lastKnown(
+    () => api.engine.version(),
+    (last) => last,
+  )
   return [
     { method: 'HEAD', path: '/_ping', handle: ping(false) },
     { method: 'GET', path: '/_ping', handle: ping(true) },
@@ -34,7 +46,7 @@ export function systemRoutes(api: ApiContext): readonly Route[] {
       method: 'GET',
       path: '/version',
       async handle() {
-        const [version, { apiVersion }] = await Promise.all([api.engine.version(), api.identity()])
+        const [version, { apiVersion }] = await Promise.all([engineVersion(), api.identity()])
         const parts: Readonly<Record<string, unknown>> = { ...version }
         const components: readonly unknown[] = Array.isArray(parts['Components'])
           ? parts['Components']
@@ -52,11 +64,26 @@ export function systemRoutes(api: ApiContext): readonly Route[] {
       method: 'GET',
       path: '/info',
       async handle() {
-        return json({ ...(await api.engine.info()), Swarm: swarmInfo(api) })
+        return json({ ...(await info()), Swarm: swarmInfo(api) })
       },
     },
     { method: 'GET', path: '/events', handle: (call) => streamEvents(api, call) },
   ]
+}
+
+/** What `ask` answers, or `stale` of what it answered last while it cannot be reached. */
+function lastKnown<T>(ask: () => Promise<T>, stale: (last: T) => T): () => Promise<T> {
+  let last: T | undefined
+  return async () => {
+    try {
+      last = await ask()
+      return last
+    } catch (error) {
+      const isAway = error instanceof UserError && error.code === 'unavailable'
+      if (last === undefined || !isAway) throw error
+      return stale(last)
+    }
+  }
 }
 
 function swarmHeader(api: ApiContext): string {

@@ -138,7 +138,9 @@ function openListener(
     bodyLimit: bodyBytesMax,
     routerOptions: { maxParamLength: 1_024 },
     // What the router cannot read is the engine's to refuse.
-    frameworkErrors: (_error, request, reply) => pass(api, request, reply),
+    frameworkErrors: (_error, request, reply) => {
+      pass(api, request, reply)
+    },
   })
   app.removeAllContentTypeParsers()
   app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))

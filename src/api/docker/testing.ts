@@ -561,6 +561,8 @@ export class FakeEngine implements EngineReader {
   readonly released: string[] = []
   /** Names of its own networks. */
   readonly local = new Map<string, Readonly<Record<string, string>>>([['bridge', {}]])
+  /** Whether it does not answer. */
+  away = false
   /** Status of the next passed calls. */
   status = 404
   readonly #apiVersion: string
@@ -607,6 +609,7 @@ export class FakeEngine implements EngineReader {
   }
 
   async info() {
+    if (this.away) throw new UserError('unavailable', 'the engine does not answer')
     return {
       ID: 'fake',
       Name: 'testhost',
