@@ -1,11 +1,12 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync, realpathSync } from 'node:fs'
 import { mkdtemp, open, rm } from 'node:fs/promises'
 import { request } from 'node:http'
 import { delimiter, join, resolve } from 'node:path'
 
 const root = resolve(import.meta.dirname, '../..')
-const engine = process.env['SKEP_ENGINE'] ?? 'unix:///var/run/docker.sock'
+/** The engine that `./dev` found or started. */
+export const sharedEngine = process.env['SKEP_ENGINE'] ?? 'unix:///var/run/docker.sock'
 
 export interface Output {
   readonly code: number
@@ -50,9 +51,8 @@ export function run(
 /** Every stock docker client on this machine, oldest place in PATH last, each once. */
 export function dockerClients(): readonly string[] {
   const found = (process.env['PATH'] ?? '').split(delimiter).map((folder) => join(folder, 'docker'))
-  return [...new Set([...found, '/usr/bin/docker', '/usr/local/bin/docker'])].filter((path) =>
-    existsSync(path),
-  )
+  const paths = [...found, '/usr/bin/docker', '/usr/local/bin/docker']
+  return [...new Set(paths.filter((path) => existsSync(path)).map((path) => realpathSync(path)))]
 }
 
 /** A daemon of its own: data, sockets and cluster in a folder that is removed at the end. */
@@ -79,7 +79,18 @@ export interface TestDaemon extends AsyncDisposable {
   log(): string
 }
 
-export async function startDaemon(options: { readonly init?: boolean } = {}): Promise<TestDaemon> {
+export interface DaemonOptions {
+  /** Whether `swarm init` is run. Default: yes. */
+  readonly init?: boolean
+  /** Where its state goes instead of a folder in `folder`. */
+  readonly dataRoot?: string
+  /** Another engine than the shared one, `unix://…`. */
+  readonly engine?: string
+  /** More flags of `skep daemon`. */
+  readonly flags?: readonly string[]
+}
+
+export async function startDaemon(options: DaemonOptions = {}): Promise<TestDaemon> {
   const folder = await mkdtemp('/tmp/skep-test-')
   const socket = join(folder, 'docker.sock')
   const host = `unix://${socket}`
@@ -94,17 +105,18 @@ export async function startDaemon(options: { readonly init?: boolean } = {}): Pr
       [
         'daemon',
         '--data-root',
-        join(folder, 'data'),
+        options.dataRoot ?? join(folder, 'data'),
         '--run-dir',
         join(folder, 'run'),
         '-H',
         host,
         '--engine',
-        engine,
+        options.engine ?? sharedEngine,
         '--http',
         '',
         '--log-level',
         'info',
+        ...(options.flags ?? []),
       ],
       { stdio: ['ignore', log.fd, log.fd] },
     )
