@@ -35,7 +35,7 @@ export async function createSecret(
     ...emptyMeta(name, labels),
     source,
     spec: { ...(templating ? { templating } : {}), ...(driver ? { driver } : {}) },
-    data: await world.sealer.seal(declaration.data, id),
+    data: world.sealer.seal(declaration.data, id),
   }
   return create(changes, secret)
 }

@@ -45,7 +45,7 @@ export async function createWorkload(
   const id: WorkloadId = mintId(world.random)
   const endpointId: EndpointId = mintId(world.random)
   const revisionId: RevisionId = mintId(world.random)
-  const auth = await sealAuth(world, revisionId, authHeader)
+  const auth = sealAuth(world, revisionId, authHeader)
   const { result } = await changes.run((view) => {
     const [taken] = view.byName('workload', declaration.name)
     if (taken) {
@@ -97,10 +97,6 @@ export async function updateWorkload(
 ): Promise<void> {
   const revisionId: RevisionId = mintId(world.random)
   const header = auth.from === 'request' ? auth.header : undefined
-  const sealed = await sealAuth(world, revisionId, header)
-  // Sealed again for the revision that stays when nothing else has changed: the context names the holder.
-  const currentRevisionId = world.store.view.get('workload', id)?.spec.revisionId
-  const resealed = currentRevisionId && (await sealAuth(world, currentRevisionId, header))
   await changes.run((view) => {
     const workload = view.get('workload', id)
     if (!workload) throw new UserError('notFound', `service ${id} not found`)
@@ -114,24 +110,25 @@ export async function updateWorkload(
     }
     const current = view.get('revision', workload.spec.revisionId)
     if (current && isSame(current, declaration)) {
+      const registryAuth = sealAuth(world, current.id, header)
       return {
         changes: [
           ...resume(workload, world.clock.nowMs()),
-          ...(resealed && current.id === currentRevisionId
-            ? [updated({ ...current, registryAuth: resealed }, false)]
-            : []),
+          ...(registryAuth ? [updated({ ...current, registryAuth }, false)] : []),
         ],
         result: undefined,
       }
     }
     checkReferences(view, declaration, workload)
-    const next = reviseTo(declaration, {
+    const revision = reviseTo(declaration, {
       id: revisionId,
       workloadId: id,
       number: nextNumber(view, id),
-      auth: sealed,
+      auth:
+        header === undefined
+          ? resealAuth(world, revisionId, authSource(view, workload, auth))
+          : sealAuth(world, revisionId, header),
     })
-    const revision = sealed ? next : withAuthOf(next, authSource(view, workload, auth))
     const [endpoint] = view.endpointsOfWorkload(id)
     const turned = withRevision(workload, endpoint, revision)
     const job = isJob(declaration)
@@ -378,13 +375,23 @@ function targetOf(view: View, workload: Workload, to: number | undefined): Revis
   return previous
 }
 
-async function sealAuth(
+function sealAuth(
   world: ControlWorld,
   revisionId: RevisionId,
   header: string | undefined,
-): Promise<Sealed | undefined> {
+): Sealed | undefined {
   if (header === undefined) return undefined
   return world.sealer.seal(new TextEncoder().encode(header), revisionId)
+}
+
+/** The holder's credentials for another revision: they open only in the name of the one they were sealed for. */
+function resealAuth(
+  { sealer }: ControlWorld,
+  revisionId: RevisionId,
+  holder: Revision | undefined,
+): Sealed | undefined {
+  if (!holder?.registryAuth) return undefined
+  return sealer.seal(sealer.unseal(holder.registryAuth, holder.id), revisionId)
 }
 
 /** The revision whose credentials an update without any of its own keeps. */
@@ -395,10 +402,6 @@ function authSource(view: View, workload: Workload, auth: RegistryAuth): Revisio
   // The Engine answers this with 500.
   if (!previous) throw new UserError('internal', 'service does not have a previous spec')
   return previous
-}
-
-function withAuthOf(revision: Revision, holder: Revision | undefined): Revision {
-  return holder?.registryAuth ? { ...revision, registryAuth: holder.registryAuth } : revision
 }
 
 function checkReferences(

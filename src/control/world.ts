@@ -4,7 +4,7 @@ import type { Change, Commit, Store, View } from '../store/store.ts'
 
 /** Makes bytes unreadable but for the holder of the cluster's data key. `context` is bound in: a value moved to another object does not open. */
 export interface Sealer {
-  seal(bytes: Uint8Array, context: string): Sealed | Promise<Sealed>
+  seal(bytes: Uint8Array, context: string): Sealed
   unseal(sealed: Sealed, context: string): Uint8Array
 }
 

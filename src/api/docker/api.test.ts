@@ -278,7 +278,9 @@ describe('services', () => {
         `/services/web/update?version=${String(version)}&registryAuthFrom=spec`,
         spec,
       )
-      for (const { registryAuth } of harness.store().view.list('revision')) assert.ok(registryAuth)
+      const revisions = [...harness.store().view.list('revision')]
+      assert.equal(revisions.length, 2)
+      for (const { id, registryAuth } of revisions) assert.equal(registryAuth?.keyId, id)
     }))
 
   test('unknown fields and fields of a newer API are named in the warnings', () =>
