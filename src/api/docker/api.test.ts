@@ -908,6 +908,91 @@ describe('logs', () => {
     }))
 })
 
+describe('a locked node', () => {
+  test('says so everywhere, and is opened with the key only', () =>
+    withHarness(async (harness) => {
+      const read = await call(harness, 'GET', '/swarm')
+      const spec = {
+        ...Object(field(read.json, 'Spec')),
+        EncryptionConfig: { AutoLockManagers: true },
+      }
+      const version = String(field(read.json, 'Version', 'Index'))
+      assert.equal(
+        (await call(harness, 'POST', `/swarm/update?version=${version}`, spec)).status,
+        200,
+      )
+      const key = field((await call(harness, 'GET', '/swarm/unlockkey')).json, 'UnlockKey')
+      assert.match(String(key), /^SWMKEY-1-/)
+      const early = await call(harness, 'POST', '/swarm/unlock', { UnlockKey: key })
+      assert.deepEqual([early.status, early.message], [409, 'swarm is not locked'])
+      harness.nodeControl.lock()
+      const list = await call(harness, 'GET', '/services')
+      assert.equal(list.status, 503)
+      assert.match(
+        list.message,
+        /^Swarm is encrypted and needs to be unlocked before it can be used/,
+      )
+      assert.equal((await call(harness, 'GET', '/_ping')).headers['swarm'], 'locked')
+      const wrong = await call(harness, 'POST', '/swarm/unlock', { UnlockKey: 'SWMKEY-1-x' })
+      assert.equal(wrong.status, 401)
+      assert.match(wrong.message, /^swarm could not be unlocked: invalid key provided/)
+      assert.equal((await call(harness, 'POST', '/swarm/unlock', { UnlockKey: key })).status, 200)
+      assert.equal((await call(harness, 'GET', '/services')).status, 200)
+    }))
+})
+
+describe('the swarm spec', () => {
+  const refused = [
+    {
+      name: 'another name',
+      spec: { Name: 'other' },
+      status: 400,
+      message: /modification of cluster name is not allowed/,
+    },
+    {
+      name: 'an external authority',
+      spec: { CAConfig: { ExternalCAs: [{ Protocol: 'cfssl', URL: 'https://x' }] } },
+      status: 501,
+      message: /external certificate authorities/,
+    },
+    {
+      name: 'short certificates',
+      spec: { CAConfig: { NodeCertExpiry: 1e9 } },
+      status: 400,
+      message: /minimum certificate expiry time is 1h0m0s/,
+    },
+    {
+      name: 'a hasty heartbeat',
+      spec: { Dispatcher: { HeartbeatPeriod: 1 } },
+      status: 400,
+      message: /heartbeat/,
+    },
+  ]
+  for (const { name, spec, status, message } of refused) {
+    test(`refuses ${name}`, () =>
+      withHarness(async (harness) => {
+        const read = await call(harness, 'GET', '/swarm')
+        const version = String(field(read.json, 'Version', 'Index'))
+        const answer = await call(harness, 'POST', `/swarm/update?version=${version}`, spec)
+        assert.match(answer.message, message)
+        assert.equal(answer.status, status)
+      }))
+  }
+})
+
+test('the beginning of several ids is ambiguous', () =>
+  withHarness(async (harness) => {
+    for (let i = 0; i < 40; i++) {
+      await call(harness, 'POST', '/configs/create', { Name: `config-${i}`, Data: 'YQ==' })
+    }
+    // Of 40 ids two begin alike: there are 36 characters.
+    const firsts = [...harness.store().view.list('config')].map(({ id }) => id[0] ?? '')
+    const twice = firsts.find((first, index) => firsts.indexOf(first) < index)
+    const answer = await call(harness, 'GET', `/configs/${twice}`)
+    assert.equal(answer.status, 400)
+    assert.match(answer.message, /^config . is ambiguous \(\d+ matches found\)$/)
+  }))
+
 describe('streams', () => {
   test('logs that are followed take in tasks that come later, and end with their client', () =>
     withHarness(async (harness) => {

@@ -247,8 +247,11 @@ function lowerMount(mount: MountDocument): Mount {
           noCopy: NoCopy ?? false,
           labels: Labels ?? {},
           ...(Subpath ? { subpath: Subpath } : {}),
-          ...(DriverConfig
-            ? { driver: { name: DriverConfig.Name ?? '', options: DriverConfig.Options ?? {} } }
+          // The CLI sends an empty one for a subpath.
+          ...(DriverConfig?.Name || DriverConfig?.Options
+            ? {
+                driver: { name: DriverConfig.Name ?? 'local', options: DriverConfig.Options ?? {} },
+              }
             : {}),
         },
       }

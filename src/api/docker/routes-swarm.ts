@@ -64,7 +64,10 @@ export function swarmRoutes(api: ApiContext): readonly Route[] {
           throw new UserError('notInCluster', 'This node is not part of a swarm')
         }
         if (state !== 'locked') throw new UserError('conflict', 'swarm is not locked')
-        await node.unlock(UnlockKey)
+        await node.unlock(UnlockKey).catch((error: unknown) => {
+          const isWrongKey = error instanceof UserError && error.code === 'forbidden'
+          throw isWrongKey ? new DockerError(401, error.message, { cause: error }) : error
+        })
         api.clusterChanged()
         return nothing()
       },
