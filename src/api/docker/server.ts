@@ -51,6 +51,8 @@ const apiVersionMax = '1.50'
 const apiVersionFallback = '1.41'
 /** How long the engine's word about itself is believed, in ms. */
 const identityMs = 5_000
+/** How long it may take to say it, in ms: a hanging engine must not keep the cluster's calls waiting. */
+const identityTimeoutMs = 2_000
 
 export function openDockerApi(options: DockerApiOptions): DockerApi {
   const events = new ClusterEvents(options.clock)
@@ -295,8 +297,11 @@ function engineIdentity({ engine, clock, log }: DockerApiOptions): () => Promise
   let askedAtMs: number | undefined
   let asking: Promise<void> | undefined
   const ask = async () => {
+    const over = new AbortController()
+    const answered = new AbortController()
+    void clock.sleep(identityTimeoutMs, answered.signal).then(() => over.abort())
     try {
-      const headers = await engine.ping()
+      const headers = await engine.ping(over.signal)
       const engineVersion = headers['api-version'] ?? apiVersionFallback
       known = {
         apiVersion: isOlder(engineVersion, apiVersionMax) ? engineVersion : apiVersionMax,
@@ -307,6 +312,8 @@ function engineIdentity({ engine, clock, log }: DockerApiOptions): () => Promise
       }
     } catch (error) {
       log.debug('the engine does not answer', { error: String(error) })
+    } finally {
+      answered.abort()
     }
     askedAtMs = clock.nowMs()
   }
