@@ -1,0 +1,144 @@
+import { readFile, writeFile } from 'node:fs/promises'
+import { networkInterfaces } from 'node:os'
+import { type Log, messageOf, UserError } from '../base/index.ts'
+import type { NetworkAssignment } from '../wire/index.ts'
+import { bridgeName } from './bridge-name.ts'
+import { hostNamespace, type Namespace } from './namespace.ts'
+
+/**
+ * Lets answers to a local client (127.0.0.1) come back through the bridge, and answers of a container that leave by
+ * another of its networks come in. Resolves with whether something had to be written.
+ */
+export async function tuneBridge(network: NetworkAssignment, log: Log): Promise<boolean> {
+  const folder = `/proc/sys/net/ipv4/conf/${bridgeName(network.id)}`
+  try {
+    const [local, filter, filterOfAll] = await Promise.all([
+      readNumber(`${folder}/route_localnet`),
+      readNumber(`${folder}/rp_filter`),
+      readNumber('/proc/sys/net/ipv4/conf/all/rp_filter'),
+    ])
+    if (local !== 1) await writeFile(`${folder}/route_localnet`, '1')
+    // The greater of the two counts: 1 is strict, 2 is loose.
+    const isStrict = Math.max(filter, filterOfAll) === 1
+    if (isStrict) await writeFile(`${folder}/rp_filter`, '2')
+    return local !== 1 || isStrict
+  } catch (error) {
+    log.warn('a bridge could not be tuned: published ports may not answer on 127.0.0.1', {
+      network: network.name,
+      bridge: bridgeName(network.id),
+      error: messageOf(error),
+    })
+    return false
+  }
+}
+
+async function readNumber(path: string): Promise<number> {
+  return Number((await readFile(path, 'utf8')).trim())
+}
+
+/** The host's IPv4 addresses by device. One without an address, or down, is not named. */
+export function addressesByDevice(): ReadonlyMap<string, readonly string[]> {
+  return new Map(
+    Object.entries(networkInterfaces()).map(([device, addresses]) => [
+      device,
+      (addresses ?? []).filter(({ family }) => family === 'IPv4').map(({ address }) => address),
+    ]),
+  )
+}
+
+/** Whether the network's bridge is there and has its gateway's address. */
+export function isBridgeUp(
+  network: NetworkAssignment,
+  devices: ReadonlyMap<string, readonly string[]>,
+): boolean {
+  return devices.get(bridgeName(network.id))?.includes(network.gateway) ?? false
+}
+
+export interface AttachedTask {
+  readonly namespace: Namespace
+  readonly address: string
+}
+
+/**
+ * Makes a bridge anew that somebody deleted, took down or took the address from, and puts the tasks' devices back on it.
+ * Containers keep running meanwhile, so the engine's own way (remove the network, make it again) is closed.
+ */
+export async function repairBridge(
+  network: NetworkAssignment,
+  tasks: readonly AttachedTask[],
+): Promise<void> {
+  const bridge = bridgeName(network.id)
+  const prefix = network.subnet.split('/')[1] ?? '24'
+  const existing = await ip(hostNamespace, ['link', 'show', 'dev', bridge])
+  if (!existing.ok) {
+    const added = await ip(hostNamespace, ['link', 'add', 'name', bridge, 'type', 'bridge'])
+    if (!added.ok) throw failed(network, added.text)
+  }
+  for (const args of [
+    ['address', 'replace', `${network.gateway}/${prefix}`, 'dev', bridge],
+    ['link', 'set', 'dev', bridge, 'up'],
+  ]) {
+    const done = await ip(hostNamespace, args)
+    if (!done.ok) throw failed(network, done.text)
+  }
+  const hostDevices = parseLinks((await ip(hostNamespace, ['-j', 'link', 'show'])).text)
+  for (const { namespace, address } of tasks) {
+    const inside = parseLinks((await ip(namespace, ['-j', 'address', 'show'])).text)
+    const device = inside.find(({ addresses }) => addresses.includes(address))
+    const peer = hostDevices.find(({ index }) => index === device?.peerIndex)
+    if (!peer || peer.master === bridge) continue
+    const done = await ip(hostNamespace, ['link', 'set', 'dev', peer.name, 'master', bridge, 'up'])
+    if (!done.ok) throw failed(network, done.text)
+  }
+}
+
+function failed(network: NetworkAssignment, text: string): UserError {
+  return new UserError(
+    'internal',
+    `the bridge ${bridgeName(network.id)} of network "${network.name}" could not be repaired: ${text}`,
+  )
+}
+
+async function ip(
+  namespace: Namespace,
+  args: readonly string[],
+): Promise<{ readonly ok: boolean; readonly text: string }> {
+  const result = await namespace.run('ip', args)
+  return { ok: result?.code === 0, text: result?.stdout || result?.stderr || '' }
+}
+
+interface Link {
+  readonly index: number
+  readonly name: string
+  /** The other end of a veth pair, in another namespace. */
+  readonly peerIndex: number | undefined
+  readonly master: string | undefined
+  readonly addresses: readonly string[]
+}
+
+/** Reads `ip -j link` or `ip -j address`. */
+export function parseLinks(json: string): readonly Link[] {
+  let parsed: unknown
+  try {
+    parsed = JSON.parse(json)
+  } catch {
+    return [] // Nothing was printed: there is no such namespace any more.
+  }
+  if (!Array.isArray(parsed)) return []
+  return parsed.map((item: unknown): Link => {
+    const field = (name: string): unknown =>
+      typeof item === 'object' && item !== null ? Reflect.get(item, name) : undefined
+    const peer = field('link_index')
+    const master = field('master')
+    const infos = field('addr_info')
+    return {
+      index: Number(field('ifindex')),
+      name: String(field('ifname')),
+      peerIndex: typeof peer === 'number' ? peer : undefined,
+      master: typeof master === 'string' ? master : undefined,
+      addresses: (Array.isArray(infos) ? infos : []).map((info: unknown) =>
+        typeof info === 'object' && info !== null ? String(Reflect.get(info, 'local')) : '',
+      ),
+    }
+  })
+}

@@ -1,0 +1,30 @@
+/**
+ * Which udp flows of a listing (`conntrack -L`) go where their destination sends nothing any more, as the arguments that
+ * select them for deletion. Flows with the same destination and backend share one.
+ */
+export function staleFlows(
+  listing: string,
+  destination: 'address' | 'port',
+  backends: ReadonlyMap<string, ReadonlySet<string>>,
+  /** Published ports are those of the host's own addresses; others' are not touched. */
+  localAddresses: ReadonlySet<string>,
+): readonly (readonly string[])[] {
+  const selections = new Map<string, readonly string[]>()
+  for (const line of listing.split('\n')) {
+    const fields = [...line.matchAll(/\b(src|dst|sport|dport)=(\S+)/g)]
+    const value = (name: string, direction: 0 | 1) =>
+      fields.filter(([, key]) => key === name)[direction]?.[2] ?? ''
+    const to = value('dst', 0)
+    const port = value('dport', 0)
+    const from = value('src', 1)
+    const allowed = backends.get(destination === 'address' ? to : port)
+    if (!allowed || from === '' || allowed.has(from)) continue
+    if (destination === 'port' && !localAddresses.has(to) && !to.startsWith('127.')) continue
+    selections.set(`${to} ${port} ${from}`, [
+      ...['--orig-dst', to],
+      ...['--orig-port-dst', port],
+      ...['--reply-src', from],
+    ])
+  }
+  return [...selections.values()]
+}

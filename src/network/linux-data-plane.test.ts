@@ -1,0 +1,291 @@
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { after, before, describe, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { EndpointAssignment, NetworkAssignment } from '../wire/index.ts'
+import { bridgeName } from './bridge-name.ts'
+import type { LocalTask } from './data-plane.ts'
+import {
+  backendOf,
+  buildEndpoint,
+  type Probe,
+  parseWhoami,
+  RealBench,
+  whyNotReal,
+} from './test-bench.ts'
+
+const reason = await whyNotReal()
+
+describe('the Linux data plane', { skip: reason ?? false, concurrency: false }, () => {
+  let bench: RealBench
+  let ingress: NetworkAssignment
+  let front: NetworkAssignment
+  let inner: NetworkAssignment
+  let one: LocalTask
+  let two: LocalTask
+  let asking: LocalTask
+  let hidden: LocalTask
+  let host: Probe
+  let client: Probe
+  let secluded: Probe
+  let server: Probe
+  let outside: Probe
+  const vip = '10.213.2.100'
+  const innerVip = '10.213.3.100'
+  const port = 28_431
+  const hostAddress = '10.214.0.1'
+  const clientAddress = '10.214.0.2'
+
+  const apply = (endpoints: readonly EndpointAssignment[]) =>
+    bench.plane.apply({
+      networks: [ingress, front, inner],
+      endpoints,
+      tasks: [one, two, asking, hidden],
+    })
+  const web = (backends: readonly LocalTask[], extra: Partial<EndpointAssignment> = {}) =>
+    buildEndpoint('stack_web', {
+      networks: [
+        { networkId: front.id, vip, aliases: ['web', 'Shop'] },
+        { networkId: inner.id, vip: innerVip, aliases: [] },
+      ],
+      backends: backends.map((task) => backendOf(task)),
+      ports: [
+        { protocol: 'tcp', publishedPort: port },
+        { protocol: 'udp', publishedPort: port, targetPort: 9000 },
+      ],
+      ...extra,
+    })
+
+  before(async () => {
+    bench = await RealBench.open('net-a')
+    ingress = bench.network('ingress', 1, { ingress: true })
+    front = bench.network('front', 2)
+    inner = bench.network('inner', 3, { internal: true })
+    for (const network of [ingress, front, inner]) await bench.plane.ensureNetwork(network)
+    ;[one, two, asking, hidden] = await Promise.all([
+      bench.container(
+        'one',
+        [
+          { network: front, address: '10.213.2.11' },
+          { network: inner, address: '10.213.3.11' },
+          { network: ingress, address: '10.213.1.11' },
+        ],
+        { server: true },
+      ),
+      bench.container(
+        'two',
+        [
+          { network: front, address: '10.213.2.12' },
+          { network: inner, address: '10.213.3.12' },
+          { network: ingress, address: '10.213.1.12' },
+        ],
+        { server: true },
+      ),
+      bench.container('asking', [{ network: front, address: '10.213.2.13' }]),
+      bench.container('hidden', [{ network: inner, address: '10.213.3.14' }]),
+    ])
+    // Another machine: a namespace behind a cable of its own.
+    const ip = (text: string) => execFileSync('ip', text.split(' '))
+    ip('netns add net-a-out')
+    bench.onClose(() => {
+      execFileSync('ip', ['netns', 'del', 'net-a-out'])
+    })
+    ip('link add net-a-h type veth peer name net-a-c netns net-a-out')
+    ip(`address add ${hostAddress}/24 dev net-a-h`)
+    ip('link set net-a-h up')
+    ip(`-n net-a-out address add ${clientAddress}/24 dev net-a-c`)
+    ip('-n net-a-out link set net-a-c up')
+    ip(`-n net-a-out route add default via ${hostAddress}`)
+    host = bench.probe('host')
+    client = bench.probe(asking)
+    secluded = bench.probe(hidden)
+    server = bench.probe(one)
+    outside = bench.probeBy(['ip', 'netns', 'exec', 'net-a-out'])
+    await server.do({ op: 'serveUdp', port: 9000, tag: 'one' })
+    await bench.probe(two).do({ op: 'serveUdp', port: 9000, tag: 'two' })
+  })
+  after(() => bench?.close())
+
+  const countBy = async (probe: Probe, target: string, atPort: number, times: number) => {
+    const counts: Record<string, number> = {}
+    for (let index = 0; index < times; index++) {
+      const { hostname } = await probe.http(target, atPort)
+      counts[hostname] = (counts[hostname] ?? 0) + 1
+    }
+    return counts
+  }
+
+  test('a VIP spreads connections over its backends, by weight', async () => {
+    await apply([web([one, two])])
+    assert.deepEqual(await countBy(client, vip, 80, 20), { one: 10, two: 10 })
+    await apply([web([], { backends: [backendOf(one, 3), backendOf(two, 1)] })])
+    assert.deepEqual(await countBy(client, vip, 80, 20), { one: 15, two: 5 })
+  })
+
+  test('a VIP answers a ping, and a task reaches itself through its own', async () => {
+    await apply([web([one])])
+    execFileSync('docker', ['exec', 'net-a-asking', 'ping', '-c1', '-W2', vip])
+    assert.equal((await server.http(vip, 80)).hostname, 'one')
+  })
+
+  test('a VIP and a port with no backend refuse at once', async () => {
+    await apply([web([])])
+    await assert.rejects(client.http(vip, 80), /ECONNREFUSED/)
+    for (const address of ['127.0.0.1', hostAddress]) {
+      await assert.rejects(host.http(address, port), /ECONNREFUSED/)
+    }
+    await assert.rejects(outside.http(hostAddress, port), /ECONNREFUSED/)
+  })
+
+  test('a published port answers on every address and from everywhere, and sees who asks', async () => {
+    await apply([web([one, two])])
+    assert.deepEqual(await countBy(host, '127.0.0.1', port, 10), { one: 5, two: 5 })
+    assert.equal((await host.http(hostAddress, port)).peer, hostAddress)
+    assert.equal((await outside.http(hostAddress, port)).peer, clientAddress)
+    // From a container of the backends' own network, from an internal one, from the backend itself.
+    for (const probe of [client, secluded, server]) {
+      await assert.doesNotReject(
+        probe.http('10.213.2.1', port).catch(() => probe.http(front.gateway, port)),
+      )
+    }
+  })
+
+  test('a published udp port answers, and moves to another task when one is removed', async () => {
+    const ask = (probe: Probe, address: string) =>
+      probe.do({ op: 'udp', key: 'flow', host: address, port })
+    await apply([web([one])])
+    assert.equal(await ask(outside, hostAddress), `one ${clientAddress}`)
+    assert.match(await ask(host, '127.0.0.1'), /^one /)
+    await apply([web([two])])
+    assert.equal(await ask(outside, hostAddress), `two ${clientAddress}`)
+    assert.match(await ask(host, '127.0.0.1'), /^two /)
+  })
+
+  test('a udp flow to a VIP moves to another task when one is removed', async () => {
+    const ask = () => client.do({ op: 'udp', key: 'vip', host: vip, port: 9000 })
+    await apply([web([one])])
+    assert.match(await ask(), /^one /)
+    await apply([web([two])])
+    assert.match(await ask(), /^two /)
+  })
+
+  test('open connections to a removed task go on, new ones go elsewhere, and open ones are counted', async () => {
+    await apply([web([one])])
+    const ports = [{ protocol: 'tcp', port: 80 }]
+    const counted = await bench.plane.openConnections(one, ports)
+    await client.do({ op: 'hold', key: 'vip', host: vip, port: 80 })
+    await outside.do({ op: 'hold', key: 'port', host: hostAddress, port })
+    assert.equal(await bench.plane.openConnections(one, ports), counted + 2)
+    await apply([web([two])])
+    assert.deepEqual(await countBy(client, vip, 80, 4), { two: 4 })
+    assert.deepEqual(await countBy(outside, hostAddress, port, 4), { two: 4 })
+    assert.equal(parseWhoami(await client.do({ op: 'ask', key: 'vip' })).hostname, 'one')
+    assert.equal(parseWhoami(await outside.do({ op: 'ask', key: 'port' })).hostname, 'one')
+  })
+
+  test('names resolve through the engine, on internal networks too, scoped by network', async () => {
+    const back = buildEndpoint('back', {
+      mode: 'dnsrr',
+      networks: [{ networkId: inner.id, aliases: [] }],
+      backends: [backendOf(one), backendOf(two)],
+    })
+    await apply([web([one, two]), back])
+    const engine = '127.0.0.11'
+    for (const name of ['stack_web', 'web', 'shop', 'SHOP', 'web.stack']) {
+      assert.deepEqual(await client.dns(engine, name), { code: 0, data: [vip] }, name)
+    }
+    assert.deepEqual(await secluded.dns(engine, 'stack_web'), { code: 0, data: [innerVip] })
+    const tasks = await client.dns(engine, 'tasks.web')
+    assert.deepEqual(tasks.data.toSorted(), ['10.213.2.11', '10.213.2.12'])
+    assert.deepEqual((await secluded.dns(engine, 'back')).data.toSorted(), [
+      '10.213.3.11',
+      '10.213.3.12',
+    ])
+    assert.deepEqual(await client.dns(front.gateway, 'net-a-one'), {
+      code: 0,
+      data: ['10.213.2.11'],
+    })
+    assert.deepEqual(await client.dns(front.gateway, 'web', 'AAAA'), { code: 0, data: [] })
+    assert.deepEqual(await client.dns(front.gateway, '100.2.213.10.in-addr.arpa', 'PTR', 'tcp'), {
+      code: 0,
+      data: ['stack_web'],
+    })
+    // On a network it is not on, the name is somebody else's business.
+    assert.deepEqual((await client.dns(front.gateway, 'back')).data, [])
+    // Who is on no network of the cluster is refused.
+    assert.equal((await outside.dns(front.gateway, 'web')).code, 5)
+  })
+
+  test('the audit finds nothing in order, and repairs what somebody broke', async () => {
+    await apply([web([one, two])])
+    for (let round = 0; round < 3; round++) assert.deepEqual(await bench.plane.audit(), [])
+    const pid = `${asking.pid}`
+    const breakages: readonly (readonly [string, readonly string[], RegExp])[] = [
+      ['nft', ['flush', 'table', 'ip', 'net-a'], /rules of the host/],
+      ['nft', ['delete', 'table', 'ip', 'net-a'], /rules of the host/],
+      ['nsenter', ['-t', pid, '-n', 'nft', 'flush', 'ruleset'], /rules of the task net-a-asking/],
+      ['iptables', ['-F', 'DOCKER-USER'], /forwarding rule/],
+      ['sysctl', ['-qw', `net.ipv4.conf.${bridgeName(ingress.id)}.route_localnet=0`], /settings/],
+      ['ip', ['link', 'set', bridgeName(ingress.id), 'down'], /bridge .* was broken/],
+      ['ip', ['link', 'del', bridgeName(front.id)], /bridge .* was broken/],
+    ]
+    for (const [program, args, expected] of breakages) {
+      execFileSync(program, args)
+      const found: string[] = []
+      for (let round = 0; round < 2; round++) found.push(...(await bench.plane.audit()))
+      assert.match(found.join('\n'), expected)
+      assert.equal((await outside.http(hostAddress, port)).peer, clientAddress)
+      assert.match((await client.http(vip, 80)).hostname, /one|two/)
+    }
+    for (let round = 0; round < 3; round++) assert.deepEqual(await bench.plane.audit(), [])
+  })
+
+  test('names are answered while no daemon runs, by a resolver that the next daemon takes over', async () => {
+    await apply([web([one, two])])
+    const pidOf = () => readFileSync(join(bench.stateDir, 'resolver.pid'), 'utf8').trim()
+    const pid = pidOf()
+    await bench.plane.close()
+    assert.deepEqual((await client.dns(front.gateway, 'web')).data, [vip])
+    await bench.reopen()
+    await apply([web([one])])
+    assert.equal(pidOf(), pid)
+    assert.deepEqual((await client.dns(front.gateway, 'tasks.web')).data, ['10.213.2.11'])
+    process.kill(Number(pid), 'SIGKILL')
+    await waitFor(async () => {
+      const answer = await client.dns(front.gateway, 'web').catch(() => undefined)
+      return answer?.data[0] === vip
+    })
+    assert.notEqual(pidOf(), pid)
+    // A process that does not answer is replaced by the audit.
+    process.kill(Number(pidOf()), 'SIGSTOP')
+    assert.match((await bench.plane.audit()).join(), /resolver did not answer/)
+    assert.deepEqual((await client.dns(front.gateway, 'web')).data, [vip])
+  })
+
+  test('a network of a foreign engine network’s name or subnet is refused', async () => {
+    const foreign = { ...ingress, id: one.taskId, name: 'bridge' } as unknown as NetworkAssignment
+    await assert.rejects(bench.plane.ensureNetwork(foreign), { code: 'conflict' })
+    const overlapping = bench.network('overlap', 2)
+    await assert.rejects(bench.plane.ensureNetwork(overlapping), { code: 'conflict' })
+  })
+
+  test('clear leaves no trace', async () => {
+    await bench.removeContainers()
+    await bench.plane.clear()
+    assert.throws(() => execFileSync('nft', ['list', 'table', 'ip', 'net-a'], { stdio: 'pipe' }))
+    assert.doesNotMatch(`${execFileSync('iptables', ['-S'])}`, /skep-net-a/)
+    assert.doesNotMatch(`${execFileSync('docker', ['network', 'ls'])}`, /net-a/)
+    assert.deepEqual(await bench.plane.audit(), [])
+  })
+})
+
+/** Waits, a few seconds at most, for something that another process does by itself. */
+async function waitFor(isSo: () => Promise<boolean>): Promise<void> {
+  const endMs = performance.now() + 8000
+  while (!(await isSo())) {
+    assert.ok(performance.now() < endMs, 'it never came to be')
+    await sleep(50)
+  }
+}

@@ -1,0 +1,69 @@
+import { type FileHandle, open, readFile, readlink } from 'node:fs/promises'
+import { type CommandResult, runCommand } from './command.ts'
+
+/** Where commands run: the host's own network namespace, or a task's. */
+export interface Namespace {
+  readonly name: string
+  /** Runs a program there. `undefined`: the namespace is gone with its processes. */
+  run(program: string, args: readonly string[], stdin?: string): Promise<CommandResult | undefined>
+}
+
+export const hostNamespace: Namespace = {
+  name: 'the host',
+  run: (program, args, stdin) => runCommand(program, args, stdin === undefined ? {} : { stdin }),
+}
+
+/** A process and its network namespace, told apart from a later process with the same pid. */
+export interface ProcessIdentity {
+  readonly pid: number
+  /** Clock ticks since boot; with the pid it names one process for ever. */
+  readonly startTicks: string
+  /** `net:[4026532001]` */
+  readonly namespace: string
+}
+
+/** Who has the pid now, or undefined when nobody has. */
+export async function identify(pid: number): Promise<ProcessIdentity | undefined> {
+  if (pid <= 0) return undefined
+  try {
+    const [stat, namespace] = await Promise.all([
+      readFile(`/proc/${pid}/stat`, 'utf8'),
+      readlink(`/proc/${pid}/ns/net`),
+    ])
+    // The command's name, in brackets, may hold anything; fields are counted after it. Source: proc_pid_stat(5).
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+    const startTicks = fields[19]
+    return startTicks === undefined || fields[0] === 'Z'
+      ? undefined
+      : { pid, startTicks, namespace }
+  } catch {
+    return undefined // It ended: the next desired state says so.
+  }
+}
+
+/** The namespace of a process. Held only while a command runs, so that it may end with its processes. */
+export function processNamespace(name: string, identity: ProcessIdentity): Namespace {
+  return {
+    name,
+    async run(program, args, stdin) {
+      let handle: FileHandle
+      try {
+        handle = await open(`/proc/${identity.pid}/ns/net`)
+      } catch {
+        return undefined
+      }
+      try {
+        const now = await identify(identity.pid)
+        if (now?.startTicks !== identity.startTicks || now.namespace !== identity.namespace) {
+          return undefined
+        }
+        return await runCommand('nsenter', ['--net=/proc/self/fd/3', program, ...args], {
+          fd: handle.fd,
+          ...(stdin === undefined ? {} : { stdin }),
+        })
+      } finally {
+        await handle.close()
+      }
+    },
+  }
+}

@@ -1,0 +1,102 @@
+import type { Client, ResolverState, Zone } from './zones.ts'
+
+/** What to do with a question. */
+export type Answer =
+  | { readonly type: 'addresses'; readonly addresses: readonly string[] }
+  | { readonly type: 'name'; readonly name: string }
+  /** The name is known, but has nothing of that type. */
+  | { readonly type: 'empty' }
+  | { readonly type: 'unknown' }
+  | { readonly type: 'forward'; readonly nameservers: readonly string[] }
+  | { readonly type: 'refused' }
+
+/** A state, indexed for lookups. */
+export interface Directory {
+  readonly zoneById: ReadonlyMap<string, Zone>
+  readonly zoneByGateway: ReadonlyMap<string, Zone>
+  readonly clients: ReadonlyMap<string, Client>
+  readonly subnets: readonly { readonly network: number; readonly mask: number }[]
+}
+
+export function indexState(state: ResolverState): Directory {
+  return {
+    zoneById: new Map(state.networks.map((zone) => [zone.id, zone])),
+    zoneByGateway: new Map(state.networks.map((zone) => [zone.gateway, zone])),
+    clients: new Map(Object.entries(state.clients)),
+    subnets: state.networks.map(({ subnet }) => parseSubnet(subnet)),
+  }
+}
+
+/**
+ * Decides the answer to one question from `source`, asked at `gateway`. A container sees the names of its own networks;
+ * one that is not known by address (a plain container, the host) those of the network it asks on. Others are refused: the
+ * resolver serves its networks, not whoever reaches it.
+ */
+export function lookUp(
+  directory: Directory,
+  question: { readonly name: string; readonly type: string; readonly class: string },
+  source: string,
+  gateway: string,
+): Answer {
+  const number = parseAddress(source)
+  if (number === undefined || !isWithin(number, directory.subnets)) return { type: 'refused' }
+  const client = directory.clients.get(source)
+  const own = directory.zoneByGateway.get(gateway)
+  const zones = client
+    ? client.networks.flatMap((id) => directory.zoneById.get(id) ?? [])
+    : own
+      ? [own]
+      : []
+  const name = question.name.toLowerCase().replace(/\.$/, '')
+  const forward: Answer = { type: 'forward', nameservers: client?.nameservers ?? [] }
+  if (question.class !== 'IN' && question.class !== 'ANY') return forward
+  for (const zone of zones) {
+    if (!Object.hasOwn(zone.names, name)) continue
+    const addresses = zone.names[name] ?? []
+    const isAsked = question.type === 'A' || question.type === 'ANY'
+    return isAsked && addresses.length > 0 ? { type: 'addresses', addresses } : { type: 'empty' }
+  }
+  const address = reverseAddress(name)
+  if (address === undefined) return forward
+  for (const zone of zones) {
+    if (!Object.hasOwn(zone.reverse, address)) continue
+    return question.type === 'PTR' || question.type === 'ANY'
+      ? { type: 'name', name: zone.reverse[address] ?? '' }
+      : { type: 'empty' }
+  }
+  // Nobody outside knows the cluster's addresses, nor has to hear of them.
+  const asked = parseAddress(address)
+  return asked !== undefined && isWithin(asked, directory.subnets) ? { type: 'unknown' } : forward
+}
+
+/** `3.2.1.10.in-addr.arpa` -> `10.1.2.3` */
+function reverseAddress(name: string): string | undefined {
+  const match = /^(\d+)\.(\d+)\.(\d+)\.(\d+)\.in-addr\.arpa$/.exec(name)
+  return match ? match.slice(1).reverse().join('.') : undefined
+}
+
+function isWithin(
+  address: number,
+  subnets: readonly { readonly network: number; readonly mask: number }[],
+): boolean {
+  return subnets.some(({ network, mask }) => (address & mask) >>> 0 === network)
+}
+
+function parseSubnet(subnet: string): { network: number; mask: number } {
+  const [address = '', prefix = '32'] = subnet.split('/')
+  const mask = Number(prefix) === 0 ? 0 : (-1 << (32 - Number(prefix))) >>> 0
+  return { network: ((parseAddress(address) ?? 0) & mask) >>> 0, mask }
+}
+
+/** An IPv4 address as a number; undefined for anything else. */
+export function parseAddress(text: string): number | undefined {
+  const parts = text.split('.')
+  if (parts.length !== 4) return undefined
+  let number = 0
+  for (const part of parts) {
+    const value = Number(part)
+    if (!/^\d{1,3}$/.test(part) || value > 255) return undefined
+    number = number * 256 + value
+  }
+  return number
+}

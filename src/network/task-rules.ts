@@ -1,0 +1,61 @@
+import type { NetworkId } from '../model/index.ts'
+import type { EndpointAssignment } from '../wire/index.ts'
+import { balance, type Ruleset, type Target } from './ruleset.ts'
+
+/**
+ * The table in a task's own network namespace: a VIP is sent on to one of the endpoint's backends, whatever the
+ * protocol. A VIP with none refuses at once. Connections that are open go on as they began (the kernel keeps them).
+ */
+export function renderTaskRules(options: {
+  readonly table: string
+  readonly endpoints: readonly EndpointAssignment[]
+  /** Where the task is attached. */
+  readonly networks: ReadonlySet<NetworkId>
+  /** Whose turn is first; see `balance`. */
+  readonly rotation: number
+}): Ruleset {
+  const { table, endpoints, networks, rotation } = options
+  const chains = new Map<string, readonly string[]>([
+    [
+      'refuse',
+      ['meta l4proto tcp reject with tcp reset', 'reject with icmp type host-unreachable'],
+    ],
+  ])
+  const vips = new Set<string>()
+  const refused = new Set<string>()
+  const udpBackends = new Map<string, ReadonlySet<string>>()
+  for (const endpoint of endpoints) {
+    for (const { networkId, vip } of endpoint.networks) {
+      if (vip === undefined || !networks.has(networkId)) continue
+      const targets = endpoint.backends.flatMap(({ addresses, weight }): Target[] => {
+        const target = addresses[networkId]
+        return target === undefined ? [] : [{ target, weight }]
+      })
+      const choice = balance(targets, rotation)
+      udpBackends.set(
+        vip,
+        new Set(targets.filter(({ weight }) => weight >= 1).map(({ target }) => target)),
+      )
+      if (choice === undefined) {
+        refused.add(vip)
+        continue
+      }
+      chains.set(`vip-${vip}`, [`dnat to ${choice}`])
+      vips.add(`${vip} : goto vip-${vip}`)
+    }
+  }
+  return {
+    table,
+    sets: { vips: 'type ipv4_addr : verdict', refused: 'type ipv4_addr' },
+    chains,
+    hooks: [
+      'chain output { type nat hook output priority -110; policy accept; ip daddr vmap @vips; }',
+      'chain guard { type filter hook output priority -10; policy accept; ip daddr @refused jump refuse; }',
+    ],
+    elements: new Map([
+      ['vips', vips],
+      ['refused', refused],
+    ]),
+    udpBackends,
+  }
+}
