@@ -1,0 +1,103 @@
+import assert from 'node:assert/strict'
+import { after, before, describe, test } from 'node:test'
+import { startDaemon, type TestDaemon } from './support/daemon.ts'
+import { onEngine, tasksOf, textAt, untilRunning, untilTasks } from './support/look.ts'
+
+describe('health', () => {
+  let daemon: TestDaemon
+  before(async () => {
+    daemon = await startDaemon()
+  })
+  after(() => daemon[Symbol.asyncDispose]())
+
+  test('a task is running only when it is healthy', async () => {
+    const startedMs = Date.now()
+    await daemon.ok('service', 'create', '-d', '--name', 'slow', 'whoami:slow')
+    await untilTasks(daemon, 'slow', 'a starting task', (tasks) => tasks[0]?.state === 'starting')
+    assert.match(await daemon.ok('service', 'ls'), /slow\s+replicated\s+0\/1/)
+    await untilRunning(daemon, 'slow', 1)
+    const tookMs = Date.now() - startedMs
+    assert.ok(tookMs > 4500, `running after ${tookMs} ms, healthy after 5000`)
+    assert.ok(tookMs < 12_000, `running only after ${tookMs} ms`)
+    await daemon.ok('service', 'rm', 'slow')
+  })
+
+  test('a first probe does not wait for its interval', async () => {
+    const startedMs = Date.now()
+    await daemon.ok(
+      ...['service', 'create', '-d', '--name', 'eager', '--health-interval', '1h'],
+      ...['--health-cmd', 'true', '--health-retries', '3', 'busybox', 'sleep', '600'],
+    )
+    await untilRunning(daemon, 'eager', 1, { withinMs: 15_000 })
+    assert.ok(Date.now() - startedMs < 10_000)
+    await daemon.ok('service', 'rm', 'eager')
+  })
+
+  test('one that never gets healthy fails, says so, and is tried again', async () => {
+    await daemon.ok(
+      ...['service', 'create', '-d', '--name', 'sick', '--restart-delay', '100ms'],
+      ...['--health-interval', '500ms', '--health-retries', '2', 'whoami:sick'],
+    )
+    await untilTasks(
+      daemon,
+      'sick',
+      'a second try',
+      (tasks) =>
+        tasks.some(({ state, error }) => state === 'failed' && /unhealthy/.test(error)) &&
+        tasks.length >= 2,
+    )
+    assert.ok((await tasksOf(daemon, 'sick')).every(({ state }) => state !== 'running'))
+    await daemon.ok('service', 'rm', 'sick')
+  })
+
+  test('a healthy one that falls ill is replaced', async () => {
+    await daemon.ok(
+      ...['service', 'create', '-d', '--name', 'ill', '--restart-delay', '100ms'],
+      ...[
+        '--health-interval',
+        '500ms',
+        '--health-retries',
+        '2',
+        '--health-cmd',
+        'test ! -e /tmp/ill',
+      ],
+      ...['busybox', 'sh', '-c', 'mkdir -p /tmp; sleep 600'],
+    )
+    const [first] = await untilRunning(daemon, 'ill', 1)
+    await onEngine('exec', first?.containerId ?? '', 'touch', '/tmp/ill')
+    await untilTasks(daemon, 'ill', 'a healthy successor', (tasks) =>
+      tasks.some(({ id, state }) => id !== first?.id && state === 'running'),
+    )
+    assert.match(await daemon.ok('service', 'ps', '--no-trunc', 'ill'), /unhealthy/)
+    await daemon.ok('service', 'rm', 'ill')
+  })
+
+  test('a crash loop waits longer each time and tells the exit code', async () => {
+    await daemon.ok(
+      ...['service', 'create', '-d', '--name', 'crash', '--restart-delay', '200ms'],
+      ...['--env', 'CRASH_CODE=7', 'whoami:crash'],
+    )
+    const tasks = await untilTasks(
+      daemon,
+      'crash',
+      'four failures',
+      (seen) => seen.filter(({ state }) => state === 'failed').length >= 4,
+    )
+    assert.ok(tasks.some(({ error }) => /non-zero exit \(7\)/.test(error)))
+    const ends = tasks
+      .filter(({ state }) => state === 'failed')
+      .map(({ whole }) => Date.parse(textAt(whole, 'Status', 'Timestamp')))
+      .sort((one, other) => one - other)
+    const gaps = ends.slice(1).map((end, index) => end - (ends[index] ?? 0))
+    assert.ok((gaps.at(-1) ?? 0) > (gaps[0] ?? 0) * 1.3, `gaps of ${gaps.join(', ')} ms grow`)
+    const explained = await daemon.api('GET', '/services/crash')
+    assert.equal(explained.status, 200)
+    await daemon.ok('service', 'rm', 'crash')
+  })
+
+  test('--no-healthcheck runs what never gets healthy', async () => {
+    await daemon.ok('service', 'create', '-d', '--name', 'un', '--no-healthcheck', 'whoami:sick')
+    await untilRunning(daemon, 'un', 1, { withinMs: 15_000 })
+    await daemon.ok('service', 'rm', 'un')
+  })
+})
