@@ -71,7 +71,11 @@ export async function repairBridge(
   const prefix = network.subnet.split('/')[1] ?? '24'
   const existing = await ip(hostNamespace, ['link', 'show', 'dev', bridge])
   if (!existing.ok) {
-    const added = await ip(hostNamespace, ['link', 'add', 'name', bridge, 'type', 'bridge'])
+    // Without an address of its own a bridge takes one of its ports', and changes it as they come and go.
+    const mac = bridgeMac(network.gateway)
+    const added = await ip(hostNamespace, [
+      ...['link', 'add', 'name', bridge, 'address', mac, 'type', 'bridge'],
+    ])
     if (!added.ok) throw failed(network, added.text)
   }
   for (const args of [
@@ -86,10 +90,30 @@ export async function repairBridge(
     const inside = parseLinks((await ip(namespace, ['-j', 'address', 'show'])).text)
     const device = inside.find(({ addresses }) => addresses.includes(address))
     const peer = hostDevices.find(({ index }) => index === device?.peerIndex)
+    // It knows the gateway by the address that the former bridge had.
+    await ip(namespace, ['neighbour', 'flush', 'to', network.gateway])
     if (!peer || peer.master === bridge) continue
     const done = await ip(hostNamespace, ['link', 'set', 'dev', peer.name, 'master', bridge, 'up'])
     if (!done.ok) throw failed(network, done.text)
   }
+}
+
+/**
+ * Removes the bridge of a network that the engine has no more. The engine leaves a device that it did not make itself: one
+ * that was repaired, or that outlived the engine's state. Its address would take packets from the next network's.
+ */
+export async function removeBridge(networkId: string): Promise<void> {
+  const bridge = bridgeName(networkId)
+  const devices = await readFile('/proc/self/net/dev', 'utf8')
+  if (!devices.includes(`${bridge}:`)) return
+  const done = await ip(hostNamespace, ['link', 'delete', 'dev', bridge])
+  if (done.ok || /Cannot find device/.test(done.text)) return
+  throw new UserError('internal', `the bridge ${bridge} could not be removed: ${done.text}`)
+}
+
+function bridgeMac(gateway: string): string {
+  const bytes = gateway.split('.').map((part) => Number(part).toString(16).padStart(2, '0'))
+  return ['02', '42', ...bytes].join(':')
 }
 
 function failed(network: NetworkAssignment, text: string): UserError {

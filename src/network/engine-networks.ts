@@ -18,6 +18,7 @@ const unwantedKeepMs = 60_000
 /** The engine's bridge networks that stand for the cluster's networks on this node. */
 export class NodeNetworks {
   readonly #engine: EngineNetworks
+  readonly #removeBridge: (networkId: string) => Promise<void>
   readonly #owner: string
   readonly #clock: Clock
   readonly #log: Log
@@ -28,11 +29,14 @@ export class NodeNetworks {
 
   constructor(options: {
     readonly engine: EngineNetworks
+    /** Removes a bridge device that the engine left, by network id. */
+    readonly removeBridge: (networkId: string) => Promise<void>
     readonly owner: string
     readonly clock: Clock
     readonly log: Log
   }) {
     this.#engine = options.engine
+    this.#removeBridge = options.removeBridge
     this.#owner = options.owner
     this.#clock = options.clock
     this.#log = options.log
@@ -96,9 +100,11 @@ export class NodeNetworks {
 
   /** Resolves with whether it is gone. A network in use stays: it is looked at again later. */
   async #removeIdle(network: EngineNetwork): Promise<boolean> {
+    const id = network.Labels?.[networkIdLabel] ?? ''
     try {
       await this.#engine.remove(network.Id)
-      this.#readyAtMs.delete(network.Labels?.[networkIdLabel] ?? '')
+      this.#readyAtMs.delete(id)
+      await this.#removeBridge(id)
       this.#log.info('network removed from this node', { network: network.Name })
       return true
     } catch (error) {
@@ -115,6 +121,7 @@ export class NodeNetworks {
     const existing = await this.#byName(network.name)
     if (existing && isMade(existing, network)) return this.#becomeReady(network)
     if (existing) await this.#makeWay(existing, network)
+    await this.#removeBridge(network.id)
     try {
       await this.#engine.create(networkBody(network, this.#owner))
     } catch (error) {

@@ -4,7 +4,7 @@ import { type Clock, type Log, messageOf, Semaphore, UserError } from '../base/i
 import type { NetworkId } from '../model/index.ts'
 import type { NetworkAssignment } from '../wire/index.ts'
 import { bridgeName } from './bridge-name.ts'
-import { addressesByDevice, isBridgeUp, repairBridge, tuneBridge } from './bridges.ts'
+import { addressesByDevice, isBridgeUp, removeBridge, repairBridge, tuneBridge } from './bridges.ts'
 import type { DataPlane, DesiredNetwork, LocalTask } from './data-plane.ts'
 import { type EngineNetworks, NodeNetworks } from './engine-networks.ts'
 import { ForwardingRules } from './forwarding.ts'
@@ -106,7 +106,13 @@ class LinuxDataPlane implements DataPlane {
     this.#options = options
     this.#tableName = tableName
     this.#hostNetworkNamespace = options.hostNetworkNamespace
-    this.#networks = new NodeNetworks({ engine: engine.networks, owner: tableName, clock, log })
+    this.#networks = new NodeNetworks({
+      engine: engine.networks,
+      removeBridge,
+      owner: tableName,
+      clock,
+      log,
+    })
     this.#resolver = new ResolverLink({ stateDir, entry: resolverEntry, clock, log })
     this.#forwarding = new ForwardingRules(tableName)
   }

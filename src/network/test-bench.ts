@@ -8,11 +8,12 @@ import { fileURLToPath } from 'node:url'
 import { assert, silentLog } from '../base/index.ts'
 import { openRealClock } from '../base/real-world.ts'
 import { type Engine, openEngine } from '../engine/index.ts'
-import { idFrom, type PortSpec } from '../model/index.ts'
-import type { Backend, EndpointAssignment, NetworkAssignment } from '../wire/index.ts'
+import { idFrom } from '../model/index.ts'
+import type { NetworkAssignment } from '../wire/index.ts'
 import type { DataPlane, LocalTask } from './data-plane.ts'
 import { openLinuxDataPlane } from './linux-data-plane.ts'
 import type { ProbeCommand } from './probe-main.ts'
+import type { Place } from './test-objects.ts'
 
 const engineSocket = '/var/run/docker.sock'
 const serverImage = 'whoami:v1'
@@ -91,17 +92,12 @@ export function parseWhoami(text: string): { hostname: string; peer: string } {
   }
 }
 
-export interface Place {
-  readonly network: NetworkAssignment
-  readonly address: string
-}
-
 /** A data plane of its own on the real engine. Everything in it is named `<prefix>-…` and removed by `close`. */
 export class RealBench {
   readonly prefix: string
   readonly stateDir: string
   readonly engine: Engine
-  plane!: DataPlane
+  #plane: DataPlane | undefined
   readonly #containers: string[] = []
   readonly #probes: Probe[] = []
   readonly #closers: (() => Promise<void> | void)[] = []
@@ -118,9 +114,14 @@ export class RealBench {
     return bench
   }
 
+  get plane(): DataPlane {
+    assert(this.#plane !== undefined, 'the bench is open')
+    return this.#plane
+  }
+
   /** Another daemon's data plane on the same state. */
   async reopen(): Promise<void> {
-    this.plane = await openLinuxDataPlane({
+    this.#plane = await openLinuxDataPlane({
       engine: this.engine,
       stateDir: this.stateDir,
       clock: openRealClock(),
@@ -132,7 +133,8 @@ export class RealBench {
   /** A network of this bench: `10.<second>.<third>.0/24`. */
   network(name: string, third: number, extra: Partial<NetworkAssignment> = {}): NetworkAssignment {
     return {
-      id: idFrom(`${this.prefix.replaceAll('-', '')}${name}`.slice(0, 10).padEnd(25, '0')),
+      // Its beginning names the bridge.
+      id: idFrom(`${this.prefix.replaceAll('-', '')}${third}${name}`.padEnd(25, '0')),
       name: `${this.prefix}-${name}`,
       labels: {},
       subnet: `10.213.${third}.0/24`,
@@ -218,44 +220,13 @@ export class RealBench {
     for (const probe of this.#probes) probe.close()
     for (const closer of this.#closers) await closer()
     await this.removeContainers()
-    await this.plane.clear()
+    // A failed test may have left it closed.
+    await this.plane.clear().catch(async () => {
+      await this.reopen()
+      await this.plane.clear()
+    })
     await this.plane.close()
     this.engine.close()
     rmSync(this.stateDir, { recursive: true, force: true })
-  }
-}
-
-export function backendOf(task: LocalTask, weight = 1): Backend {
-  return {
-    taskId: task.taskId,
-    taskName: task.name,
-    nodeId: idFrom('node'),
-    weight,
-    addresses: Object.fromEntries(
-      task.addresses.map(({ networkId, address }) => [networkId, address]),
-    ),
-  }
-}
-
-export function buildEndpoint(
-  name: string,
-  parts: Partial<Omit<EndpointAssignment, 'ports'>> & {
-    readonly ports?: readonly Partial<PortSpec>[]
-  },
-): EndpointAssignment {
-  return {
-    id: idFrom(`endpoint-${name}`),
-    name,
-    mode: 'vip',
-    networks: [],
-    backends: [],
-    ...parts,
-    ports: (parts.ports ?? []).map((port) => ({
-      protocol: 'tcp',
-      targetPort: 80,
-      publishedPort: 0,
-      publishMode: 'ingress',
-      ...port,
-    })),
   }
 }

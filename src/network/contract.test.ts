@@ -1,0 +1,62 @@
+import { execFileSync } from 'node:child_process'
+import { describeDataPlaneContract } from './contract.ts'
+import type { LocalTask } from './data-plane.ts'
+import { SimulatedDataPlane } from './simulated-data-plane.ts'
+import { type Probe, RealBench, whyNotReal } from './test-bench.ts'
+import { buildNetwork, buildTask } from './test-objects.ts'
+
+describeDataPlaneContract('simulated', async () => {
+  const plane = new SimulatedDataPlane()
+  return {
+    plane,
+    network: (name, third, extra) =>
+      buildNetwork(name, {
+        subnet: `10.213.${third}.0/24`,
+        gateway: `10.213.${third}.1`,
+        ...extra,
+      }),
+    task: async (name, places) => buildTask(name, places),
+    connect: async (from, address) => {
+      const connection = plane.connect(from, address)
+      return connection === 'refused' ? 'refused' : connection.taskName
+    },
+    resolve: async (from, name) => plane.resolve(from, name) ?? [],
+    sabotage: async () => plane.breakSomething('the rules of the host had been changed'),
+    close: () => plane.close(),
+  }
+})
+
+const reason = await whyNotReal()
+describeDataPlaneContract(
+  'Linux',
+  async () => {
+    const bench = await RealBench.open('net-c')
+    const probes = new Map<LocalTask, Probe>()
+    const probeOf = (task: LocalTask) => {
+      const probe = probes.get(task) ?? bench.probe(task)
+      probes.set(task, probe)
+      return probe
+    }
+    return {
+      get plane() {
+        return bench.plane
+      },
+      network: (name, third, extra) => bench.network(name, third, extra),
+      task: (name, places) => bench.container(name, places, { server: true }),
+      connect: async (from, address) => {
+        try {
+          return `net-c-${(await probeOf(from).http(address, 80)).hostname}`
+        } catch (error) {
+          if (error instanceof Error && error.message === 'ECONNREFUSED') return 'refused'
+          throw error
+        }
+      },
+      resolve: async (from, name) => (await probeOf(from).dns('127.0.0.11', name)).data,
+      sabotage: async () => {
+        execFileSync('nft', ['flush', 'table', 'ip', 'net-c'])
+      },
+      close: () => bench.close(),
+    }
+  },
+  reason ?? false,
+)

@@ -1,0 +1,136 @@
+import { UserError } from '../base/index.ts'
+import type { Protocol } from '../model/index.ts'
+import type { Backend, NetworkAssignment } from '../wire/index.ts'
+import type { DataPlane, DesiredNetwork, LocalTask } from './data-plane.ts'
+import { indexState, lookUp } from './resolver/lookup.ts'
+import { buildZones } from './resolver/zones.ts'
+
+/** What a connection came to: the name of the task that took it. */
+export type Connection = { readonly taskName: string } | 'refused'
+
+/** A data plane without packets, for tests and the simulator. What it was told takes effect when `apply` resolves. */
+export class SimulatedDataPlane implements DataPlane {
+  /** Engine networks that are not Skep's, by name. */
+  readonly foreignNetworks = new Set<string>()
+  readonly #networks = new Map<string, NetworkAssignment>()
+  readonly #openConnections = new Map<number, number>()
+  #desired: DesiredNetwork = { networks: [], endpoints: [], tasks: [] }
+  #drift: readonly string[] = []
+  #failure: Error | undefined
+  #turn = 0
+
+  /** What was applied last. */
+  get desired(): DesiredNetwork {
+    return this.#desired
+  }
+
+  async ensureNetwork(network: NetworkAssignment): Promise<string> {
+    if (this.foreignNetworks.has(network.name)) {
+      throw new UserError('conflict', `a network "${network.name}" that is not Skep's is there`, {
+        next: 'Remove it, or name the cluster network otherwise.',
+      })
+    }
+    for (const other of this.#networks.values()) {
+      if (other.id === network.id || other.subnet !== network.subnet) continue
+      throw new UserError('conflict', `${network.subnet} is already that of "${other.name}"`, {
+        next: 'Give the network another subnet.',
+      })
+    }
+    this.#networks.set(network.id, network)
+    return network.name
+  }
+
+  async apply(desired: DesiredNetwork): Promise<void> {
+    const failure = this.#failure
+    this.#failure = undefined
+    if (failure) throw failure
+    for (const network of desired.networks) await this.ensureNetwork(network)
+    this.#desired = desired
+  }
+
+  nameserversFor(networks: readonly NetworkAssignment[]): readonly string[] {
+    const [network] = networks.filter(({ ingress }) => !ingress)
+    return network ? [network.gateway] : []
+  }
+
+  async audit(): Promise<readonly string[]> {
+    const drift = this.#drift
+    this.#drift = []
+    return drift
+  }
+
+  async openConnections(
+    task: { readonly pid: number },
+    ports: readonly { readonly protocol: string; readonly port: number }[],
+  ): Promise<number> {
+    return ports.length === 0 ? 0 : (this.#openConnections.get(task.pid) ?? 0)
+  }
+
+  async clear(): Promise<void> {
+    this.#networks.clear()
+    this.#drift = []
+    this.#desired = { networks: [], endpoints: [], tasks: [] }
+  }
+
+  async close(): Promise<void> {}
+
+  /** The next `apply` rejects with this, and changes nothing. */
+  failNextApply(error: Error): void {
+    this.#failure = error
+  }
+
+  /** The next audit finds this. */
+  breakSomething(what: string): void {
+    this.#drift = [...this.#drift, what]
+  }
+
+  setOpenConnections(pid: number, count: number): void {
+    this.#openConnections.set(pid, count)
+  }
+
+  /** A connection from a task to an address: a VIP's backends take them in turn, by weight. */
+  connect(from: LocalTask, address: string): Connection {
+    const networks = new Set<string>(from.addresses.map(({ networkId }) => networkId))
+    for (const endpoint of this.#desired.endpoints) {
+      for (const { networkId, vip } of endpoint.networks) {
+        if (vip !== address || !networks.has(networkId)) continue
+        return this.#pick(
+          endpoint.backends.filter((backend) => backend.addresses[networkId] !== undefined),
+        )
+      }
+    }
+    const task = this.#desired.tasks.find(({ addresses }) =>
+      addresses.some((place) => place.address === address && networks.has(place.networkId)),
+    )
+    return task ? { taskName: task.name } : 'refused'
+  }
+
+  /** A connection from outside to a published port. */
+  connectPublished(protocol: Protocol, port: number): Connection {
+    const endpoint = this.#desired.endpoints.find(({ ports }) =>
+      ports.some((spec) => spec.protocol === protocol && spec.publishedPort === port),
+    )
+    return this.#pick(endpoint?.backends ?? [])
+  }
+
+  /** Addresses that a name has for a task; undefined: a name of the world outside. */
+  resolve(from: LocalTask, name: string): readonly string[] | undefined {
+    const directory = indexState(buildZones(this.#desired))
+    const question = { name, type: 'A', class: 'IN' }
+    const answer = lookUp(directory, question, from.addresses[0]?.address ?? '', '')
+    if (answer.type === 'addresses') return answer.addresses
+    return answer.type === 'empty' ? [] : undefined
+  }
+
+  #pick(backends: readonly Backend[]): Connection {
+    const able = backends.filter(({ weight }) => weight >= 1)
+    const sum = able.reduce((total, { weight }) => total + Math.floor(weight), 0)
+    if (sum === 0) return 'refused'
+    let place = this.#turn++ % sum
+    for (const { weight, taskName } of able) {
+      if (place < Math.floor(weight)) return { taskName }
+      place -= Math.floor(weight)
+    }
+    return 'refused'
+  }
+}
