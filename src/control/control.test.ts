@@ -230,6 +230,33 @@ describe('workloads', () => {
     await assert.rejects(control.removeWorkload(workload.id), isCode('notFound'))
   })
 
+  test('a network may go with the last service on it, before its tasks have been told', async () => {
+    const { store, control } = await open()
+    const network = await control.createNetwork({
+      name: 'front',
+      labels: {},
+      spec: {
+        driver: 'overlay',
+        internal: false,
+        attachable: false,
+        ingress: false,
+        ipv6: false,
+        encrypted: false,
+        options: {},
+        ipam: [],
+        predefined: false,
+      },
+      source: { dialect: 'docker', document: {} },
+    })
+    const workload = await control.createWorkload(declare())
+    const address = { networkId: network.id, address: '10.0.1.2', mac: '02:42:0a:00:01:02' }
+    const task = buildTask({ workloadId: workload.id, addresses: [address] })
+    await store.commit([{ type: 'create', object: task }])
+    await assert.rejects(control.removeNetwork(network.id), isCode('inUse'))
+    await control.removeWorkload(workload.id)
+    await control.removeNetwork(network.id)
+  })
+
   test('where a task may run is no part of what it runs', () => {
     const at = (constraint: string) =>
       templateHash(

@@ -143,7 +143,8 @@ function whyKept(view: View, network: Network): UserError | undefined {
     }
   }
   for (const task of view.tasksOnNetwork(network.id)) {
-    if (isLive(task)) {
+    // Tasks of a service that was just removed go, though nobody has told them yet.
+    if (isLive(task) && view.get('workload', task.workloadId)) {
       return new UserError('inUse', `network ${network.id} is in use by task ${task.id}`)
     }
   }
