@@ -61,8 +61,14 @@ export class NodeNetworks {
 
   /** Says what is wanted from now on, and removes what is not: made by us, idle, and not just asked for. */
   async keepOnly(wanted: ReadonlySet<string>): Promise<void> {
-    this.#wanted = wanted
     const nowMs = this.#clock.nowMs()
+    // What was wanted and is not any more waits for nobody.
+    for (const id of this.#wanted) {
+      if (!wanted.has(id) && this.#readyAtMs.has(id)) {
+        this.#readyAtMs.set(id, nowMs - unwantedKeepMs)
+      }
+    }
+    this.#wanted = wanted
     for (const network of await this.#ownNetworks()) {
       const id = network.Labels?.[networkIdLabel] ?? ''
       const askedAtMs = this.#readyAtMs.get(id)
