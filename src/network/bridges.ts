@@ -1,5 +1,4 @@
 import { readFile, writeFile } from 'node:fs/promises'
-import { networkInterfaces } from 'node:os'
 import { type Log, messageOf, UserError } from '../base/index.ts'
 import type { NetworkAssignment } from '../wire/index.ts'
 import { bridgeName } from './bridge-name.ts'
@@ -36,14 +35,11 @@ async function readNumber(path: string): Promise<number> {
   return Number((await readFile(path, 'utf8')).trim())
 }
 
-/** The host's IPv4 addresses by device. One without an address, or down, is not named. */
-export function addressesByDevice(): ReadonlyMap<string, readonly string[]> {
-  return new Map(
-    Object.entries(networkInterfaces()).map(([device, addresses]) => [
-      device,
-      (addresses ?? []).filter(({ family }) => family === 'IPv4').map(({ address }) => address),
-    ]),
-  )
+/** IPv4 addresses by device, of the host's devices that are up. */
+export async function addressesByDevice(): Promise<ReadonlyMap<string, readonly string[]>> {
+  // Not `os.networkInterfaces`: that leaves out a bridge nothing is plugged into.
+  const { text } = await ip(hostNamespace, ['-j', '-4', 'address', 'show', 'up'])
+  return new Map(parseLinks(text).map(({ name, addresses }) => [name, addresses]))
 }
 
 /** Whether the network's bridge is there and has its gateway's address. */

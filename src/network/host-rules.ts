@@ -82,16 +82,35 @@ export function renderHostRules(options: {
     },
     chains,
     hooks: [
-      'chain raw { type filter hook prerouting priority -300; policy accept; iifname @bridges ip daddr 127.0.0.0/8 drop; }',
-      'chain prerouting { type nat hook prerouting priority -110; policy accept; fib daddr type local jump published; }',
-      'chain output { type nat hook output priority -110; policy accept; fib daddr type local jump published; }',
-      'chain guard { type filter hook input priority -10; policy accept; ct state new fib daddr type local meta l4proto . th dport @refused jump refuse; }',
-      'chain postrouting {',
-      '  type nat hook postrouting priority 90; policy accept;',
-      '  ct status dnat ip saddr 127.0.0.0/8 oifname @bridges masquerade',
-      '  ct status dnat ip saddr . ip daddr @hairpin masquerade',
-      '  ct status dnat ip daddr @unrouted masquerade',
-      '}',
+      {
+        name: 'raw',
+        hook: 'type filter hook prerouting priority -300; policy accept;',
+        rules: ['iifname @bridges ip daddr 127.0.0.0/8 drop'],
+      },
+      {
+        name: 'prerouting',
+        hook: 'type nat hook prerouting priority -110; policy accept;',
+        rules: ['fib daddr type local jump published'],
+      },
+      {
+        name: 'output',
+        hook: 'type nat hook output priority -110; policy accept;',
+        rules: ['fib daddr type local jump published'],
+      },
+      {
+        name: 'guard',
+        hook: 'type filter hook input priority -10; policy accept;',
+        rules: ['ct state new fib daddr type local meta l4proto . th dport @refused jump refuse'],
+      },
+      {
+        name: 'postrouting',
+        hook: 'type nat hook postrouting priority 90; policy accept;',
+        rules: [
+          'ct status dnat ip saddr 127.0.0.0/8 oifname @bridges masquerade',
+          'ct status dnat ip saddr . ip daddr @hairpin masquerade',
+          'ct status dnat ip daddr @unrouted masquerade',
+        ],
+      },
     ],
     elements: new Map([
       ['ports', ports],

@@ -226,6 +226,11 @@ describe('the Linux data plane', { skip: reason ?? false, concurrency: false }, 
   test('the audit finds nothing in order, and repairs what somebody broke', async () => {
     await apply([web([one, two])])
     for (let round = 0; round < 3; round++) assert.deepEqual(await bench.plane.audit(), [])
+    // Nothing is plugged into this one.
+    const idle = bench.network('idle', 4)
+    await bench.plane.apply({ networks: [ingress, front, inner, idle], endpoints: [], tasks: [] })
+    assert.deepEqual(await bench.plane.audit(), [])
+    await apply([web([one, two])])
     const pid = `${asking.pid}`
     const breakages: readonly (readonly [string, readonly string[], RegExp])[] = [
       ['nft', ['flush', 'table', 'ip', 'net-a'], /rules of the host/],
@@ -271,7 +276,7 @@ describe('the Linux data plane', { skip: reason ?? false, concurrency: false }, 
   })
 
   test('a network of a foreign engine network’s name or subnet is refused', async () => {
-    const foreign = { ...ingress, id: one.taskId, name: 'bridge' } as unknown as NetworkAssignment
+    const foreign = bench.network('foreign', 9, { name: 'bridge' })
     await assert.rejects(bench.plane.ensureNetwork(foreign), { code: 'conflict' })
     const overlapping = bench.network('overlap', 2)
     await assert.rejects(bench.plane.ensureNetwork(overlapping), { code: 'conflict' })

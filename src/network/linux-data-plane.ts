@@ -329,7 +329,7 @@ class LinuxDataPlane implements DataPlane {
   async #moveFlows(table: KernelTable, destination: 'address' | 'port'): Promise<void> {
     if (!this.#canMoveFlows) return
     try {
-      const local = new Set([...addressesByDevice().values()].flat())
+      const local = new Set([...(await addressesByDevice()).values()].flat())
       await table.moveFlows(destination, local)
     } catch (error) {
       this.#canMoveFlows = !(error instanceof UserError && error.code === 'unsupported')
@@ -369,7 +369,8 @@ class LinuxDataPlane implements DataPlane {
 
   async #auditBridges(desired: DesiredNetwork): Promise<readonly string[]> {
     const found: string[] = [...(await this.#networks.audit(desired.networks))]
-    const devices = addressesByDevice()
+    if (desired.networks.length === 0) return found
+    const devices = await addressesByDevice()
     for (const network of desired.networks) {
       if (!this.#networks.isReady(network)) continue
       if (!isBridgeUp(network, devices)) {

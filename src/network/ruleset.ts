@@ -9,7 +9,7 @@ export interface Ruleset {
   /** Rules by chain. */
   readonly chains: ReadonlyMap<string, readonly string[]>
   /** Base chains, constant for one kind of table. They may refer to any chain and set. */
-  readonly hooks: readonly string[]
+  readonly hooks: readonly Hook[]
   /** By set: `key` or `key : verdict`. */
   readonly elements: ReadonlyMap<string, ReadonlySet<string>>
   /**
@@ -17,6 +17,14 @@ export interface Ruleset {
    * published udp port.
    */
   readonly udpBackends: ReadonlyMap<string, ReadonlySet<string>>
+}
+
+/** A base chain: where packets come in. */
+export interface Hook {
+  readonly name: string
+  /** `type nat hook output priority -110; policy accept;` */
+  readonly hook: string
+  readonly rules: readonly string[]
 }
 
 export interface Target {
@@ -70,7 +78,10 @@ export function renderFull(ruleset: Ruleset): string {
   for (const [name, rules] of ruleset.chains) {
     lines.push(`  chain ${name} {`, ...rules.map((rule) => `    ${rule}`), '  }')
   }
-  lines.push(...ruleset.hooks.map((hook) => `  ${hook}`), '}')
+  for (const { name, hook, rules } of ruleset.hooks) {
+    lines.push(`  chain ${name} {`, `    ${hook}`, ...rules.map((rule) => `    ${rule}`), '  }')
+  }
+  lines.push('}')
   for (const [set, elements] of ruleset.elements) {
     if (elements.size > 0) lines.push(elementCommand('add', table, set, elements))
   }
@@ -109,20 +120,27 @@ export function renderRemoval(table: string): string {
 }
 
 /**
- * Whether the kernel's own listing of a table can be the ruleset's: every chain, element and address occurs. The
- * listing is worded by nft, differently from version to version, so words are not compared.
+ * Whether the kernel's own listing of a table can be the ruleset's: every chain has as many rules, and every element and
+ * address occurs. The listing is worded by nft, differently from version to version, so words are not compared.
  */
 export function isPlausibleListing(listing: string, ruleset: Ruleset): boolean {
-  const words = new Set(listing.split(/[\s,;:{}"]+/))
-  if (!words.has(ruleset.table)) return false
-  for (const [name, rules] of ruleset.chains) {
-    if (!words.has(name)) return false
+  const found = chainsOf(listing)
+  const expected = new Map([
+    ...ruleset.chains,
+    ...ruleset.hooks.map(({ name, rules }) => [name, rules] as const),
+  ])
+  if (found.size !== expected.size) return false
+  for (const [name, rules] of expected) {
+    const lines = found.get(name)
+    if (lines?.length !== rules.length) return false
+    const words = wordsOf(lines.join(' '))
     for (const rule of rules) {
       for (const address of rule.match(/\d+\.\d+\.\d+\.\d+/g) ?? []) {
-        if (!words.has(address)) return false
+        if (!words.has(address) && !words.has(`${address}/8`)) return false
       }
     }
   }
+  const words = wordsOf(listing)
   for (const elements of ruleset.elements.values()) {
     for (const element of elements) {
       const [key = ''] = element.split(' : ')
@@ -130,6 +148,25 @@ export function isPlausibleListing(listing: string, ruleset: Ruleset): boolean {
     }
   }
   return true
+}
+
+function wordsOf(text: string): ReadonlySet<string> {
+  return new Set(text.split(/[\s,;:{}"]+/))
+}
+
+/** Lines of rules by chain. A chain's end is a line with nothing but a brace; rules do not span lines. */
+function chainsOf(listing: string): ReadonlyMap<string, readonly string[]> {
+  const chains = new Map<string, string[]>()
+  let rules: string[] | undefined
+  for (const line of listing.split('\n').map((text) => text.trim())) {
+    const name = /^chain (\S+) \{$/.exec(line)?.[1]
+    if (name !== undefined) {
+      rules = []
+      chains.set(name, rules)
+    } else if (line === '}') rules = undefined
+    else if (line !== '' && !/^type \w+ hook /.test(line)) rules?.push(line)
+  }
+  return chains
 }
 
 function elementCommand(
@@ -143,9 +180,13 @@ function elementCommand(
 
 function isSameShape(before: Ruleset, after: Ruleset): boolean {
   return (
-    isSameList(before.hooks, after.hooks) &&
+    isSameList(before.hooks.flatMap(flatHook), after.hooks.flatMap(flatHook)) &&
     isSameList(Object.entries(before.sets).flat(), Object.entries(after.sets).flat())
   )
+}
+
+function flatHook({ name, hook, rules }: Hook): readonly string[] {
+  return [name, hook, ...rules]
 }
 
 function isSameList(left: readonly string[], right: readonly string[]): boolean {

@@ -49,8 +49,16 @@ export function renderTaskRules(options: {
     sets: { vips: 'type ipv4_addr : verdict', refused: 'type ipv4_addr' },
     chains,
     hooks: [
-      'chain output { type nat hook output priority -110; policy accept; ip daddr vmap @vips; }',
-      'chain guard { type filter hook output priority -10; policy accept; ip daddr @refused jump refuse; }',
+      {
+        name: 'output',
+        hook: 'type nat hook output priority -110; policy accept;',
+        rules: ['ip daddr vmap @vips'],
+      },
+      {
+        name: 'guard',
+        hook: 'type filter hook output priority -10; policy accept;',
+        rules: ['ip daddr @refused jump refuse'],
+      },
     ],
     elements: new Map([
       ['vips', vips],

@@ -15,6 +15,7 @@ const resolvConfMs = 2000
 export class Forwarder {
   readonly #resolvConf: string
   readonly #nowMs: () => number
+  readonly #port: number
   #pending = 0
   #hostServers: readonly string[] = []
   #hostServersUntilMs = 0
@@ -22,9 +23,15 @@ export class Forwarder {
   /** Addresses the resolver listens on: asked, it would ask itself. */
   own: ReadonlySet<string> = new Set()
 
-  constructor(options: { readonly resolvConf: string; readonly nowMs: () => number }) {
+  constructor(options: {
+    readonly resolvConf: string
+    readonly nowMs: () => number
+    /** Where nameservers listen. Default 53. */
+    readonly port?: number
+  }) {
     this.#resolvConf = options.resolvConf
     this.#nowMs = options.nowMs
+    this.#port = options.port ?? 53
   }
 
   /** The answer as it came, with the query's id; undefined when none came in time, or too many are waiting. */
@@ -40,7 +47,11 @@ export class Forwarder {
       const servers = (given.length > 0 ? given : this.#readHostServers()).slice(0, serversMax)
       const eachMs = Math.min(serverMsMax, answerMsMax / Math.max(1, servers.length))
       for (const server of servers) {
-        const answer = await (transport === 'udp' ? askUdp : askTcp)(query, server, eachMs)
+        const answer = await (transport === 'udp' ? askUdp : askTcp)(
+          query,
+          { server, port: this.#port },
+          eachMs,
+        )
         if (answer) return answer
       }
       return undefined
@@ -83,7 +94,16 @@ export function parseResolvConf(text: string): readonly string[] {
   return text.split('\n').flatMap((line) => /^\s*nameserver\s+(\S+)/.exec(line)?.[1] ?? [])
 }
 
-function askUdp(query: Buffer, server: string, timeoutMs: number): Promise<Buffer | undefined> {
+interface Nameserver {
+  readonly server: string
+  readonly port: number
+}
+
+function askUdp(
+  query: Buffer,
+  { server, port }: Nameserver,
+  timeoutMs: number,
+): Promise<Buffer | undefined> {
   return new Promise((resolve) => {
     // One socket for one question: a fresh port each, and only this server's packets get in.
     const socket = createSocket(isIPv6(server) ? 'udp6' : 'udp4')
@@ -98,13 +118,17 @@ function askUdp(query: Buffer, server: string, timeoutMs: number): Promise<Buffe
     socket.on('message', (answer) => {
       if (isAnswerTo(query, answer)) end(answer)
     })
-    socket.connect(53, server, () => socket.send(query))
+    socket.connect(port, server, () => socket.send(query))
   })
 }
 
-function askTcp(query: Buffer, server: string, timeoutMs: number): Promise<Buffer | undefined> {
+function askTcp(
+  query: Buffer,
+  { server, port }: Nameserver,
+  timeoutMs: number,
+): Promise<Buffer | undefined> {
   return new Promise((resolve) => {
-    const socket = connect({ host: server, port: 53 })
+    const socket = connect({ host: server, port })
     let received = Buffer.alloc(0)
     const end = (answer: Buffer | undefined) => {
       clearTimeout(timer)

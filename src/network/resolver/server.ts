@@ -68,6 +68,11 @@ export class ResolverServer {
     return [...this.#listeners.keys()]
   }
 
+  /** The port it listens on there: 53, or what the system gave it in a test. */
+  portOf(gateway: string): number | undefined {
+    return this.#listeners.get(gateway)?.udp.address().port
+  }
+
   close(): void {
     for (const { udp, tcp } of this.#listeners.values()) {
       udp.close()

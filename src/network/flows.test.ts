@@ -1,0 +1,42 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { staleFlows } from './flows.ts'
+import { countOpen } from './open-connections.ts'
+
+const listing = `udp      17 28 src=10.9.0.2 dst=10.9.0.1 sport=4000 dport=53 src=10.0.0.5 dst=10.9.0.2 sport=5353 dport=4000 [ASSURED] mark=0 use=1
+udp      17 20 src=10.9.0.2 dst=10.9.0.1 sport=4001 dport=53 src=10.0.0.5 dst=10.9.0.2 sport=5353 dport=4001 mark=0 use=1
+udp      17 20 src=10.9.0.3 dst=10.9.0.1 sport=4001 dport=53 [UNREPLIED] src=10.0.0.6 dst=10.9.0.3 sport=5353 dport=4001 mark=0 use=1
+udp      17 20 src=10.9.0.3 dst=8.8.8.8 sport=4001 dport=53 src=8.8.8.8 dst=10.9.0.3 sport=53 dport=4001 mark=0 use=1
+conntrack v1.4.7 (conntrack-tools): 4 flow entries have been shown.
+`
+
+test('flows of a published port to a backend that is gone are chosen, once for all alike', () => {
+  const backends = new Map([['53', new Set(['10.0.0.6'])]])
+  assert.deepEqual(staleFlows(listing, 'port', backends, new Set(['10.9.0.1'])), [
+    ['--orig-dst', '10.9.0.1', '--orig-port-dst', '53', '--reply-src', '10.0.0.5'],
+  ])
+  assert.deepEqual(staleFlows(listing, 'port', backends, new Set()), [])
+})
+
+test('flows to a VIP are chosen by its address', () => {
+  const backends = new Map([['10.9.0.1', new Set(['10.0.0.5'])]])
+  assert.deepEqual(staleFlows(listing, 'address', backends, new Set()), [
+    ['--orig-dst', '10.9.0.1', '--orig-port-dst', '53', '--reply-src', '10.0.0.6'],
+  ])
+})
+
+test('established connections to the ports are counted, but not those over the loopback', () => {
+  const table = `  sl  local_address rem_address   st tx_queue
+   0: 00000000:0050 00000000:0000 0A 00000000:00000000
+   1: 0B02D50A:0050 0D02D50A:9C40 01 00000000:00000000
+   2: 0B02D50A:0050 0D02D50A:9C41 03 00000000:00000000
+   3: 0B02D50A:0050 0D02D50A:9C42 06 00000000:00000000
+   4: 0100007F:0050 0100007F:9C43 01 00000000:00000000
+   5: 0B02D50A:0051 0D02D50A:9C44 01 00000000:00000000
+   6: 0000000000000000FFFF00000B02D50A:0050 0000000000000000FFFF00000D02D50A:9C45 01
+   7: 0000000000000000FFFF00000100007F:0050 0000000000000000FFFF00000100007F:9C46 01
+   8: 00000000000000000000000001000000:0050 00000000000000000000000001000000:9C47 01
+`
+  assert.equal(countOpen(table, new Set([80])), 3)
+  assert.equal(countOpen('', new Set([80])), 0)
+})

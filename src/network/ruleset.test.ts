@@ -1,0 +1,212 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import fc from 'fast-check'
+import { idFrom } from '../model/index.ts'
+import { renderHostRules } from './host-rules.ts'
+import { balance, isPlausibleListing, type Ruleset, renderChange, renderFull } from './ruleset.ts'
+import { renderTaskRules } from './task-rules.ts'
+import { buildEndpoint, buildNetwork } from './test-objects.ts'
+
+describe('balance', () => {
+  const cases = [
+    { name: 'nobody', targets: [], want: undefined },
+    { name: 'one', targets: [{ target: 'a', weight: 5 }], want: 'a' },
+    {
+      name: 'nobody with a weight',
+      targets: [
+        { target: 'a', weight: 0 },
+        { target: 'b', weight: 0 },
+      ],
+      want: undefined,
+    },
+    {
+      name: 'two alike, whatever their weight',
+      targets: [
+        { target: 'b', weight: 10 },
+        { target: 'a', weight: 10 },
+      ],
+      want: 'numgen inc mod 2 map { 0 : a, 1 : b }',
+    },
+    {
+      name: 'weights',
+      targets: [
+        { target: 'a', weight: 95 },
+        { target: 'b', weight: 5 },
+      ],
+      want: 'numgen inc mod 20 map { 0-18 : a, 19 : b }',
+    },
+  ]
+  for (const { name, targets, want } of cases) {
+    test(name, () => assert.equal(balance(targets), want))
+  }
+
+  test('shares are those of the weights, in one unbroken range from 0, however rotated', () => {
+    const weights = fc.array(fc.integer({ min: 0, max: 1000 }), { minLength: 2, maxLength: 20 })
+    fc.assert(
+      fc.property(weights, fc.nat(100), (given, rotation) => {
+        const targets = given.map((weight, index) => ({ target: `10.0.0.${index}`, weight }))
+        const text = balance(targets, rotation) ?? ''
+        const able = given.filter((weight) => weight > 0)
+        if (able.length < 2) return
+        const modulus = Number(/mod (\d+)/.exec(text)?.[1])
+        let next = 0
+        for (const [, start, end, target] of text.matchAll(/(\d+)(?:-(\d+))? : 10\.0\.0\.(\d+)/g)) {
+          assert.equal(Number(start), next)
+          next = Number(end ?? start) + 1
+          const share = (next - Number(start)) / modulus
+          const sum = able.reduce((total, weight) => total + weight, 0)
+          assert.ok(Math.abs(share - (given[Number(target)] ?? 0) / sum) < 1e-9)
+        }
+        assert.equal(next, modulus)
+      }),
+    )
+  })
+})
+
+/** A kernel that keeps text: what a table holds after a script, by the few commands we use. */
+class TextKernel {
+  chains = new Map<string, string[]>()
+  sets = new Map<string, Set<string>>()
+
+  run(script: string): void {
+    let chain: string[] | undefined
+    for (const line of script.split('\n').map((text) => text.trim())) {
+      const [verb = '', what = '', , , name = '', ...rest] = line.split(' ')
+      const opened = /^chain (\S+) \{$/.exec(line)?.[1]
+      const elements = /\{ (.*) \}$/.exec(line)?.[1]?.split(', ') ?? []
+      if (line.startsWith('table') && line.endsWith('{')) {
+        this.chains.clear()
+        this.sets.clear()
+      } else if (opened !== undefined) {
+        assert.ok(!this.chains.has(opened))
+        chain = []
+        this.chains.set(opened, chain)
+      } else if (line === '}') chain = undefined
+      else if (chain) chain.push(line)
+      else if (line.startsWith('set ') || line.startsWith('map ')) this.sets.set(what, new Set())
+      else if (verb === 'add' && what === 'chain') this.chains.set(name, [])
+      else if (verb === 'add' && what === 'rule') this.#chain(name).push(rest.join(' '))
+      else if (verb === 'flush') this.#chain(name).length = 0
+      else if (verb === 'delete' && what === 'chain') {
+        assert.equal(this.#chain(name).length, 0, 'a chain is emptied before it goes')
+        for (const set of this.sets.values()) {
+          for (const element of set) assert.ok(!element.endsWith(`goto ${name}`), 'still used')
+        }
+        this.chains.delete(name)
+      } else if (what === 'element') {
+        const set = this.sets.get(name)
+        assert.ok(set)
+        for (const element of elements) {
+          const used = /goto (\S+)$/.exec(element)?.[1]
+          if (used !== undefined) this.#chain(used)
+          if (verb === 'add') set.add(element)
+          else assert.ok(set.delete(element), `${element} was there`)
+        }
+      }
+    }
+  }
+
+  #chain(name: string): string[] {
+    const chain = this.chains.get(name)
+    assert.ok(chain, `chain ${name} is there`)
+    return chain
+  }
+}
+
+const network = buildNetwork('net')
+const ingress = buildNetwork('ingress', {
+  ingress: true,
+  subnet: '10.0.2.0/24',
+  gateway: '10.0.2.1',
+})
+const address = fc.integer({ min: 2, max: 250 })
+const backend = fc.record({
+  taskId: fc.constantFrom('a', 'b', 'c').map((id) => idFrom<'task'>(id)),
+  taskName: fc.constant('task'),
+  nodeId: fc.constant(idFrom<'node'>('node')),
+  weight: fc.integer({ min: 0, max: 3 }),
+  addresses: fc.record({ [network.id]: address.map((last) => `10.0.1.${last}`) }),
+})
+const endpoints = fc.uniqueArray(
+  fc.record({
+    number: fc.integer({ min: 1, max: 6 }),
+    backends: fc.array(backend, { maxLength: 3 }),
+    protocol: fc.constantFrom('tcp' as const, 'udp' as const),
+  }),
+  { selector: ({ number }) => number, maxLength: 6 },
+)
+const built = endpoints.map((items) =>
+  items.map(({ number, backends, protocol }) =>
+    buildEndpoint(`web${number}`, {
+      networks: [{ networkId: network.id, vip: `10.0.1.25${number - 1}`, aliases: [] }],
+      backends,
+      ports: [{ protocol, publishedPort: 8000 + number }],
+    }),
+  ),
+)
+const rulesets = [
+  built.map((items) =>
+    renderTaskRules({
+      table: 'skep',
+      endpoints: items,
+      networks: new Set([network.id]),
+      rotation: 0,
+    }),
+  ),
+  built.map((items) =>
+    renderHostRules({ table: 'skep', networks: [network, ingress], endpoints: items }),
+  ),
+]
+
+describe('what the kernel is told', () => {
+  for (const [index, ruleset] of rulesets.entries()) {
+    test(`differences lead to the same table as telling all of it (${index})`, () => {
+      fc.assert(
+        fc.property(fc.array(ruleset, { minLength: 2, maxLength: 6 }), (steps) => {
+          const kernel = new TextKernel()
+          let before: Ruleset | undefined
+          for (const after of steps) {
+            kernel.run(before ? renderChange(before, after) : renderFull(after))
+            const whole = new TextKernel()
+            whole.run(renderFull(after))
+            assert.deepEqual(kernel, whole)
+            assert.equal(renderChange(after, after), '')
+            before = after
+          }
+        }),
+      )
+    })
+  }
+
+  test('a listing without a rule, an element or an address is not taken for the table', () => {
+    const endpoint = buildEndpoint('web', {
+      networks: [{ networkId: network.id, vip: '10.0.1.9', aliases: [] }],
+      backends: [
+        {
+          taskId: idFrom('a'),
+          taskName: 'web.1',
+          nodeId: idFrom('n'),
+          weight: 1,
+          addresses: { [network.id]: '10.0.1.2' },
+        },
+      ],
+    })
+    const ruleset = renderTaskRules({
+      table: 'skep',
+      endpoints: [endpoint],
+      networks: new Set([network.id]),
+      rotation: 0,
+    })
+    const listing = renderFull(ruleset).split('\n').slice(2).join('\n')
+    assert.ok(isPlausibleListing(listing, ruleset))
+    for (const gone of [
+      'dnat to 10.0.1.2',
+      '10.0.1.9 : goto vip-10.0.1.9',
+      'ip daddr vmap @vips',
+    ]) {
+      const line = listing.split('\n').filter((text) => !text.includes(gone))
+      assert.ok(!isPlausibleListing(line.join('\n'), ruleset), gone)
+    }
+    assert.ok(!isPlausibleListing(listing.replace('dnat to 10.0.1.2', 'dnat to 10.0.1.3'), ruleset))
+  })
+})
