@@ -211,6 +211,8 @@ export async function startDaemon(options: DaemonOptions = {}): Promise<TestDaem
         await api('POST', '/swarm/leave?force=1')
       } finally {
         await end('SIGTERM')
+        // Secrets lie in memory that is mounted for them.
+        await run('umount', ['-l', join(folder, 'run/tasks')])
         await rm(folder, { recursive: true, force: true })
       }
     },
