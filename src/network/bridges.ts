@@ -38,8 +38,17 @@ async function readNumber(path: string): Promise<number> {
 /** IPv4 addresses by device, of the host's devices that are up. */
 export async function addressesByDevice(): Promise<ReadonlyMap<string, readonly string[]>> {
   // Not `os.networkInterfaces`: that leaves out a bridge nothing is plugged into.
-  const { text } = await ip(hostNamespace, ['-j', '-4', 'address', 'show', 'up'])
-  return new Map(parseLinks(text).map(({ name, addresses }) => [name, addresses]))
+  const [, ...args] = addressesCommand
+  const { text } = await ip(hostNamespace, args)
+  return parseAddresses(text)
+}
+
+/** Prints what `parseAddresses` reads. */
+export const addressesCommand: readonly string[] = 'ip -j -4 address show up'.split(' ')
+
+/** Addresses by device. */
+export function parseAddresses(json: string): ReadonlyMap<string, readonly string[]> {
+  return new Map(parseLinks(json).map(({ name, addresses }) => [name, addresses]))
 }
 
 /** Whether the network's bridge is there and has its gateway's address. */

@@ -14,16 +14,16 @@ const outputBytesMax = 64 * 1024 * 1024
 
 /**
  * Runs a program of the host with `stdin` and waits for its end, whatever its exit code. Rejects with UserError
- * `unsupported` when it is not installed, `internal` when it does not end. `fd` is its file descriptor 3.
+ * `unsupported` when it is not installed, `internal` when it does not end. `fds` are its file descriptors from 3 on.
  */
 export function runCommand(
   program: string,
   args: readonly string[],
-  options: { readonly stdin?: string; readonly fd?: number } = {},
+  options: { readonly stdin?: string; readonly fds?: readonly number[] } = {},
 ): Promise<CommandResult> {
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, {
-      stdio: ['pipe', 'pipe', 'pipe', ...(options.fd === undefined ? [] : [options.fd])],
+      stdio: ['pipe', 'pipe', 'pipe', ...(options.fds ?? [])],
       timeout: commandMsMax,
       killSignal: 'SIGKILL',
     })

@@ -25,7 +25,6 @@ export class NodeNetworks {
   /** Those known to be there as they should be, and when they were last asked for. */
   readonly #readyAtMs = new Map<string, number>()
   readonly #making = new Map<string, Promise<string>>()
-  #wanted: ReadonlySet<string> = new Set()
 
   constructor(options: {
     readonly engine: EngineNetworks
@@ -59,32 +58,29 @@ export class NodeNetworks {
     return await making
   }
 
-  /** Says what is wanted from now on, and removes what is not: made by us, idle, and not just asked for. */
+  /** Removes what is not wanted: made by us, idle, and not just asked for. */
   async keepOnly(wanted: ReadonlySet<string>): Promise<void> {
+    await this.#removeUnwanted(await this.#ownNetworks(), wanted)
+  }
+
+  async #removeUnwanted(own: readonly EngineNetwork[], wanted: ReadonlySet<string>): Promise<void> {
     const nowMs = this.#clock.nowMs()
-    // What was wanted and is not any more waits for nobody.
-    for (const id of this.#wanted) {
-      if (!wanted.has(id) && this.#readyAtMs.has(id)) {
-        this.#readyAtMs.set(id, nowMs - unwantedKeepMs)
-      }
-    }
-    this.#wanted = wanted
-    for (const network of await this.#ownNetworks()) {
+    for (const network of own) {
       const id = network.Labels?.[networkIdLabel] ?? ''
       const askedAtMs = this.#readyAtMs.get(id)
       const isFresh = askedAtMs !== undefined && nowMs - askedAtMs < unwantedKeepMs
-      if (this.#wanted.has(id) || isFresh || this.#making.has(id)) continue
+      if (wanted.has(id) || isFresh || this.#making.has(id)) continue
       await this.#removeIdle(network)
     }
   }
 
-  /** Looks again at the engine: what was removed behind our back is made anew. Says what was. */
+  /**
+   * Looks again at the engine: what was removed behind our back is made anew, what nobody wants any more is removed.
+   * Says what had gone.
+   */
   async audit(networks: readonly NetworkAssignment[]): Promise<readonly string[]> {
-    const present = new Set(
-      (await this.#engine.list({ filters: { label: [networkIdLabel] } })).map(
-        ({ Labels }) => Labels?.[networkIdLabel],
-      ),
-    )
+    const listed = await this.#engine.list({ filters: { label: [networkIdLabel] } })
+    const present = new Set(listed.map(({ Labels }) => Labels?.[networkIdLabel]))
     const drift: string[] = []
     for (const network of networks) {
       if (!this.#readyAtMs.has(network.id) || present.has(network.id)) continue
@@ -92,6 +88,10 @@ export class NodeNetworks {
       await this.ensure(network)
       drift.push(`the engine's network "${network.name}" was gone`)
     }
+    await this.#removeUnwanted(
+      listed.filter(({ Labels }) => Labels?.[ownerLabel] === this.#owner),
+      new Set(networks.map(({ id }) => id)),
+    )
     return drift
   }
 

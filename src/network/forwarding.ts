@@ -2,6 +2,9 @@ import { UserError } from '../base/index.ts'
 import type { CommandResult } from './command.ts'
 import { hostNamespace } from './namespace.ts'
 
+/** Prints the host firewall's rules. */
+export const listCommand: readonly string[] = ['iptables', '-w', '5', '-S']
+
 /**
  * Lets connections to published ports through the engine's firewall. The engine drops what is forwarded between its
  * networks; the place it leaves to others is the chain DOCKER-USER, which it never empties. Our rules stand at its end, so
@@ -21,9 +24,10 @@ export class ForwardingRules {
     return await this.repair()
   }
 
-  async repair(): Promise<readonly string[]> {
+  /** `listing` is what `listCommand` printed just now, where that is known. */
+  async repair(listing?: CommandResult): Promise<readonly string[]> {
     const wanted = this.#wanted
-    const listed = await list()
+    const listed = listing?.code === 0 ? parseRules(listing.stdout) : await list()
     if (!listed) {
       if (wanted.length === 0) return []
       throw new UserError('unsupported', 'iptables is not installed', {
@@ -77,12 +81,17 @@ async function list(): Promise<
 > {
   let result: CommandResult | undefined
   try {
-    result = await hostNamespace.run('iptables', ['-w', '5', '-S'])
+    const [program = '', ...args] = listCommand
+    result = await hostNamespace.run(program, args)
   } catch (error) {
     if (error instanceof UserError && error.code === 'unsupported') return undefined
     throw error
   }
-  const rules = (result?.stdout ?? '').split('\n').map((rule) => rule.trim())
+  return parseRules(result?.stdout ?? '')
+}
+
+function parseRules(stdout: string): { readonly chain: string; readonly rules: readonly string[] } {
+  const rules = stdout.split('\n').map((rule) => rule.trim())
   const isUsed = rules.some((rule) => rule === '-A FORWARD -j DOCKER-USER')
   return {
     chain: isUsed ? 'DOCKER-USER' : 'FORWARD',

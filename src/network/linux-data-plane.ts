@@ -1,13 +1,23 @@
+import type { FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type Clock, type Log, messageOf, Semaphore, UserError } from '../base/index.ts'
 import type { NetworkId } from '../model/index.ts'
 import type { NetworkAssignment } from '../wire/index.ts'
 import { bridgeName } from './bridge-name.ts'
-import { addressesByDevice, isBridgeUp, removeBridge, repairBridge, tuneBridge } from './bridges.ts'
+import {
+  addressesByDevice,
+  addressesCommand,
+  isBridgeUp,
+  parseAddresses,
+  removeBridge,
+  repairBridge,
+  tuneBridge,
+} from './bridges.ts'
+import { type BatchJob, runAtOnce, runInOrder } from './command-batch.ts'
 import type { DataPlane, DesiredNetwork, LocalTask } from './data-plane.ts'
 import { type EngineNetworks, NodeNetworks } from './engine-networks.ts'
-import { ForwardingRules } from './forwarding.ts'
+import { ForwardingRules, listCommand } from './forwarding.ts'
 import { publishedSubnets, renderHostRules } from './host-rules.ts'
 import { KernelTable } from './kernel-table.ts'
 import { hostNamespace, identify, type ProcessIdentity, processNamespace } from './namespace.ts'
@@ -38,6 +48,21 @@ const rotations = 8
 
 const noNetwork: DesiredNetwork = { networks: [], endpoints: [], tasks: [] }
 
+/** Longest rest between rounds, in ms. */
+const restMsMax = 250
+/** From so many on, namespaces are told together. */
+const togetherMin = 3
+/** A table whose listing takes longer than this, in ms, is looked at less often: at most so much of the time. */
+const listingMsMax = 50
+const listingShare = 0.01
+
+interface TableChange {
+  readonly table: KernelTable
+  readonly ruleset: Ruleset
+  readonly change: string
+  readonly pid: number
+}
+
 interface TaskTable {
   readonly identity: ProcessIdentity
   readonly table: KernelTable
@@ -59,11 +84,11 @@ export async function openLinuxDataPlane(options: LinuxDataPlaneOptions): Promis
       next: 'Install nftables and run the daemon as root.',
     })
   }
-  const self = await identify(process.pid)
+  const self = identify(process.pid)
   return new LinuxDataPlane({
     ...options,
     tableName,
-    hostNetworkNamespace: self?.namespace ?? '',
+    self: self ?? { pid: process.pid, startTicks: 0, namespace: '' },
     resolverEntry:
       options.resolverEntry ??
       join(fileURLToPath(new URL('.', import.meta.url)), 'resolver', 'resolver-main.ts'),
@@ -73,7 +98,7 @@ export async function openLinuxDataPlane(options: LinuxDataPlaneOptions): Promis
 class LinuxDataPlane implements DataPlane {
   readonly #options: LinuxDataPlaneOptions
   readonly #tableName: string
-  readonly #hostNetworkNamespace: string
+  readonly #self: ProcessIdentity
   readonly #networks: NodeNetworks
   readonly #resolver: ResolverLink
   readonly #forwarding: ForwardingRules
@@ -90,7 +115,11 @@ class LinuxDataPlane implements DataPlane {
   /** Kernel and resolver are changed by one at a time: a round, an audit, or clear. */
   #turn: Promise<unknown> = Promise.resolve()
   #forwardedSubnets: string | undefined
+  #keptNetworks: string | undefined
+  /** How long to wait before a next round that is asked for already: while much changes, half the time is the tasks'. */
+  #restMs = 0
   #auditPosition = 0
+  readonly #lookAgainAtMs = new WeakMap<KernelTable, number>()
   #canMoveFlows = true
   #resolverTrouble = ''
   #isClosed = false
@@ -99,13 +128,13 @@ class LinuxDataPlane implements DataPlane {
     options: LinuxDataPlaneOptions & {
       readonly tableName: string
       readonly resolverEntry: string
-      readonly hostNetworkNamespace: string
+      readonly self: ProcessIdentity
     },
   ) {
     const { engine, stateDir, clock, log, tableName, resolverEntry } = options
     this.#options = options
     this.#tableName = tableName
-    this.#hostNetworkNamespace = options.hostNetworkNamespace
+    this.#self = options.self
     this.#networks = new NodeNetworks({
       engine: engine.networks,
       removeBridge,
@@ -138,6 +167,7 @@ class LinuxDataPlane implements DataPlane {
     if (this.#round) {
       this.#nextRound ??= this.#round
         .catch(() => {})
+        .then(() => this.#options.clock.sleep(this.#restMs))
         .then(() => {
           this.#nextRound = undefined
           return this.#begin()
@@ -174,17 +204,17 @@ class LinuxDataPlane implements DataPlane {
           troubles.push(messageOf(error))
         }
       }
-      await look(() => this.#auditBridges(desired))
-      await Promise.all([
-        look(() => this.#auditTable(this.#hostTable)),
-        look(() => this.#forwarding.repair()),
-        look(() => this.#resolver.audit()),
-        ...this.#nextTables().map(({ table }) => look(() => this.#auditTable(table))),
-      ])
-      await look(async () => {
-        await this.#removeUnwanted(desired)
-        return []
-      })
+      const seen = await this.#read()
+      await look(() => this.#auditBridges(desired, seen.addresses))
+      await look(() => this.#forwarding.repair(seen.firewall))
+      await look(() => this.#resolver.audit())
+      for (const { table, listing } of seen.tables) {
+        await look(async () => {
+          if (table.isIntact(listing)) return []
+          await table.repair()
+          return [`the network rules of ${table.namespace.name} had been changed`]
+        })
+      }
       if (troubles.length > 0) {
         const seen = [...found, ...troubles].join('; ')
         throw new UserError('internal', `the node's network could not be put right: ${seen}`)
@@ -252,7 +282,7 @@ class LinuxDataPlane implements DataPlane {
       this.#applyToTasks(desired),
       this.#publishNames(),
     ])
-    await this.#removeUnwanted(desired).catch((error: unknown) => {
+    await this.#removeUnwanted(networks).catch((error: unknown) => {
       this.#options.log.warn('networks that are not needed could not be removed', {
         error: messageOf(error),
       })
@@ -272,9 +302,9 @@ class LinuxDataPlane implements DataPlane {
     const after = new Map<string, TaskTable>()
     const byNamespace = new Map<string, TaskTable>()
     for (const task of desired.tasks) {
-      const identity = await identify(task.pid)
+      const identity = identify(task.pid)
       // Ended meanwhile; or its pid is another process's by now, which runs on the host.
-      if (!identity || identity.namespace === this.#hostNetworkNamespace) continue
+      if (!identity || identity.namespace === this.#self.namespace) continue
       const shared = byNamespace.get(identity.namespace)
       if (shared) {
         shared.tasks = [...shared.tasks, task]
@@ -284,7 +314,11 @@ class LinuxDataPlane implements DataPlane {
       const known = before.get(key)
       const entry: TaskTable = known ?? {
         identity,
-        table: new KernelTable(processNamespace(`the task ${task.name}`, identity)),
+        // One that began after this daemon was never told anything by an earlier one.
+        table: new KernelTable(
+          processNamespace(`the task ${task.name}`, identity),
+          identity.startTicks > this.#self.startTicks,
+        ),
         tasks: [],
       }
       entry.tasks = [task]
@@ -294,16 +328,51 @@ class LinuxDataPlane implements DataPlane {
     // A container that is not wanted any more keeps its rules while it stops: they go with its namespace.
     this.#taskTables = after
     const rulesets = new Map<string, Ruleset>()
+    const changes: TableChange[] = []
+    for (const { table, tasks } of after.values()) {
+      const ruleset = this.#rulesFor(tasks, desired, rulesets)
+      const change = table.changeTo(ruleset)
+      if (change === '') table.took(ruleset, change)
+      else changes.push({ table, ruleset, change, pid: tasks[0]?.pid ?? 0 })
+    }
+    const startMs = this.#options.clock.nowMs()
+    await this.#tell(changes)
+    const tookMs = this.#options.clock.nowMs() - startMs
+    this.#restMs = changes.length < togetherMin ? 0 : Math.min(tookMs, restMsMax)
     const done = await Promise.allSettled(
-      [...after.values()].map(({ table, tasks }) =>
+      changes.map(({ table, ruleset, pid }) =>
         this.#atOnce.run(async () => {
-          if (!(await table.apply(this.#rulesFor(tasks, desired, rulesets)))) return
-          const [task] = tasks
-          if (task && (await hasUdpSockets(task.pid))) await this.#moveFlows(table, 'address')
+          // Those that were told together are done. One that failed is told alone, which says why.
+          await table.apply(ruleset)
+          if (table.hasStaleFlows && (await hasUdpSockets(pid)))
+            await this.#moveFlows(table, 'address')
         }),
       ),
     )
     throwAll(done, 'the rules of some tasks could not be changed')
+  }
+
+  /** Tells many namespaces together. */
+  async #tell(changes: readonly TableChange[]): Promise<void> {
+    if (changes.length < togetherMin) return
+    const held: {
+      readonly job: BatchJob
+      readonly handle: FileHandle
+      readonly of: TableChange
+    }[] = []
+    try {
+      for (const of of changes) {
+        const handle = await of.table.namespace.hold()
+        if (!handle) continue
+        held.push({ of, handle, job: { words: ['nft', '-f', '-'], stdin: of.change, handle } })
+      }
+      const codes = await runAtOnce(held.map(({ job }) => job))
+      for (const [index, { of }] of held.entries()) {
+        if (codes[index] === 0) of.table.took(of.ruleset, of.change)
+      }
+    } finally {
+      for (const { handle } of held) await handle.close()
+    }
   }
 
   /** Tasks on the same networks share one text. */
@@ -327,7 +396,7 @@ class LinuxDataPlane implements DataPlane {
 
   /** Flows without connections would go on to a backend that is gone for as long as their client keeps sending. */
   async #moveFlows(table: KernelTable, destination: 'address' | 'port'): Promise<void> {
-    if (!this.#canMoveFlows) return
+    if (!this.#canMoveFlows || !table.hasStaleFlows) return
     try {
       const local = new Set([...(await addressesByDevice()).values()].flat())
       await table.moveFlows(destination, local)
@@ -359,18 +428,21 @@ class LinuxDataPlane implements DataPlane {
     this.#resolverTrouble = trouble
   }
 
-  async #removeUnwanted(desired: DesiredNetwork): Promise<void> {
-    const wanted = new Set<string>(desired.networks.map(({ id }) => id))
-    await this.#networks.keepOnly(wanted)
+  async #removeUnwanted(networks: readonly NetworkAssignment[]): Promise<void> {
+    const ids = networks.map(({ id }) => id).sort()
+    if (ids.join() === this.#keptNetworks) return // What was still in use then, the audit removes.
+    await this.#networks.keepOnly(new Set(ids))
+    this.#keptNetworks = ids.join()
+  }
+
+  async #auditBridges(
+    desired: DesiredNetwork,
+    devices: ReadonlyMap<string, readonly string[]>,
+  ): Promise<readonly string[]> {
+    const found: string[] = [...(await this.#networks.audit(desired.networks))]
     for (const [id, network] of this.#expected) {
       if (!this.#networks.isReady(network)) this.#expected.delete(id)
     }
-  }
-
-  async #auditBridges(desired: DesiredNetwork): Promise<readonly string[]> {
-    const found: string[] = [...(await this.#networks.audit(desired.networks))]
-    if (desired.networks.length === 0) return found
-    const devices = await addressesByDevice()
     for (const network of desired.networks) {
       if (!this.#networks.isReady(network)) continue
       if (!isBridgeUp(network, devices)) {
@@ -394,10 +466,42 @@ class LinuxDataPlane implements DataPlane {
     )
   }
 
-  async #auditTable(table: KernelTable): Promise<readonly string[]> {
-    if (await table.isIntact()) return []
-    await table.repair()
-    return [`the network rules of ${table.namespace.name} had been changed`]
+  /** All that an audit looks at, read by one process. */
+  async #read() {
+    const tables = [this.#hostTable, ...this.#nextTables().map(({ table }) => table)].filter(
+      (table) => this.#options.clock.nowMs() >= (this.#lookAgainAtMs.get(table) ?? 0),
+    )
+    const jobs: BatchJob[] = [{ words: addressesCommand }, { words: listCommand }]
+    const listed: KernelTable[] = []
+    const handles: FileHandle[] = []
+    const startMs = this.#options.clock.nowMs()
+    try {
+      for (const table of tables) {
+        const words = table.listing()
+        const handle = await table.namespace.hold()
+        if (handle) handles.push(handle)
+        // A namespace that went away with its task is not looked at; the host's needs no handle.
+        if (!words || (!handle && table !== this.#hostTable)) continue
+        listed.push(table)
+        jobs.push(handle ? { words, handle } : { words })
+      }
+      const [addresses, firewall, ...listings] = await runInOrder(jobs)
+      const tookMs = this.#options.clock.nowMs() - startMs
+      for (const table of listed) {
+        const restMs = tookMs > listingMsMax ? tookMs / listingShare : 0
+        this.#lookAgainAtMs.set(table, this.#options.clock.nowMs() + restMs)
+      }
+      return {
+        addresses: parseAddresses(addresses?.stdout ?? ''),
+        firewall,
+        tables: listed.map((table, index) => ({
+          table,
+          listing: listings[index] ?? { code: 1, stdout: '', stderr: '' },
+        })),
+      }
+    } finally {
+      for (const handle of handles) await handle.close()
+    }
   }
 
   #nextTables(): readonly TaskTable[] {

@@ -1,4 +1,5 @@
-import { type FileHandle, open, readFile, readlink } from 'node:fs/promises'
+import { readFileSync, readlinkSync } from 'node:fs'
+import { type FileHandle, open } from 'node:fs/promises'
 import { type CommandResult, runCommand } from './command.ts'
 
 /** Where commands run: the host's own network namespace, or a task's. */
@@ -6,10 +7,13 @@ export interface Namespace {
   readonly name: string
   /** Runs a program there. `undefined`: the namespace is gone with its processes. */
   run(program: string, args: readonly string[], stdin?: string): Promise<CommandResult | undefined>
+  /** Opens it for several commands; the caller closes it. `undefined`: it is gone, or it is the host's. */
+  hold(): Promise<FileHandle | undefined>
 }
 
 export const hostNamespace: Namespace = {
   name: 'the host',
+  hold: async () => undefined,
   run: (program, args, stdin) => runCommand(program, args, stdin === undefined ? {} : { stdin }),
 }
 
@@ -17,25 +21,21 @@ export const hostNamespace: Namespace = {
 export interface ProcessIdentity {
   readonly pid: number
   /** Clock ticks since boot; with the pid it names one process for ever. */
-  readonly startTicks: string
+  readonly startTicks: number
   /** `net:[4026532001]` */
   readonly namespace: string
 }
 
-/** Who has the pid now, or undefined when nobody has. */
-export async function identify(pid: number): Promise<ProcessIdentity | undefined> {
+/** Who has the pid now, or undefined when nobody has. Reads memory of the kernel only, so it does not wait. */
+export function identify(pid: number): ProcessIdentity | undefined {
   if (pid <= 0) return undefined
   try {
-    const [stat, namespace] = await Promise.all([
-      readFile(`/proc/${pid}/stat`, 'utf8'),
-      readlink(`/proc/${pid}/ns/net`),
-    ])
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    const namespace = readlinkSync(`/proc/${pid}/ns/net`)
     // The command's name, in brackets, may hold anything; fields are counted after it. Source: proc_pid_stat(5).
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-    const startTicks = fields[19]
-    return startTicks === undefined || fields[0] === 'Z'
-      ? undefined
-      : { pid, startTicks, namespace }
+    const startTicks = Number(fields[19])
+    return fields[0] === 'Z' ? undefined : { pid, startTicks, namespace }
   } catch {
     return undefined // It ended: the next desired state says so.
   }
@@ -43,22 +43,29 @@ export async function identify(pid: number): Promise<ProcessIdentity | undefined
 
 /** The namespace of a process. Held only while a command runs, so that it may end with its processes. */
 export function processNamespace(name: string, identity: ProcessIdentity): Namespace {
+  const hold = async (): Promise<FileHandle | undefined> => {
+    let handle: FileHandle
+    try {
+      handle = await open(`/proc/${identity.pid}/ns/net`)
+    } catch {
+      return undefined // It ended.
+    }
+    const now = identify(identity.pid)
+    if (now?.startTicks === identity.startTicks && now.namespace === identity.namespace) {
+      return handle
+    }
+    await handle.close()
+    return undefined
+  }
   return {
     name,
+    hold,
     async run(program, args, stdin) {
-      let handle: FileHandle
+      const handle = await hold()
+      if (!handle) return undefined
       try {
-        handle = await open(`/proc/${identity.pid}/ns/net`)
-      } catch {
-        return undefined
-      }
-      try {
-        const now = await identify(identity.pid)
-        if (now?.startTicks !== identity.startTicks || now.namespace !== identity.namespace) {
-          return undefined
-        }
         return await runCommand('nsenter', ['--net=/proc/self/fd/3', program, ...args], {
-          fd: handle.fd,
+          fds: [handle.fd],
           ...(stdin === undefined ? {} : { stdin }),
         })
       } finally {
