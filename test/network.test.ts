@@ -1,0 +1,323 @@
+import assert from 'node:assert/strict'
+import { createSocket } from 'node:dgram'
+import { networkInterfaces } from 'node:os'
+import { after, before, describe, test } from 'node:test'
+import { eventually, startDaemon, type TestDaemon } from './support/daemon.ts'
+import { listAt, onEngine, textAt, untilRunning, untilTasks } from './support/look.ts'
+
+/** Asks a whoami server for its host's name, so often, each time by a connection of its own. */
+async function answers(url: string, times: number): Promise<Set<string>> {
+  const found = new Set<string>()
+  for (let turn = 0; turn < times; turn++) {
+    const answer = await fetch(url, {
+      headers: { connection: 'close' },
+      signal: AbortSignal.timeout(3000),
+    })
+    found.add(textAt(await answer.json(), 'hostname') || textAt({}, ''))
+  }
+  return found
+}
+
+const reply = (text: string) => text.trim().split(/\s+/)
+
+describe('the network of one node', () => {
+  let daemon: TestDaemon
+  let client = ''
+  before(async () => {
+    daemon = await startDaemon()
+    await daemon.ok('network', 'create', '-d', 'overlay', '--attachable', 'e2e-front')
+    await daemon.ok(
+      ...['service', 'create', '-d', '--name', 'web', '--replicas', '3'],
+      ...[
+        '--network',
+        'name=e2e-front,alias=site',
+        '--hostname',
+        'web-{{.Task.Slot}}',
+        'whoami:v1',
+      ],
+    )
+    await daemon.ok(
+      ...['service', 'create', '-d', '--name', 'client', '--network', 'e2e-front', '--init'],
+      ...['--stop-grace-period', '1s', 'alpine', 'sleep', '3600'],
+    )
+    await untilRunning(daemon, 'web', 3)
+    const [task] = await untilRunning(daemon, 'client', 1)
+    client = task?.containerId ?? ''
+  })
+  after(async () => {
+    await onEngine('rm', '-f', 'e2e-plain', 'e2e-outside').catch(() => '')
+    await daemon[Symbol.asyncDispose]()
+  })
+
+  const inside = (...args: string[]) => onEngine('exec', client, ...args)
+  const addressesOf = async (name: string) =>
+    reply(await inside('sh', '-c', `getent ahostsv4 ${name} | awk '{print $1}' | sort -u`))
+
+  test('a service has one address, its tasks have theirs, and an alias is the same', async () => {
+    const { body } = await daemon.api('GET', '/services/web')
+    const vip = textAt(listAt(body, 'Endpoint', 'VirtualIPs')[0], 'Addr').split('/')[0]
+    assert.deepEqual(await addressesOf('web'), [vip])
+    assert.deepEqual(await addressesOf('site'), [vip])
+    const tasks = await addressesOf('tasks.web')
+    assert.equal(tasks.length, 3)
+    assert.ok(!tasks.includes(vip ?? ''))
+    await assert.rejects(inside('getent', 'hosts', 'nosuchname'))
+  })
+
+  test('the virtual address reaches every task, and only healthy ones', async () => {
+    const names = async () => {
+      const text = await inside(
+        ...['sh', '-c', 'for i in $(seq 30); do curl -s -m 3 http://web/json; echo; done'],
+      )
+      return new Set(text.match(/web-\d/g))
+    }
+    assert.equal((await names()).size, 3)
+    await daemon.ok('service', 'scale', '-d', 'web=2')
+    await untilRunning(daemon, 'web', 2)
+    await eventually('two addresses', async () => (await addressesOf('tasks.web')).length === 2)
+    assert.equal((await names()).size, 2)
+    await daemon.ok('service', 'scale', '-d', 'web=3')
+    await untilRunning(daemon, 'web', 3)
+    await eventually('all three again', async () => (await names()).size === 3)
+  })
+
+  test('a service reaches itself by its own virtual address', async () => {
+    const [task] = await untilRunning(daemon, 'web', 3)
+    for (let turn = 0; turn < 4; turn++) {
+      const text = await onEngine(
+        'exec',
+        task?.containerId ?? '',
+        '/whoami',
+        'get',
+        'http://web/json',
+      )
+      assert.match(text, /web-\d/)
+    }
+  })
+
+  test('dnsrr gives the tasks themselves', async () => {
+    await daemon.ok(
+      ...[
+        'service',
+        'create',
+        '-d',
+        '--name',
+        'round',
+        '--replicas',
+        '2',
+        '--endpoint-mode',
+        'dnsrr',
+      ],
+      ...['--network', 'e2e-front', 'whoami:v1'],
+    )
+    await untilRunning(daemon, 'round', 2)
+    assert.equal((await addressesOf('round')).length, 2)
+    assert.match(await inside('curl', '-s', '-m', '3', 'http://round/'), /./)
+    await daemon.ok('service', 'rm', 'round')
+    await eventually('the name to be gone', () =>
+      inside('getent', 'hosts', 'round').then(
+        () => false,
+        () => true,
+      ),
+    )
+  })
+
+  test('a task that is not healthy gets no traffic', async () => {
+    await daemon.ok(
+      ...['service', 'create', '-d', '--name', 'soon', '--network', 'e2e-front', 'whoami:slow'],
+    )
+    await untilTasks(daemon, 'soon', 'a start', (tasks) => tasks[0]?.state === 'starting')
+    assert.deepEqual((await addressesOf('tasks.soon').catch(() => [''])).filter(Boolean), [])
+    await untilRunning(daemon, 'soon', 1)
+    await eventually('its answer', () =>
+      inside('curl', '-sf', '-m', '2', 'http://soon/').then(
+        () => true,
+        () => false,
+      ),
+    )
+    await daemon.ok('service', 'rm', 'soon')
+  })
+
+  test('networks are apart; an internal one has no way out', async () => {
+    await onEngine('run', '-d', '--name', 'e2e-outside', 'whoami:v1')
+    await daemon.ok(
+      'network',
+      'create',
+      '-d',
+      'overlay',
+      '--internal',
+      '--subnet',
+      '10.210.3.0/24',
+      'e2e-in',
+    )
+    await daemon.ok(
+      ...['service', 'create', '-d', '--name', 'hidden', '--network', 'e2e-in', '--init'],
+      ...['--stop-grace-period', '1s', 'alpine', 'sleep', '3600'],
+    )
+    const [task] = await untilRunning(daemon, 'hidden', 1)
+    await assert.rejects(
+      inside('getent', 'hosts', 'hidden'),
+      'another network does not know the name',
+    )
+    const id = task?.containerId ?? ''
+    await assert.rejects(onEngine('exec', id, 'getent', 'hosts', 'web'))
+    assert.match(await onEngine('exec', id, 'ip', '-4', 'addr'), /10\.210\.3\.\d+/)
+    // Outside stands for the world here: a server on the engine's own bridge, which `client` does reach.
+    const outside = await onEngine('inspect', '-f', '{{.NetworkSettings.IPAddress}}', 'e2e-outside')
+    assert.match(await inside('curl', '-s', '-m', '3', `http://${outside}/`), /./)
+    await assert.rejects(onEngine('exec', id, 'curl', '-s', '-m', '2', `http://${outside}/`))
+    const used = await daemon.docker('network', 'rm', 'e2e-in')
+    assert.match(used.stderr, /in use/)
+    await daemon.ok('service', 'rm', 'hidden')
+    await daemon.ok('network', 'rm', 'e2e-in')
+  })
+
+  test('a container of docker run joins an attachable network', async () => {
+    await daemon.ok(
+      ...['run', '-d', '--init', '--name', 'e2e-plain', '--network', 'e2e-front', 'alpine'],
+      ...['sleep', '600'],
+    )
+    await eventually('an answer of web', () =>
+      onEngine('exec', 'e2e-plain', 'curl', '-sf', '-m', '2', 'http://web/').then(
+        () => true,
+        () => false,
+      ),
+    )
+    await daemon.ok('rm', '-f', 'e2e-plain')
+    const closed = await daemon.docker('network', 'create', '-d', 'overlay', 'e2e-closed')
+    assert.equal(closed.code, 0)
+    const refused = await daemon.docker('run', '--rm', '--network', 'e2e-closed', 'alpine', 'true')
+    assert.notEqual(refused.code, 0)
+    assert.match(refused.stderr, /not manually attachable/)
+    await daemon.ok('network', 'rm', 'e2e-closed')
+  })
+
+  test('a published port answers on every address of the host, and moves on update', async () => {
+    await daemon.ok(
+      ...['service', 'create', '-d', '--name', 'open', '--replicas', '2', '-p', '18932:80'],
+      ...['--hostname', 'open-{{.Task.Slot}}', '--update-monitor', '100ms', 'whoami:v1'],
+    )
+    await untilRunning(daemon, 'open', 2)
+    const addresses = ['127.0.0.1', 'localhost']
+    for (const one of Object.values(networkInterfaces()).flat()) {
+      if (one?.family === 'IPv4' && !one.internal && !/^(172|10\.)/.test(one.address)) {
+        addresses.push(one.address)
+      }
+    }
+    for (const address of addresses) {
+      const seen = await eventually(
+        `an answer on ${address}`,
+        async () => {
+          try {
+            return await answers(`http://${address}:18932/json`, 12)
+          } catch {
+            return undefined
+          }
+        },
+        10_000,
+      )
+      assert.ok(seen.size >= 1)
+    }
+    assert.match(await daemon.ok('service', 'ls'), /\*:18932->80\/tcp/)
+    const taken = await daemon.docker(
+      ...['service', 'create', '-d', '--name', 'second', '-p', '18932:80', 'whoami:v1'],
+    )
+    assert.match(
+      taken.stderr,
+      /port '18932' is already in use by service 'open' \(\w+\) as an ingress port/,
+    )
+    await daemon.ok(
+      ...['service', 'update', '-d', '--publish-rm', '80', '--publish-add', '18933:80', 'open'],
+    )
+    await eventually('the new port', () =>
+      answers('http://127.0.0.1:18933/json', 1).then(
+        () => true,
+        () => false,
+      ),
+    )
+    await eventually('the old port to be closed', () =>
+      answers('http://127.0.0.1:18932/json', 1).then(
+        () => false,
+        () => true,
+      ),
+    )
+    await daemon.ok('service', 'rm', 'open')
+  })
+
+  const echo = [
+    'import socket',
+    's = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)',
+    "s.bind(('', 5353))",
+    'while True:',
+    '    data, peer = s.recvfrom(2048)',
+    '    s.sendto(data, peer)',
+  ].join('\n')
+
+  test('udp, host mode, and a port that is given out', async () => {
+    await daemon.ok(
+      ...[
+        'service',
+        'create',
+        '-d',
+        '--name',
+        'udp',
+        '-p',
+        '18934:5353/udp',
+        '--entrypoint',
+        'python3',
+      ],
+      ...['my-registry.com/api:1.0.0', '-c', echo],
+    )
+    await daemon.ok(
+      ...['service', 'create', '-d', '--name', 'host', '-p'],
+      ...['mode=host,target=80,published=18935', 'whoami:v1'],
+    )
+    await daemon.ok('service', 'create', '-d', '--name', 'given', '-p', '80', 'whoami:v1')
+    for (const service of ['udp', 'host', 'given']) await untilRunning(daemon, service, 1)
+
+    const socket = createSocket('udp4')
+    try {
+      const echoed = new Promise<string>((done) => socket.once('message', (m) => done(String(m))))
+      const again = setInterval(() => socket.send('ping', 18934, '127.0.0.1'), 200)
+      const text = await Promise.race([
+        echoed,
+        new Promise<string>((done) => setTimeout(() => done('nothing'), 8000)),
+      ])
+      clearInterval(again)
+      assert.match(text, /ping/)
+    } finally {
+      socket.close()
+    }
+    assert.match(await (await fetch('http://127.0.0.1:18935/')).text(), /./)
+    assert.match(await daemon.ok('service', 'ps', 'host'), /\*:18935->80\/tcp/)
+    const { body } = await daemon.api('GET', '/services/given')
+    const [port] = listAt(body, 'Endpoint', 'Ports')
+    const number = Number(
+      typeof port === 'object' && port !== null && Reflect.get(port, 'PublishedPort'),
+    )
+    assert.ok(number >= 30_000 && number <= 32_767, `${number}`)
+    assert.match(await (await fetch(`http://127.0.0.1:${number}/`)).text(), /./)
+
+    await daemon.ok(
+      ...['service', 'create', '-d', '--name', 'host2', '-p'],
+      ...['mode=host,target=80,published=18935', 'whoami:v1'],
+    )
+    await untilTasks(daemon, 'host2', 'a reason', (tasks) =>
+      /host-mode port already in use on 1 node/.test(tasks[0]?.error ?? ''),
+    )
+    await daemon.ok('service', 'rm', 'udp', 'host', 'host2', 'given')
+  })
+
+  test('everything works on while the daemon is dead', async () => {
+    await daemon.ok('service', 'create', '-d', '--name', 'dead', '-p', '18936:80', 'whoami:v1')
+    await untilRunning(daemon, 'dead', 1)
+    await answers('http://127.0.0.1:18936/json', 1)
+    await daemon.kill9()
+    await answers('http://127.0.0.1:18936/json', 5)
+    assert.match(await inside('curl', '-s', '-m', '3', 'http://web/'), /./)
+    assert.equal((await addressesOf('tasks.web')).length, 3)
+    await daemon.start()
+    await answers('http://127.0.0.1:18936/json', 5)
+    await daemon.ok('service', 'rm', 'dead')
+  })
+})
