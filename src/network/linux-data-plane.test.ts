@@ -275,6 +275,34 @@ describe('the Linux data plane', { skip: reason ?? false, concurrency: false }, 
     assert.deepEqual((await client.dns(front.gateway, 'web')).data, [vip])
   })
 
+  test('no connection is lost while backends come and go, and daemons too', async () => {
+    const sets = [[one, two], [one], [one, two], [two]]
+    let count = 0
+    let isOver = false
+    const lost: unknown[] = []
+    const ask = async (probe: Probe, address: string, atPort: number) => {
+      while (!isOver) {
+        await probe.http(address, atPort).catch((error: unknown) => lost.push(error))
+        count++
+      }
+    }
+    const askers = [
+      ask(host, '127.0.0.1', port),
+      ask(outside, hostAddress, port),
+      ask(client, vip, 80),
+    ]
+    for (let round = 0; round < 24; round++) {
+      await apply([web(sets[round % sets.length] ?? [])])
+      if (round % 6 !== 5) continue
+      await bench.plane.close()
+      await bench.reopen()
+    }
+    isOver = true
+    await Promise.all(askers)
+    assert.deepEqual(lost, [])
+    assert.ok(count > 50)
+  })
+
   test('a network of a foreign engine network’s name or subnet is refused', async () => {
     const foreign = bench.network('foreign', 9, { name: 'bridge' })
     await assert.rejects(bench.plane.ensureNetwork(foreign), { code: 'conflict' })
@@ -285,10 +313,11 @@ describe('the Linux data plane', { skip: reason ?? false, concurrency: false }, 
   test('clear leaves no trace', async () => {
     await bench.removeContainers()
     await bench.plane.clear()
+    const text = { encoding: 'utf8' } as const
     assert.throws(() => execFileSync('nft', ['list', 'table', 'ip', 'net-a'], { stdio: 'pipe' }))
-    assert.doesNotMatch(`${execFileSync('iptables', ['-S'])}`, /skep-net-a/)
-    assert.doesNotMatch(`${execFileSync('docker', ['network', 'ls'])}`, /net-a/)
-    const devices = `${execFileSync('ip', ['link', 'show'])}`
+    assert.doesNotMatch(execFileSync('iptables', ['-S'], text), /skep-net-a/)
+    assert.doesNotMatch(execFileSync('docker', ['network', 'ls'], text), /net-a/)
+    const devices = execFileSync('ip', ['link', 'show'], text)
     for (const { id } of [ingress, front, inner]) assert.ok(!devices.includes(bridgeName(id)))
     assert.deepEqual(await bench.plane.audit(), [])
   })

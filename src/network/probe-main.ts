@@ -73,7 +73,9 @@ async function perform(command: ProbeCommand): Promise<string> {
       const { answers = [], flags = 0 } = decode(bytes)
       return JSON.stringify({
         code: flags & 15,
-        data: answers.map((answer) => ('data' in answer ? String(answer.data) : '')),
+        data: answers.map((answer) =>
+          answer.type === 'A' || answer.type === 'PTR' ? answer.data : answer.type,
+        ),
       })
     }
   }

@@ -45,12 +45,13 @@ export class Probe {
   readonly #lines: Interface
 
   constructor(enter: readonly string[]) {
-    const [program = process.execPath, ...args] = [
+    const words = [
       ...enter,
       ...[process.execPath, '--disable-warning=ExperimentalWarning'],
       fileURLToPath(new URL('./probe-main.ts', import.meta.url)),
     ]
-    this.#child = spawn(program, args, { stdio: ['pipe', 'pipe', 'inherit'] })
+    const [program = process.execPath] = words
+    this.#child = spawn(program, words.slice(1), { stdio: ['pipe', 'pipe', 'inherit'] })
     const { stdout } = this.#child
     assert(stdout !== null, 'the probe has an output')
     this.#lines = createInterface({ input: stdout })

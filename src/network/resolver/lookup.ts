@@ -30,7 +30,8 @@ export function indexState(state: ResolverState): Directory {
 /**
  * Decides the answer to one question from `source`, asked at `gateway`. A container sees the names of its own networks;
  * one that is not known by address (a plain container, the host) those of the network it asks on. Others are refused: the
- * resolver serves its networks, not whoever reaches it.
+ * resolver serves its networks, not whoever reaches it. A container that is only on internal networks is told nothing of
+ * the world: a question that leaves the host can carry data out. It may have a nameserver on its own networks.
  */
 export function lookUp(
   directory: Directory,
@@ -48,7 +49,7 @@ export function lookUp(
       ? [own]
       : []
   const name = question.name.toLowerCase().replace(/\.$/, '')
-  const forward: Answer = { type: 'forward', nameservers: client?.nameservers ?? [] }
+  const forward = decideForward(zones, client?.nameservers ?? [])
   if (question.class !== 'IN' && question.class !== 'ANY') return forward
   for (const zone of zones) {
     if (!Object.hasOwn(zone.names, name)) continue
@@ -67,6 +68,18 @@ export function lookUp(
   // Nobody outside knows the cluster's addresses, nor has to hear of them.
   const asked = parseAddress(address)
   return asked !== undefined && isWithin(asked, directory.subnets) ? { type: 'unknown' } : forward
+}
+
+function decideForward(zones: readonly Zone[], nameservers: readonly string[]): Answer {
+  if (zones.length === 0 || zones.some(({ internal }) => !internal)) {
+    return { type: 'forward', nameservers }
+  }
+  const subnets = zones.map(({ subnet }) => parseSubnet(subnet))
+  const within = nameservers.filter((server) => {
+    const number = parseAddress(server)
+    return number !== undefined && isWithin(number, subnets)
+  })
+  return within.length > 0 ? { type: 'forward', nameservers: within } : { type: 'unknown' }
 }
 
 /** `3.2.1.10.in-addr.arpa` -> `10.1.2.3` */

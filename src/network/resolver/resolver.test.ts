@@ -30,9 +30,13 @@ const db = {
   ...buildTask('shop_db.1.def', [{ network: back, address: '10.0.2.6' }]),
   nameservers: ['9.9.9.9'],
 }
+const asker = {
+  ...buildTask('asker', [{ network: back, address: '10.0.2.7' }]),
+  nameservers: ['9.9.9.9', '10.0.2.9'],
+}
 const state = buildZones({
   networks: [ingress, front, back],
-  tasks: [web, db],
+  tasks: [web, db, asker],
   endpoints: [
     buildEndpoint('shop_web', {
       networks: [{ networkId: front.id, vip: '10.0.1.100', aliases: ['WWW', 'site'] }],
@@ -70,14 +74,17 @@ describe('names', () => {
     ['idle', '10.0.2.6', addresses('10.0.2.101')],
     ['tasks.idle', '10.0.2.6', { type: 'empty' }],
     // Only what is on the asking container's networks.
-    ['shop_web', '10.0.2.6', { type: 'forward', nameservers: ['9.9.9.9'] }],
-    ['example.com', '10.0.2.6', { type: 'forward', nameservers: ['9.9.9.9'] }],
+    ['shop_web', '10.0.2.6', { type: 'unknown' }],
+    // Who is only on internal networks asks nobody outside, but may ask a nameserver there.
+    ['example.com', '10.0.2.6', { type: 'unknown' }],
+    ['example.com', '10.0.2.7', { type: 'forward', nameservers: ['10.0.2.9'] }],
+    ['example.com', '10.0.2.77', { type: 'unknown' }],
     ['example.com', '10.0.1.5', { type: 'forward', nameservers: [] }],
     // Unknown by address, but on the network it asks on.
     ['shop_db', '10.0.2.77', addresses('10.0.2.6')],
     ['shop_db', '172.17.0.2', { type: 'refused' }],
-    ['toString', '10.0.2.6', { type: 'forward', nameservers: ['9.9.9.9'] }],
-    ['__proto__', '10.0.2.6', { type: 'forward', nameservers: ['9.9.9.9'] }],
+    ['toString', '10.0.2.6', { type: 'unknown' }],
+    ['__proto__', '10.0.1.5', { type: 'forward', nameservers: [] }],
   ]
   for (const [name, source, want] of cases) {
     test(`${name} from ${source}`, () => assert.deepEqual(ask(name, source), want))
@@ -99,7 +106,7 @@ describe('names', () => {
       name: 'shop_db.1.def',
     })
     assert.deepEqual(ask('200.2.0.10.in-addr.arpa', '10.0.2.6', 'PTR'), { type: 'unknown' })
-    assert.equal(ask('8.8.8.8.in-addr.arpa', '10.0.2.6', 'PTR').type, 'forward')
+    assert.equal(ask('8.8.8.8.in-addr.arpa', '10.0.1.5', 'PTR').type, 'forward')
   })
 
   test('addresses are read as such or not at all', () => {
@@ -231,6 +238,7 @@ describe('the server', () => {
     id: 'z',
     subnet: '127.0.0.0/8',
     gateway: '127.0.0.1',
+    internal: false,
     names: { web: ['10.0.0.1', '10.0.0.2'] },
     reverse: {},
   }
@@ -262,7 +270,7 @@ describe('the server', () => {
     const firsts = new Set<string>()
     for (let round = 0; round < 2; round++) {
       const [record] = (await once(query('web').bytes)).answers ?? []
-      firsts.add(record && 'data' in record ? String(record.data) : '')
+      firsts.add(record?.type === 'A' ? record.data : '')
     }
     assert.deepEqual([...firsts].toSorted(), ['10.0.0.1', '10.0.0.2'])
     // Nobody to ask: it fails, at once.

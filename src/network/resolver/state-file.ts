@@ -16,6 +16,7 @@ export function readState(path: string): ResolverState {
         id: String(zone['id']),
         subnet: String(zone['subnet']),
         gateway: String(zone['gateway']),
+        internal: zone['internal'] === true,
         names: mapValues(zone['names'], strings),
         reverse: mapValues(zone['reverse'], String),
       }),

@@ -17,6 +17,8 @@ export interface Zone {
   readonly subnet: string
   /** The resolver listens there. */
   readonly gateway: string
+  /** Its containers have no way out, for questions neither. */
+  readonly internal: boolean
   /** Addresses by name, lower case, without a closing dot. None: a known name that nobody answers for now. */
   readonly names: Readonly<Record<string, readonly string[]>>
   /** Name by address. */
@@ -99,6 +101,7 @@ function buildZone(network: NetworkAssignment, desired: DesiredNetwork): Zone {
     id: network.id,
     subnet: network.subnet,
     gateway: network.gateway,
+    internal: network.internal,
     names,
     reverse: Object.fromEntries(reverse),
   }
