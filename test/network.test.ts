@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
 import { createSocket } from 'node:dgram'
 import { networkInterfaces } from 'node:os'
 import { after, before, describe, test } from 'node:test'
-import { eventually, startDaemon, type TestDaemon } from './support/daemon.ts'
+import { eventually, run, startDaemon, type TestDaemon } from './support/daemon.ts'
 import { listAt, onEngine, textAt, untilRunning, untilTasks } from './support/look.ts'
 
 /** Asks a whoami server for its host's name, so often, each time by a connection of its own. */
@@ -16,6 +17,38 @@ async function answers(url: string, times: number): Promise<Set<string>> {
     found.add(textAt(await answer.json(), 'hostname') || textAt({}, ''))
   }
   return found
+}
+
+/** A host beyond this one: a namespace behind a cable, with a server in it. */
+async function openOutsideWorld(): Promise<AsyncDisposable & { readonly address: string }> {
+  const address = '198.51.100.2'
+  const ip = async (line: string) => {
+    const { code, stderr } = await run('ip', line.split(' '))
+    if (code !== 0) throw new Error(`ip ${line}: ${stderr}`)
+  }
+  const server =
+    "require('node:http').createServer((_, answer) => answer.end('outside'))" +
+    ".listen(80, () => console.log('up'))"
+  const close = async (): Promise<void> => {
+    await run('ip', ['link', 'del', 'e2eworld0'])
+    await run('ip', ['netns', 'del', 'e2e-world'])
+  }
+  await close()
+  await ip('netns add e2e-world')
+  await ip('link add e2eworld0 type veth peer name e2eworld1 netns e2e-world')
+  await ip('addr add 198.51.100.1/24 dev e2eworld0')
+  await ip('link set e2eworld0 up')
+  await ip(`-n e2e-world addr add ${address}/24 dev e2eworld1`)
+  await ip('-n e2e-world link set e2eworld1 up')
+  const child = spawn('ip', ['netns', 'exec', 'e2e-world', process.execPath, '-e', server])
+  await new Promise((done) => child.stdout.once('data', done))
+  return {
+    address,
+    async [Symbol.asyncDispose]() {
+      child.kill('SIGKILL')
+      await close()
+    },
+  }
 }
 
 const reply = (text: string) => text.trim().split(/\s+/)
@@ -45,7 +78,7 @@ describe('the network of one node', () => {
     client = task?.containerId ?? ''
   })
   after(async () => {
-    await onEngine('rm', '-f', 'e2e-plain', 'e2e-outside').catch(() => '')
+    await onEngine('rm', '-f', 'e2e-plain').catch(() => '')
     await daemon[Symbol.asyncDispose]()
   })
 
@@ -139,7 +172,7 @@ describe('the network of one node', () => {
   })
 
   test('networks are apart; an internal one has no way out', async () => {
-    await onEngine('run', '-d', '--name', 'e2e-outside', 'whoami:v1')
+    await using world = await openOutsideWorld()
     await daemon.ok(
       'network',
       'create',
@@ -162,10 +195,9 @@ describe('the network of one node', () => {
     const id = task?.containerId ?? ''
     await assert.rejects(onEngine('exec', id, 'getent', 'hosts', 'web'))
     assert.match(await onEngine('exec', id, 'ip', '-4', 'addr'), /10\.210\.3\.\d+/)
-    // Outside stands for the world here: a server on the engine's own bridge, which `client` does reach.
-    const outside = await onEngine('inspect', '-f', '{{.NetworkSettings.IPAddress}}', 'e2e-outside')
-    assert.match(await inside('curl', '-s', '-m', '3', `http://${outside}/`), /./)
-    await assert.rejects(onEngine('exec', id, 'curl', '-s', '-m', '2', `http://${outside}/`))
+    const url = `http://${world.address}/`
+    assert.equal(await inside('curl', '-s', '-m', '3', url), 'outside')
+    await assert.rejects(onEngine('exec', id, 'curl', '-s', '-m', '2', url))
     const used = await daemon.docker('network', 'rm', 'e2e-in')
     assert.match(used.stderr, /in use/)
     await daemon.ok('service', 'rm', 'hidden')
