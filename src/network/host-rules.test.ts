@@ -1,0 +1,70 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { publishedSubnets, renderHostRules } from './host-rules.ts'
+import { backendOf, buildEndpoint, buildNetwork, buildTask } from './test-objects.ts'
+
+const ingress = buildNetwork('ingress', {
+  ingress: true,
+  subnet: '10.0.0.0/24',
+  gateway: '10.0.0.1',
+})
+const front = buildNetwork('front', { subnet: '10.0.1.0/24', gateway: '10.0.1.1' })
+const inner = buildNetwork('inner', {
+  internal: true,
+  subnet: '10.0.2.0/24',
+  gateway: '10.0.2.1',
+})
+const networks = [ingress, front, inner]
+const published = buildTask('a', [
+  { network: front, address: '10.0.1.5' },
+  { network: ingress, address: '10.0.0.5' },
+])
+const hidden = buildTask('b', [{ network: inner, address: '10.0.2.6' }])
+
+function render(...tasks: readonly (typeof published)[]) {
+  const endpoint = buildEndpoint('web', {
+    backends: tasks.map((task) => backendOf(task)),
+    ports: [{ publishedPort: 8080 }],
+  })
+  const ruleset = renderHostRules({ table: 'skep', networks, endpoints: [endpoint] })
+  const set = (name: string) => [...(ruleset.elements.get(name) ?? [])]
+  return { ruleset, set, subnets: publishedSubnets(networks, [endpoint]) }
+}
+
+describe('rules of the host', () => {
+  test('a published port goes to the ingress address, and from there back by the host', () => {
+    const { ruleset, set, subnets } = render(published)
+    assert.deepEqual(ruleset.chains.get('port-tcp-8080'), ['ip protocol tcp dnat to 10.0.0.5:80'])
+    assert.deepEqual(set('ports'), ['tcp . 8080 : goto port-tcp-8080'])
+    // Whoever asks from a network that the backend is on too would be answered directly, by an address it never asked.
+    assert.deepEqual(set('hairpin').toSorted(), [
+      '10.0.0.0/24 . 10.0.0.5',
+      '10.0.1.0/24 . 10.0.0.5',
+    ])
+    assert.deepEqual(set('unrouted'), [])
+    assert.deepEqual(subnets, ['10.0.0.0/24'])
+    const rules = ruleset.hooks.flatMap((hook) => hook.rules)
+    for (const name of ['hairpin', 'unrouted']) {
+      assert.ok(rules.some((rule) => rule.includes(`@${name} masquerade`)))
+    }
+  })
+
+  test('a task without an ingress address is reached on what network it has', () => {
+    const { ruleset, set, subnets } = render(hidden)
+    assert.deepEqual(ruleset.chains.get('port-tcp-8080'), ['ip protocol tcp dnat to 10.0.2.6:80'])
+    assert.deepEqual(set('unrouted'), ['10.0.2.6'])
+    assert.deepEqual(subnets, ['10.0.0.0/24', '10.0.2.0/24'])
+  })
+
+  test('a port with no task refuses', () => {
+    const { set } = render()
+    assert.deepEqual(set('ports'), [])
+    assert.deepEqual(set('refused'), ['tcp . 8080'])
+  })
+
+  test('the resolver is reached although a service publishes its port', () => {
+    const { ruleset, set } = render()
+    assert.deepEqual(set('resolvers'), ['10.0.0.1', '10.0.1.1', '10.0.2.1'])
+    assert.match(ruleset.chains.get('published')?.[0] ?? '', /@resolvers .* dport 53 return/)
+  })
+})
