@@ -127,6 +127,15 @@ describe('networks of a node', () => {
     assert.deepEqual([...fake.stored.keys()], ['theirs'])
   })
 
+  test('what was wanted and is not any more goes at once', async () => {
+    const fake = fakeEngine()
+    const { networks } = open(fake.engine)
+    await networks.ensure(net)
+    await networks.keepOnly(new Set([net.id]))
+    await networks.keepOnly(new Set())
+    assert.deepEqual([...fake.stored.keys()], [])
+  })
+
   test('one that was removed behind our back is made again, and said so', async () => {
     const fake = fakeEngine()
     const { networks } = open(fake.engine)

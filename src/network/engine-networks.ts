@@ -25,6 +25,7 @@ export class NodeNetworks {
   /** Those known to be there as they should be, and when they were last asked for. */
   readonly #readyAtMs = new Map<string, number>()
   readonly #making = new Map<string, Promise<string>>()
+  #wanted: ReadonlySet<string> = new Set()
 
   constructor(options: {
     readonly engine: EngineNetworks
@@ -65,6 +66,13 @@ export class NodeNetworks {
 
   async #removeUnwanted(own: readonly EngineNetwork[], wanted: ReadonlySet<string>): Promise<void> {
     const nowMs = this.#clock.nowMs()
+    // What was wanted and is not any more waits for nobody.
+    for (const id of this.#wanted) {
+      if (!wanted.has(id) && this.#readyAtMs.has(id)) {
+        this.#readyAtMs.set(id, nowMs - unwantedKeepMs)
+      }
+    }
+    this.#wanted = wanted
     for (const network of own) {
       const id = network.Labels?.[networkIdLabel] ?? ''
       const askedAtMs = this.#readyAtMs.get(id)
