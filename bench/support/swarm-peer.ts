@@ -48,7 +48,7 @@ export async function openSwarmPeer(images: readonly string[]): Promise<SwarmPee
       [...words, 'docker-registry', 'serve', join(engine.folder, 'registry.yml')],
       { stdio: 'ignore' },
     )
-    await engine.load(...images)
+    if (images.length > 0) await engine.load(...images)
     for (const image of images) {
       const name = `${registry}/${image}`
       await engine.ok('tag', image, name)

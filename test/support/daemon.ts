@@ -55,6 +55,12 @@ export function dockerClients(): readonly string[] {
   return [...new Set(paths.filter((path) => existsSync(path)).map((path) => realpathSync(path)))]
 }
 
+function childOf(pid: number): number | undefined {
+  const path = `/proc/${pid}/task/${pid}/children`
+  const text = existsSync(path) ? readFileSync(path, 'utf8').trim() : ''
+  return text === '' ? undefined : Number(text.split(' ')[0])
+}
+
 /** A daemon of its own: data, sockets and cluster in a folder that is removed at the end. */
 export interface TestDaemon extends AsyncDisposable {
   readonly host: string
@@ -86,6 +92,8 @@ export interface DaemonOptions {
   readonly dataRoot?: string
   /** Another engine than the shared one, `unix://…`. */
   readonly engine?: string
+  /** Command words before the daemon's own, asked for at each start: where it shall run. */
+  readonly within?: () => readonly string[]
   /** More flags of `skep daemon`. */
   readonly flags?: readonly string[]
 }
@@ -100,9 +108,11 @@ export async function startDaemon(options: DaemonOptions = {}): Promise<TestDaem
 
   async function start(): Promise<void> {
     const log = await open(logPath, 'a')
+    const [command = '', ...words] = [...(options.within?.() ?? []), join(root, 'bin/skep')]
     const started = spawn(
-      join(root, 'bin/skep'),
+      command,
       [
+        ...words,
         'daemon',
         '--data-root',
         options.dataRoot ?? join(folder, 'data'),
@@ -136,7 +146,10 @@ export async function startDaemon(options: DaemonOptions = {}): Promise<TestDaem
     const ending = child
     if (!ending || ending.exitCode !== null || ending.signalCode !== null) return
     const ended = new Promise((done) => ending.once('exit', done))
-    ending.kill(signal)
+    // Below `within` the daemon is a child of what runs it there.
+    const pid = options.within === undefined ? undefined : childOf(ending.pid ?? 0)
+    if (pid === undefined) ending.kill(signal)
+    else process.kill(pid, signal)
     await ended
   }
 

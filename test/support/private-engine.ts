@@ -35,7 +35,6 @@ mount -t tmpfs tmpfs /run
 ip link set lo up
 ip link add eth0 type veth peer name eth1 && ip addr add ${hostAddress}/24 dev eth0
 ip link set eth1 up && ip link set eth0 up
-ip route add default dev eth0
 echo up
 while :; do sleep 3600 & wait; done
 `
