@@ -1,6 +1,6 @@
 import { mkdir } from 'node:fs/promises'
 import { hostname } from 'node:os'
-import { UserError } from '../base/index.ts'
+import { UserError, WakeUp } from '../base/index.ts'
 import {
   type InitRequest,
   initialNetworks,
@@ -36,6 +36,8 @@ import {
 } from './identity.ts'
 import { Member, type MemberWorld } from './member.ts'
 
+/** How long `swarm init` waits for the node's agent and engine. */
+const readyWaitMs = 5_000
 const clusterPortDefault = 2377
 const addressPoolDefault = '10.0.0.0/8'
 const subnetSizeDefault = 24
@@ -278,8 +280,26 @@ export class Membership implements NodeControl {
       await store.close()
     }
     await writeIdentity(options.dataRoot, identity)
-    this.#member = await Member.open(this.#world, identity)
+    const member = await Member.open(this.#world, identity)
+    this.#member = member
+    await this.#untilReady(member)
     return identity.nodeId
+  }
+
+  /** The next command shall find a node that is ready. An engine that is away does not hold it up for long. */
+  async #untilReady({ store, identity }: Member): Promise<void> {
+    const { clock } = this.#world
+    const untilMs = clock.nowMs() + readyWaitMs
+    const changed = new WakeUp()
+    const unsubscribe = store.subscribe(() => changed.ring())
+    try {
+      const isReady = () => store.view.get('node', identity.nodeId)?.status.state === 'ready'
+      while (!isReady() && clock.nowMs() < untilMs) {
+        await changed.wait(clock, new AbortController().signal, untilMs)
+      }
+    } finally {
+      unsubscribe()
+    }
   }
 
   #memberOrThrow(): Member {
