@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
-import { startDaemon, type TestDaemon } from './support/daemon.ts'
-import { untilRunning, untilTasks } from './support/look.ts'
+import { eventually, startDaemon, type TestDaemon } from './support/daemon.ts'
+import { textAt, untilRunning, untilTasks } from './support/look.ts'
 
 describe('placement', () => {
   let daemon: TestDaemon
@@ -127,5 +127,29 @@ describe('placement', () => {
     )
     assert.match(await daemon.ok('service', 'ls'), /2\/3 \(max 2 per node\)/)
     await daemon.ok('service', 'rm', 'max')
+  })
+
+  test('explain says in words why a service is not as declared, and when it is', async () => {
+    await daemon.ok(
+      ...['service', 'create', '-d', '--name', 'why', '--constraint', 'node.labels.gpu==yes'],
+      'whoami:v1',
+    )
+    const explain = async (id: string) => (await daemon.api('GET', `/skep/v1/explain/${id}`)).text
+    await eventually('the reason', async () =>
+      /scheduling constraints not satisfied on 1 node/.test(await explain('why')),
+    )
+    await daemon.ok('service', 'update', '-d', '--constraint-rm', 'node.labels.gpu==yes', 'why')
+    const [task] = await untilRunning(daemon, 'why', 1)
+    await eventually(
+      'that all is well',
+      async () =>
+        !/not satisfied/.test(
+          textAt(JSON.parse(await explain('why')), 'summary') || (await explain('why')),
+        ),
+    )
+    assert.match(await explain(task?.id ?? ''), /running|started/i)
+    const missing = await daemon.api('GET', '/skep/v1/explain/nosuch')
+    assert.equal(missing.status, 404, missing.text)
+    await daemon.ok('service', 'rm', 'why')
   })
 })

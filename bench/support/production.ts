@@ -46,8 +46,8 @@ export class ProductionStack implements AsyncDisposable {
   }
 
   /** Waits until all services have what they declare. */
-  async untilConverged(api: EngineApi): Promise<void> {
-    await until('the production stack', async () => {
+  async untilConverged(api: EngineApi, withinMs?: number): Promise<void> {
+    const look = async () => {
       const services = listAt(await api.ok('GET', '/services?status=true'))
       return (
         services.length === 4 &&
@@ -57,7 +57,8 @@ export class ProductionStack implements AsyncDisposable {
             numberAt(at(service, 'ServiceStatus'), 'DesiredTasks'),
         )
       )
-    })
+    }
+    await until('the production stack', look, withinMs)
   }
 
   /** Removes the stack and its data, so that the next one starts from nothing. */

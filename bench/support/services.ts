@@ -6,10 +6,14 @@ const askEveryMs = 20
 
 const pause = (ms: number) => new Promise((done) => setTimeout(done, ms))
 
-export async function until(what: string, look: () => Promise<boolean>): Promise<void> {
-  const untilMs = performance.now() + 180_000
+export async function until(
+  what: string,
+  look: () => Promise<boolean>,
+  withinMs = 180_000,
+): Promise<void> {
+  const untilMs = performance.now() + withinMs
   while (!(await look())) {
-    if (performance.now() > untilMs) throw new Error(`not within 180 s: ${what}`)
+    if (performance.now() > untilMs) throw new Error(`not within ${withinMs / 1000} s: ${what}`)
     await pause(askEveryMs)
   }
 }
