@@ -138,7 +138,7 @@ describe('placement', () => {
     await eventually('the reason', async () =>
       /scheduling constraints not satisfied on 1 node/.test(await explain('why')),
     )
-    await daemon.ok('service', 'update', '-d', '--constraint-rm', 'node.labels.gpu==yes', 'why')
+    await daemon.ok('node', 'update', '--label-add', 'gpu=yes', node)
     const [task] = await untilRunning(daemon, 'why', 1)
     await eventually(
       'that all is well',
