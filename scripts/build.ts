@@ -27,7 +27,11 @@ const workerUrls: Plugin = {
   },
 }
 
-const entryPoints: Record<string, string> = { skep: resolve(root, 'src/cli/main.ts') }
+const entryPoints: Record<string, string> = {
+  skep: resolve(root, 'src/cli/main.ts'),
+  // A process of its own, started by the data plane.
+  'resolver-main': resolve(root, 'src/network/resolver/resolver-main.ts'),
+}
 for await (const file of glob('src/**/*-worker.ts', { cwd: root })) {
   const name = basename(file, '.ts')
   if (name in entryPoints) throw new Error(`two workers are called ${name}: rename ${file}`)

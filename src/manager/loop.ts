@@ -23,6 +23,8 @@ export interface LoopOptions {
   readonly decide: (nowMs: number) => Turn
 }
 
+/** When a decision that lost a race is made again, if nothing wakes its loop sooner, in ms. */
+const raceRetryMs = 50
 /** Pause before a loop whose commit could not be stored tries again, in ms. */
 const unavailableMs = 1000
 
@@ -52,8 +54,15 @@ export async function runLoop(options: LoopOptions): Promise<void> {
     let pause = false
     for (const result of results) {
       if (result.status === 'fulfilled') continue
+      if (result.reason instanceof UserError && isRace(result.reason)) {
+        log.debug('a loop lost a race', { loop: name, error: result.reason.message })
+        // Whoever won is on the way to the disk, and wakes this loop when it lands. To ask again at once would only
+        // keep it from landing.
+        const retryAtMs = clock.nowMs() + raceRetryMs
+        wakeAtMs = wakeAtMs === undefined ? retryAtMs : Math.min(wakeAtMs, retryAtMs)
+        continue
+      }
       wake.ring()
-      if (result.reason instanceof UserError && isRace(result.reason)) continue
       log.warn('a loop could not store its decision', {
         loop: name,
         error: messageOf(result.reason),
@@ -61,6 +70,8 @@ export async function runLoop(options: LoopOptions): Promise<void> {
       pause = true
     }
     if (pause) await clock.sleep(unavailableMs, signal)
+    // A turn without a commit has not let anybody else run.
+    else if (turn.more && results.length === 0) await clock.sleep(0, signal)
   }
 }
 

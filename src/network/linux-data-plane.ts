@@ -89,10 +89,16 @@ export async function openLinuxDataPlane(options: LinuxDataPlaneOptions): Promis
     ...options,
     tableName,
     self: self ?? { pid: process.pid, startTicks: 0, namespace: '' },
-    resolverEntry:
-      options.resolverEntry ??
-      join(fileURLToPath(new URL('.', import.meta.url)), 'resolver', 'resolver-main.ts'),
+    resolverEntry: options.resolverEntry ?? resolverEntryBesideThis(),
   })
+}
+
+/** The resolver's program: in its folder among the sources, beside the other files in a bundle. */
+function resolverEntryBesideThis(): string {
+  const folder = fileURLToPath(new URL('.', import.meta.url))
+  return import.meta.url.endsWith('.ts')
+    ? join(folder, 'resolver', 'resolver-main.ts')
+    : join(folder, 'resolver-main.js')
 }
 
 class LinuxDataPlane implements DataPlane {

@@ -172,17 +172,17 @@ type Likeness = 'same' | 'placementOnly' | 'different'
 
 function compareRevisions(one: Revision | undefined, wanted: Revision): Likeness {
   if (one === undefined) return 'different'
-  if (one.id === wanted.id || one.templateHash === wanted.templateHash) return 'same'
+  if (one.id === wanted.id) return 'same'
+  // The hash is that of all but the placement.
+  const samePlacement = isDeepEqual(one.template.placement, wanted.template.placement)
+  if (one.templateHash === wanted.templateHash) return samePlacement ? 'same' : 'placementOnly'
   const beside = ({ template, declared }: Revision) => ({
     template: { ...template, placement: undefined },
     ports: declared?.endpoint.ports,
     mode: declared?.endpoint.mode,
   })
   // If the placement is the same too, the hashes differ for something that can't be seen here.
-  const onlyPlacement =
-    !isDeepEqual(one.template.placement, wanted.template.placement) &&
-    isDeepEqual(beside(one), beside(wanted))
-  return onlyPlacement ? 'placementOnly' : 'different'
+  return !samePlacement && isDeepEqual(beside(one), beside(wanted)) ? 'placementOnly' : 'different'
 }
 
 function phaseOf(state: UpdateStatus['state'] | undefined): Phase {
