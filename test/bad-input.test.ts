@@ -172,7 +172,7 @@ describe('bad input', () => {
         return daemon.api('POST', `/services/there/update?version=${version}`, changed)
       }),
     )
-    const statuses = answers.map(({ status }) => status).sort()
+    const statuses = answers.map(({ status }) => status).sort((one, other) => one - other)
     assert.deepEqual(statuses, [200, 500, 500])
   })
 })

@@ -55,7 +55,7 @@ export function serviceSpec(name: string, image: string, replicas: number): unkn
 
 export async function updateImage(api: EngineApi, service: string, image: string): Promise<void> {
   const found = await api.ok('GET', `/services/${service}?insertDefaults=false`)
-  const version = at(found, 'Version', 'Index')
+  const version = Number(at(found, 'Version', 'Index'))
   const spec: unknown = structuredClone(at(found, 'Spec'))
   const container = at(spec, 'TaskTemplate', 'ContainerSpec')
   if (typeof container !== 'object' || container === null) throw new Error('no container in spec')

@@ -18,14 +18,7 @@ export { type AnyObject, type Kind, kinds, type ObjectByKind, uniquelyNamedKinds
 export type { Network, NetworkAttachment, NetworkSpec, NetworkStatus } from './network.ts'
 export type { Availability, ClusterNode, NodeDescription, NodeRole, NodeStatus } from './node.ts'
 export { defaultNamespace, type ObjectMeta, type Source } from './object.ts'
-export {
-  formatConstraint,
-  labelOf,
-  matchesConstraints,
-  parseConstraint,
-  placementFits,
-  platformFits,
-} from './placement.ts'
+export { matchesConstraints, placementFits } from './placement.ts'
 export { withRevision } from './revision.ts'
 export {
   acceptStatus,
@@ -45,7 +38,6 @@ export {
   type TaskState,
   type TaskStatus,
   type Traffic,
-  taskStates,
 } from './task.ts'
 export type {
   Constraint,

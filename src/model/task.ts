@@ -40,7 +40,7 @@ export interface TaskAddress {
 }
 
 /** In order. `complete` and later are terminal. */
-export const taskStates = [
+const taskStates = [
   'new',
   'pending',
   'assigned',

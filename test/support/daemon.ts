@@ -108,7 +108,7 @@ export async function startDaemon(options: DaemonOptions = {}): Promise<TestDaem
 
   async function start(): Promise<void> {
     const log = await open(logPath, 'a')
-    const [command = '', ...words] = [...(options.within?.() ?? []), join(root, 'bin/skep')]
+    const [command, ...words] = [...(options.within?.() ?? []), join(root, 'bin/skep')]
     const started = spawn(
       command,
       [

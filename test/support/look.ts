@@ -140,11 +140,6 @@ export async function containersOf(daemon: TestDaemon, service: string): Promise
   return ids === '' ? [] : ids.split('\n')
 }
 
-/** One GET of the server in a container, from the inside: whoami's own client. */
-export function getInside(container: string, url: string): Promise<string> {
-  return onEngine('exec', container, '/whoami', 'get', url)
-}
-
 /** The state of a service's last update, or an empty text. */
 export async function updateState(daemon: TestDaemon, service: string): Promise<string> {
   const { body } = await daemon.api('GET', `/services/${service}`)

@@ -10,7 +10,7 @@ export interface PrivateEngine extends AsyncDisposable {
   readonly address: string
   readonly folder: string
   /** Command words that run what follows them on that host. */
-  inside(): readonly string[]
+  readonly inside: () => readonly string[]
   docker(...args: readonly string[]): Promise<Output>
   /** As `docker`, and throws when it fails. */
   ok(...args: readonly string[]): Promise<string>
