@@ -1,7 +1,7 @@
 import { Command, CommanderError } from 'commander'
 import packageJson from '../../package.json' with { type: 'json' }
 import { messageOf, UserError } from '../base/index.ts'
-import { type CliContext, Exit } from './command.ts'
+import { type CliContext, Exit, usageError } from './command.ts'
 import { Interrupted, type Io } from './io.ts'
 
 interface Group {
@@ -11,6 +11,40 @@ interface Group {
 
 /** Every group, in the order of the help. Only the one that is asked for is loaded. */
 const groups: Readonly<Record<string, Group>> = {
+  service: {
+    description: 'Services: what should run',
+    load: async (context) => (await import('./service-command.ts')).buildCommand(context),
+  },
+  stack: {
+    description: 'Stacks: services that are deployed together',
+    load: async (context) => (await import('./stack-command.ts')).buildCommand(context),
+  },
+  node: {
+    description: 'Nodes: the machines of the cluster',
+    load: async (context) => (await import('./node-command.ts')).buildCommand(context),
+  },
+  secret: {
+    description: 'Secrets: data that only tasks see',
+    load: async (context) =>
+      (await import('./data-command.ts')).buildDataCommand(context, 'secret'),
+  },
+  config: {
+    description: 'Configs: files of services',
+    load: async (context) =>
+      (await import('./data-command.ts')).buildDataCommand(context, 'config'),
+  },
+  network: {
+    description: 'Networks: what services reach each other over',
+    load: async (context) => (await import('./network-command.ts')).buildCommand(context),
+  },
+  swarm: {
+    description: 'The cluster: begin, leave, let others join',
+    load: async (context) => (await import('./swarm-command.ts')).buildCommand(context),
+  },
+  explain: {
+    description: 'Say why a service or task is not as declared',
+    load: async (context) => (await import('./explain-command.ts')).buildCommand(context),
+  },
   daemon: {
     description: 'Run this node: its agent, and a manager where it has that role',
     load: async () => (await import('./daemon-command.ts')).buildCommand(),
@@ -37,12 +71,20 @@ export async function buildProgram(io: Io, loaded: readonly string[]): Promise<C
       : new Command(name).description(group.description)
     program.addCommand(command)
   }
+  program
+    .command('completion')
+    .argument('<shell>', 'bash, zsh or fish')
+    .description('Print the script that completes commands: source <(skep completion bash)')
+    .action(async (shell: string) => {
+      const { shells } = await import('./completion.ts')
+      if (!shells.includes(shell)) {
+        throw usageError(`"${shell}" is no shell that is known. Choose ${shells.join(', ')}.`)
+      }
+      await runCompletion(['complete', shell], io)
+    })
   prepare(program, io)
   return program
 }
-
-/** All names, for completion. */
-export const groupNames: readonly string[] = Object.keys(groups)
 
 function prepare(command: Command, io: Io): void {
   command
@@ -54,6 +96,15 @@ function prepare(command: Command, io: Io): void {
     })
     .showSuggestionAfterError()
   for (const child of command.commands) prepare(child, io)
+}
+
+/** `complete -- words…`, as the scripts of `skep completion` call it, and the scripts themselves. All groups are loaded. */
+async function runCompletion(args: readonly string[], io: Io): Promise<void> {
+  const program = await buildProgram(io, Object.keys(groups))
+  const { addCompletion } = await import('./completion.ts')
+  const words = args.slice(args.indexOf('--') + 1)
+  await addCompletion(program, { io, host: () => undefined }, words)
+  await program.parseAsync([...args], { from: 'user' })
 }
 
 /** The first word that is not a flag of the root: the group. */
@@ -74,6 +125,10 @@ export function groupOf(args: readonly string[]): string | undefined {
 export async function runCommandLine(args: readonly string[], io: Io): Promise<number> {
   const group = groupOf(args)
   try {
+    if (args[0] === 'complete') {
+      await runCompletion(args, io)
+      return 0
+    }
     const program = await buildProgram(io, group === undefined ? [] : [group])
     if (args.length === 0) {
       program.outputHelp()
