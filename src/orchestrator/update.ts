@@ -21,11 +21,15 @@ export interface Rollout {
   readonly failureByPlace: ReadonlyMap<Place, Task>
 }
 
+/** How long the last new task has to stay ready before an update is called complete, in ms; less if monitored less. */
+const settleMs = 1_000
+
 /** Looks at what an update did. Asks the plan to look again when a deadline passes. */
 export function observeRollout(picture: Picture, wanted: readonly Place[], plan: Plan): Rollout {
   const failureByPlace = new Map<Place, Task>()
   const { update } = picture
-  if (picture.phase !== 'rolling' || !update) return { replaces: false, failureByPlace }
+  if (!update || (picture.phase !== 'rolling' && !isStillWatched(picture, update)))
+    return { replaces: false, failureByPlace }
   let replaces = false
   for (const place of wanted) {
     for (const task of place.tasks) {
@@ -39,6 +43,15 @@ export function observeRollout(picture: Picture, wanted: readonly Place[], plan:
     }
   }
   return { replaces, failureByPlace }
+}
+
+/**
+ * An update is called complete once its last task has stayed ready for `settleMs`, so that nobody has to wait for the
+ * rest of the monitor period; a failure within that still pauses it or takes it back.
+ */
+function isStillWatched({ policy, nowMs }: Picture, update: UpdateStatus): boolean {
+  const isDone = update.state === 'completed' || update.state === 'rollbackCompleted'
+  return isDone && nowMs <= (update.completedAtMs ?? 0) + policy.monitorMs
 }
 
 /** Ended before it was ready or while it was watched, or made no progress for too long. */
@@ -184,6 +197,7 @@ function roll(
   const isDirty = new Set(dirty)
   let inProgress = plan.actions.filter(({ type }) => type === 'createTask').length
   let isDone = dirty.length === 0 && inProgress === 0
+  let isProven = true
   const waiting: Place[] = []
   for (const place of wanted) {
     if (isDirty.has(place)) continue
@@ -206,14 +220,20 @@ function roll(
       inProgress += 1
       if (dirty.length > 0) plan.wakeAt(delayedUntilMs)
     }
-    const provenAtMs = watchedUntilMs(picture, keeper)
-    if (provenAtMs > nowMs) {
+    if (watchedUntilMs(picture, keeper) > nowMs) isProven = false
+    const settledAtMs = (keeper.status.readyAtMs ?? nowMs) + Math.min(policy.monitorMs, settleMs)
+    if (settledAtMs > nowMs) {
       isDone = false
-      if (rollout.replaces) plan.wakeAt(provenAtMs)
+      if (rollout.replaces) plan.wakeAt(settledAtMs)
     }
   }
   if (isDone || (dirty.length === 0 && !rollout.replaces)) {
-    complete(picture, update, rollout, plan)
+    complete(
+      picture,
+      update,
+      isProven && rollout.replaces && rollout.failureByPlace.size === 0,
+      plan,
+    )
     return
   }
   const budget = policy.parallelism === 0 ? dirty.length : policy.parallelism - inProgress
@@ -228,7 +248,7 @@ function roll(
     plan.add({ type: 'setUpdate', update: { ...update, waitingFor } })
 }
 
-function complete(picture: Picture, update: UpdateStatus, rollout: Rollout, plan: Plan): void {
+function complete(picture: Picture, update: UpdateStatus, isProven: boolean, plan: Plan): void {
   const { startedAtMs, revisionId } = update
   plan.add({
     type: 'setUpdate',
@@ -240,8 +260,7 @@ function complete(picture: Picture, update: UpdateStatus, rollout: Rollout, plan
       revisionId,
     },
   })
-  const proven = rollout.replaces && rollout.failureByPlace.size === 0
-  if (proven && picture.wanted.healthyAtMs === undefined)
+  if (isProven && picture.wanted.healthyAtMs === undefined)
     plan.add({ type: 'markHealthy', revisionId })
 }
 

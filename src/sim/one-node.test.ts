@@ -148,6 +148,30 @@ describe('one node', () => {
     await sim.stop()
   })
 
+  test('goes back even when the new version fails after the update was called complete', async () => {
+    const sim = new OneNode(8, ({ template }) =>
+      template.containers[0]?.image === 'web:bad' ? { exits: { afterMs: 3_000, code: 1 } } : {},
+    )
+    await sim.start()
+    const update = buildUpdatePolicy({ onFailure: 'rollback', parallelism: 0 })
+    const web = await sim.create('web', 3, { update, template: withImage('web:1') })
+    await sim.clock.advance(10_000)
+    await sim.control.updateWorkload(
+      {
+        id: web,
+        version: sim.store.view.get('workload', web)?.specVersion ?? 0,
+        auth: { from: 'current' },
+      },
+      () => declare('web', 3, { update, template: withImage('web:bad') }),
+    )
+    await sim.clock.advance(2_500)
+    assert.equal(sim.store.view.get('workload', web)?.status.update?.state, 'completed')
+    await sim.clock.advance(60_000)
+    assert.equal(sim.store.view.get('workload', web)?.status.update?.state, 'rollbackCompleted')
+    assert.equal(sim.running(web).length, 3)
+    await sim.stop()
+  })
+
   test('removing a service leaves nothing behind', async () => {
     const sim = new OneNode(7)
     await sim.start()
