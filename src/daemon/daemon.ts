@@ -7,6 +7,7 @@ import { openRealClock, realRandom } from '../base/real-world.ts'
 import { openEngine } from '../engine/index.ts'
 import { explainTask, explainWorkload, observeWorkload } from '../orchestrator/index.ts'
 import { validateTemplate } from '../runtime/index.ts'
+import { lockDataRoot } from '../store/index.ts'
 import { listenHttp } from './http.ts'
 import { openLog } from './log.ts'
 import type { Member } from './member.ts'
@@ -35,6 +36,8 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
 
   await mkdir(options.dataRoot, { recursive: true, mode: 0o700 })
   await mkdir(options.runDir, { recursive: true, mode: 0o711 })
+  // Before anything is read: a second daemon must not touch the first one's state.
+  const lock = lockDataRoot(options.dataRoot)
   const engine = openEngine({ address: options.engine })
   const membership = new Membership({ options, engine, clock, random: realRandom, log })
   const requireMember = (): Member => {
@@ -108,6 +111,7 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
   await http?.close()
   await membership.close()
   engine.close()
+  lock.release()
   log.info('stopped', {})
 }
 

@@ -6,7 +6,7 @@ import type { Engine } from '../engine/index.ts'
 import { type Manager, startManager } from '../manager/index.ts'
 import type { Network, NetworkAttachment, NetworkId } from '../model/index.ts'
 import { bridgeName, type DataPlane, openLinuxDataPlane } from '../network/index.ts'
-import { openDockerRuntime, type Runtime } from '../runtime/index.ts'
+import { openDockerRuntime, type Runtime, removeSecretsDir } from '../runtime/index.ts'
 import { type Keyring, openKeyring } from '../security/index.ts'
 import { type LeaderEpoch, openSqliteStore, type Store } from '../store/index.ts'
 import { hostSubnets } from './host-facts.ts'
@@ -110,7 +110,14 @@ export class Member {
         clock,
         log,
       })
-      const dataPlane = await openLinuxDataPlane({ engine, stateDir: paths.network, clock, log })
+      const dataPlane = await openLinuxDataPlane({
+        engine,
+        stateDir: paths.network,
+        // Its own, so that daemons of several clusters can share a machine.
+        tableName: `skep-${id.slice(0, 8)}`,
+        clock,
+        log,
+      })
       const epoch = await store.advanceEpoch()
       const manager = startManager({
         store,
@@ -257,6 +264,9 @@ export class Member {
       }),
     )
     await this.#dataPlane.clear()
+    await removeSecretsDir(this.#world.options.runDir).catch((error: unknown) =>
+      log.warn('the secrets folder could not be removed', { error: messageOf(error) }),
+    )
     await this.#dataPlane.close()
     await this.store.close()
   }

@@ -11,4 +11,5 @@ export type {
   RuntimeEvent,
   StartedContainer,
 } from './runtime.ts'
+export { removeSecretsDir } from './task-files.ts'
 export { type TemplateContext, type TemplateKind, validateTemplate } from './template.ts'
