@@ -52,5 +52,8 @@ export function flag<T>(parse: (text: string) => T): (text: string) => T {
 }
 
 export function newCommand(name: string, description: string): Command {
-  return new Command(name).description(description).allowExcessArguments(false)
+  return new Command(name)
+    .description(description)
+    .allowExcessArguments(false)
+    .enablePositionalOptions()
 }

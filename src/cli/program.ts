@@ -121,6 +121,43 @@ export function groupOf(args: readonly string[]): string | undefined {
   return undefined
 }
 
+/**
+ * `--init=false` as `--no-init` and `--init=true` as `--init`: docker's flags take a truth value so. Words behind the first operand
+ * of a command that passes its own through are left alone.
+ */
+export function asSwitches(program: Command, args: readonly string[]): string[] {
+  const out: string[] = []
+  let command = program
+  for (let index = 0; index < args.length; index++) {
+    const arg = args[index] ?? ''
+    if (arg === '--') return [...out, ...args.slice(index)]
+    if (!arg.startsWith('-') || arg === '-') {
+      const child = command.commands.find(
+        (one) => one.name() === arg || one.aliases().includes(arg),
+      )
+      // An operand: options may still follow it, but for `service create`, whose rest is the container's command.
+      if (child === undefined && command.name() === 'create') return [...out, ...args.slice(index)]
+      command = child ?? command
+      out.push(arg)
+      continue
+    }
+    const [, name = arg, value] = /^(--?[a-zA-Z-]+)=(.*)$/s.exec(arg) ?? []
+    const option = command.options.find(({ long, short }) => name === long || name === short)
+    const takesValue = option !== undefined && (option.required || option.optional)
+    if (value === undefined && takesValue) {
+      out.push(arg, ...args.slice(index + 1, index + 2))
+      index++
+    } else if (option !== undefined && !takesValue && /^(true|1)$/.test(value ?? '')) {
+      out.push(name)
+    } else if (option !== undefined && !takesValue && /^(false|0)$/.test(value ?? '')) {
+      const negated = option.long?.replace(/^--(no-)?/, (_, no) => (no ? '--' : '--no-'))
+      // What is off by itself needs no word.
+      if (command.options.some(({ long }) => long === negated)) out.push(negated ?? name)
+    } else out.push(arg)
+  }
+  return out
+}
+
 /** Runs one command line and gives its exit code: 0 done, 1 failed, 2 not understood. */
 export async function runCommandLine(args: readonly string[], io: Io): Promise<number> {
   const group = groupOf(args)
@@ -134,7 +171,7 @@ export async function runCommandLine(args: readonly string[], io: Io): Promise<n
       program.outputHelp()
       return 0
     }
-    await program.parseAsync([...args], { from: 'user' })
+    await program.parseAsync(asSwitches(program, args), { from: 'user' })
     return 0
   } catch (error) {
     return tell(error, io)

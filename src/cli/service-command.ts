@@ -1,4 +1,4 @@
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
 import { messageOf, UserError } from '../base/index.ts'
 import { parseEnvFile, type ServiceSpecBody } from '../compose/index.ts'
 import type { ApiNetwork, ApiService } from './api.ts'
@@ -32,7 +32,7 @@ import {
 
 interface ChangeFlags extends WaitFlags {
   readonly quiet?: boolean
-  readonly detach?: boolean | string
+  readonly detach?: boolean
   readonly withRegistryAuth?: boolean
   readonly resolveImage?: boolean
   readonly envFile?: readonly string[]
@@ -44,16 +44,17 @@ export function addWaitOptions(command: Command, { quiet = true } = {}): Command
   command
     .option('--wait', 'Wait until it is as declared; fail with the reason if it will not be')
     .option('--timeout <duration>', 'Longest wait (default: 5m)')
-    .option('-d, --detach [bool]', 'Do not wait, which is the default')
+    .option('-d, --detach', 'Do not wait, which is the default')
+    .addOption(new Option('--no-detach').hideHelp())
   return quiet ? command.option('-q, --quiet', 'Show no progress') : command
 }
 
 /** Whether to wait: `--wait`, or docker's `--detach=false`. */
-export function isWaiting(flags: WaitFlags & { readonly detach?: boolean | string }): boolean {
-  if (flags.wait && flags.detach !== undefined && flags.detach !== 'false') {
+export function isWaiting(flags: WaitFlags & { readonly detach?: boolean }): boolean {
+  if (flags.wait && flags.detach) {
     throw usageError('--wait and --detach contradict each other. Remove one of them.')
   }
-  return flags.wait === true || flags.detach === 'false'
+  return flags.wait === true || flags.detach === false
 }
 
 /** `skep service`. */

@@ -1,4 +1,4 @@
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
 import { collect } from './command.ts'
 import type { ServiceFlags } from './service-spec.ts'
 
@@ -107,7 +107,11 @@ export function addUpdateOptions(command: Command): Command {
 
 function addShared(command: Command): Command {
   for (const [flags, text] of values) command.option(flags, text)
-  for (const [flags, text] of switches) command.option(flags, text)
+  for (const [flags, text] of switches) {
+    command.option(flags, text)
+    const long = /--(\S+)$/.exec(flags)?.[1]
+    command.addOption(new Option(`--no-${long}`).hideHelp())
+  }
   return command
     .option('--no-healthcheck', 'Ignore health checks of the image')
     .option('--log-opt <name=value>', 'Option of the log driver (may be repeated)', collect)

@@ -88,7 +88,7 @@ export function prettyService(service: ApiService): string {
   const lines: string[] = []
   const line = (label: string, value: string | number | undefined, indent = 0) => {
     if (value === undefined || value === '') return
-    lines.push(`${' '.repeat(indent)}${label}:`.padEnd(16) + value)
+    lines.push(`${`${' '.repeat(indent)}${label}:`.padEnd(15)} ${value}`)
   }
   const head = (text: string) => lines.push(`${text}:`)
   line('ID', service.ID)
@@ -181,7 +181,7 @@ export function prettyService(service: ApiService): string {
     line('Retries', container.Healthcheck.Retries, 1)
   }
   const { Limits, Reservations } = task.Resources ?? {}
-  if (Limits || Reservations) {
+  if (Object.keys({ ...Limits, ...Reservations }).length > 0) {
     head('Resources')
     for (const [title, amounts] of [
       ['Reservations', Reservations],

@@ -21,7 +21,7 @@ interface DeployFlags extends WaitFlags {
   readonly prune?: boolean
   readonly resolveImage: string
   readonly withRegistryAuth?: boolean
-  readonly detach?: boolean | string
+  readonly detach?: boolean
   readonly quiet?: boolean
 }
 

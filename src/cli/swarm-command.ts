@@ -6,7 +6,7 @@ import { count, oneOf } from './service-spec.ts'
 
 interface InitFlags {
   readonly advertiseAddr?: string
-  readonly listenAddr: string
+  readonly listenAddr?: string
   readonly dataPathAddr?: string
   readonly dataPathPort?: string
   readonly defaultAddrPool?: readonly string[]
@@ -25,7 +25,7 @@ export function buildCommand(context: CliContext): Command {
     .command('init')
     .description('Begin a cluster with this node as its manager')
     .option('--advertise-addr <address>', 'What other nodes reach this one by')
-    .option('--listen-addr <address>', 'Cluster port', '0.0.0.0:2377')
+    .option('--listen-addr <address>', "Cluster port (default: the daemon's)")
     .option('--data-path-addr <address>', 'Address of traffic between services')
     .option('--data-path-port <port>', 'UDP port of traffic between services')
     .option(
@@ -39,7 +39,7 @@ export function buildCommand(context: CliContext): Command {
     .option('--force-new-cluster', 'Begin again from the state that is here')
     .action(async (flags: InitFlags) => {
       const body = checked(() => ({
-        ListenAddr: flags.listenAddr,
+        ListenAddr: flags.listenAddr ?? '',
         AdvertiseAddr: flags.advertiseAddr ?? '',
         DataPathAddr: flags.dataPathAddr ?? '',
         DataPathPort: count('--data-path-port', flags.dataPathPort ?? '0'),
@@ -69,7 +69,7 @@ export function buildCommand(context: CliContext): Command {
     .description('Join a cluster')
     .requiredOption('--token <token>', "The cluster's join token")
     .option('--advertise-addr <address>', 'What other nodes reach this one by')
-    .option('--listen-addr <address>', 'Cluster port', '0.0.0.0:2377')
+    .option('--listen-addr <address>', "Cluster port (default: the daemon's)")
     .option('--data-path-addr <address>', 'Address of traffic between services')
     .option('--availability <availability>', 'active, pause or drain', 'active')
     .action(
@@ -78,7 +78,7 @@ export function buildCommand(context: CliContext): Command {
         flags: {
           token: string
           advertiseAddr?: string
-          listenAddr: string
+          listenAddr?: string
           dataPathAddr?: string
           availability: string
         },
@@ -87,7 +87,7 @@ export function buildCommand(context: CliContext): Command {
         await client.call('/swarm/join', {
           method: 'POST',
           body: {
-            ListenAddr: flags.listenAddr,
+            ListenAddr: flags.listenAddr ?? '',
             AdvertiseAddr: flags.advertiseAddr ?? '',
             DataPathAddr: flags.dataPathAddr ?? '',
             RemoteAddrs: [remote],

@@ -79,7 +79,7 @@ export function progressOf(
     return { ...base, isThere: false, failed: update?.Message ?? `the update is ${state}` }
   }
   if (state === 'rollback_completed' && !isRollback) {
-    return { ...base, isThere: false, failed: update?.Message ?? 'the update was rolled back' }
+    return { ...base, isThere: false, failed: 'the update failed and was rolled back' }
   }
   const isMoving = state === 'updating' || state === 'rollback_started'
   const total = service.ServiceStatus?.RunningTasks ?? running
@@ -170,6 +170,7 @@ export async function waitForServices(
       if (failures.length === 0) return
       for (const { service, why } of failures) {
         io.stderr.write(`skep: service ${service.Spec.Name}: ${why}\n`)
+        await tellLastError(client, io, service, startedMs)
         await tellReasons(client, io, service)
       }
       throw new Exit(1)
@@ -203,6 +204,20 @@ async function tasksOf(
     query: filtersQuery({ service: ids, '_up-to-date': ['true'] }),
     signal,
   })
+}
+
+/** After a rollback the task that failed is history: its error is the one to know. */
+async function tellLastError(
+  client: Client,
+  io: Io,
+  { ID }: ApiService,
+  sinceMs: number,
+): Promise<void> {
+  const tasks = await client.call<ApiTask[]>('/tasks', { query: filtersQuery({ service: [ID] }) })
+  // A second of slack: the daemon's clock may be another machine's.
+  const recent = tasks.filter(({ Status }) => Date.parse(Status.Timestamp) >= sinceMs - 1000)
+  const error = noteOf(recent)
+  if (error !== undefined) io.stderr.write(`The last task to fail said: ${error}\n`)
 }
 
 async function tellReasons(client: Client, io: Io, { ID, Spec }: ApiService): Promise<void> {
