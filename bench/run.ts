@@ -69,7 +69,10 @@ function tableLine(bench: string, figure: string, value: string, against: string
 }
 
 function show(row: Row): void {
-  if (json) return console.log(JSON.stringify(row))
+  if (json) {
+    console.log(JSON.stringify(row))
+    return
+  }
   const { bench, figure, value, unit, baseline, ratio } = row
   const against = ratio === null ? '' : `${ratio}x of ${baseline} ${unit}`
   console.log(tableLine(bench, figure, `${value} ${unit}`, against))
