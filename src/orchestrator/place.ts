@@ -158,11 +158,24 @@ function mayStay(picture: Picture, task: Task, successor: Task | undefined, plan
   return true
 }
 
+/**
+ * Whether a task ended while it was still held back: preparing it failed. Its delay holds for its successor too, or a
+ * missing image would be tried again and again without any pause.
+ */
+function waitsOutDelay(picture: Picture, task: Task, revisionId: RevisionId, plan: Plan): boolean {
+  const untilMs = task.startNotBeforeMs ?? 0
+  const isBound = endedByItself(task) && isSameKind(picture, task, revisionId)
+  if (!isBound || untilMs <= picture.nowMs) return false
+  plan.wakeAt(untilMs)
+  return true
+}
+
 /** Starts a task at a place without a live one, unless policy leaves the place at rest. */
 function refill(picture: Picture, place: Place, plan: Plan): void {
   if (restReason(picture, place) !== undefined) return
   const newest = newestOf(place)
   const revisionId = successorRevision(picture, newest)
+  if (newest && waitsOutDelay(picture, newest, revisionId, plan)) return
   const sameRevision = newest !== undefined && isSameKind(picture, newest, revisionId)
   const verdict = sameRevision && endedByItself(newest) ? verdictOn(picture, newest) : undefined
   const restart = verdict?.restart ? verdict : undefined
@@ -193,6 +206,7 @@ export function replaceLive(picture: Picture, place: Place, plan: Plan, because:
   )
   const verdict = failedTry && verdictOn(picture, failedTry)
   if (verdict?.restart === false) return false
+  if (failedTry && waitsOutDelay(picture, failedTry, revisionId, plan)) return false
   const stopFirst = picture.isStopFirst
   // Beside the new task one old one goes on, even if an earlier update has left two.
   const serving = stopFirst ? undefined : bestOf(picture, live)

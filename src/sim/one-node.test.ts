@@ -172,6 +172,20 @@ describe('one node', () => {
     await sim.stop()
   })
 
+  test('a missing image is tried again with growing pauses, not without any', async () => {
+    const sim = new OneNode(9, () => ({ pullFails: 'No such image: web:none' }))
+    await sim.start()
+    const created: number[] = []
+    sim.store.subscribe(({ atMs, changes }) => {
+      for (const { before, after } of changes)
+        if (!before && after?.kind === 'task') created.push(atMs)
+    })
+    await sim.create('web', 1)
+    await sim.clock.advance(60_000)
+    assert.ok(created.length >= 3 && created.length <= 8, `${created.length} tasks in a minute`)
+    await sim.stop()
+  })
+
   test('removing a service leaves nothing behind', async () => {
     const sim = new OneNode(7)
     await sim.start()
