@@ -18,7 +18,7 @@ export function buildCommand(context: CliContext): Command {
       io.stdout.write(
         flags.json
           ? `${JSON.stringify(explanation, null, 2)}\n`
-          : formatExplanation(explanation, io.nowMs(), io.stdout.columns ?? 80),
+          : formatExplanation(explanation, io.nowMs(), io.stdout.columns || 80),
       )
     })
 }

@@ -190,7 +190,9 @@ function tell(error: unknown, io: Io): number {
   }
   if (error instanceof UserError) {
     const next = error.next === undefined ? '' : `. ${error.next}`
-    io.stderr.write(`skep: ${error.message}${next}\n`)
+    io.stderr.write(
+      `skep: ${next === '' ? error.message : error.message.replace(/\.$/, '')}${next}\n`,
+    )
     return 1
   }
   io.stderr.write(`skep: ${messageOf(error)}\n`)

@@ -1,4 +1,3 @@
-import { isDeepStrictEqual } from 'node:util'
 import { UserError } from '../base/index.ts'
 import {
   type FileObjectBody,
@@ -119,10 +118,14 @@ async function createObjects(
       })
     } catch (error) {
       if (!(error instanceof ApiError) || error.status !== 400) throw error
-      throw new UserError('conflict', `the ${kind} ${body.Name} cannot change: ${error.message}`, {
-        next: `Give the new content a new name: name: ${body.Name}_2`,
-        cause: error,
-      })
+      throw new UserError(
+        'conflict',
+        `${kind} ${body.Name} is there with other content, which cannot be changed`,
+        {
+          next: `Give the new content a new name, as name: ${body.Name}_2 in the stack file.`,
+          cause: error,
+        },
+      )
     }
   }
 }
@@ -184,7 +187,7 @@ async function deployServices(
     }
     // A forced restart of before must not be undone: that would restart the tasks again.
     body.TaskTemplate.ForceUpdate = known.Spec.TaskTemplate.ForceUpdate
-    onStep(`${isDeepStrictEqual(body, known.Spec) ? 'Unchanged' : 'Updating'} service ${body.Name}`)
+    onStep(`Updating service ${body.Name}`)
     const answer = await client.call<{ Warnings?: string[] | null }>(
       `/services/${known.ID}/update`,
       {

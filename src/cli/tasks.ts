@@ -69,7 +69,7 @@ export async function listTasks(
     const isOlder = before !== undefined && taskName(before, serviceNames) === name
     return {
       task,
-      name: isNamed && isOlder && flags.format === undefined ? `\\_ ${name}` : name,
+      name: isNamed && isOlder && flags.format === undefined ? ` \\_ ${name}` : name,
       node: nodeNames.get(task.NodeID ?? '') ?? task.NodeID ?? '',
       nowMs,
       noTrunc,

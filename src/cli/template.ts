@@ -220,7 +220,8 @@ function parsePipeline(source: string): Expression {
       return inner
     }
     if (word.startsWith('"')) {
-      const text: unknown = JSON.parse(word.replace(/\t/g, '\\t').replace(/\n/g, '\\n'))
+      const text = unquoted(word)
+      if (text === undefined) throw malformed(source, `the string ${word}`)
       return () => text
     }
     if (word.startsWith('`')) return () => word.slice(1, -1)
@@ -236,6 +237,14 @@ function parsePipeline(source: string): Expression {
   }
 
   return pipeline(false)
+}
+
+function unquoted(word: string): unknown {
+  try {
+    return JSON.parse(word.replace(/\t/g, '\\t').replace(/\n/g, '\\n'))
+  } catch {
+    return undefined
+  }
 }
 
 function fieldOf(value: unknown, key: string): unknown {

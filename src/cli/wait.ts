@@ -293,7 +293,7 @@ class ProgressLines {
   show(lines: readonly string[]): void {
     if (this.#quiet) return
     if (this.isLive) {
-      const width = Math.max(20, (this.#io.stdout.columns ?? 80) - 1)
+      const width = Math.max(20, (this.#io.stdout.columns || 80) - 1)
       const up = this.#shown.length > 0 ? `\x1b[${this.#shown.length}A` : ''
       this.#io.stderr.write(
         `${up}${lines.map((line) => `\r\x1b[2K${line.slice(0, width)}\n`).join('')}`,
