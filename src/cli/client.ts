@@ -146,7 +146,7 @@ async function respond(
   const options: RequestOptions = {
     ...target,
     method,
-    path: search.size > 0 ? `${path}?${search}` : path,
+    path: search.size > 0 ? `${path}?${search.toString()}` : path,
     headers: {
       Host: 'docker',
       ...(json !== undefined && {

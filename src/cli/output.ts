@@ -87,7 +87,7 @@ export function table(rows: readonly (readonly string[])[]): string {
 }
 
 function widthOf(text: string): number {
-  return [...text].length
+  return Array.from(text).length
 }
 
 /** Objects as `inspect` shows them: a JSON list, or each through a template. */

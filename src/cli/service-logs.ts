@@ -78,7 +78,7 @@ export async function printLogs(
     for await (const chunk of response) {
       for (const { stream, data } of reader.push(chunk)) {
         for await (const line of readLines(once(data), lineBytesMax))
-          await print(`${line}\n`, stream)
+          await print(`${line.toString()}\n`, stream)
       }
     }
   } catch (error) {

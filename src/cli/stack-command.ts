@@ -2,7 +2,13 @@ import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import { stringify } from 'yaml'
 import { messageOf, UserError } from '../base/index.ts'
-import { loadStack, readStackFiles, type StackSources, stackLabel } from '../compose/index.ts'
+import {
+  loadStack,
+  raiseStackFile,
+  readStackFiles,
+  type StackSources,
+  stackLabel,
+} from '../compose/index.ts'
 import type { ApiNetwork, ApiSecret, ApiService, ApiTask } from './api.ts'
 import { ApiError, type Client, filtersQuery, openClient, parseFilters } from './client.ts'
 import { type CliContext, checked, collect, Exit, newCommand, usageError } from './command.ts'
@@ -76,7 +82,7 @@ export function buildCommand(context: CliContext): Command {
           },
         )
       },
-      readFile: io.readFile,
+      readFile: (path) => io.readFile(path),
       onStep: (text) => io.stdout.write(`${text}\n`),
       warn: (text) => io.stderr.write(`skep: warning: ${text}\n`),
     })
@@ -160,7 +166,7 @@ export function buildCommand(context: CliContext): Command {
       const paths = filesOf(io, flags.composeFile)
       const document =
         flags.bodies === undefined
-          ? await readStackFiles(paths, sources(io))
+          ? raiseStackFile(await readStackFiles(paths, sources(io)))
           : await loadStack(flags.bodies, paths, sources(io))
       const plain: unknown = JSON.parse(JSON.stringify(document))
       io.stdout.write(
@@ -200,7 +206,7 @@ function filesOf(io: Io, files: readonly string[] | undefined): readonly string[
 
 function sources(io: Io): StackSources {
   return {
-    readFile: io.readFile,
+    readFile: (path) => io.readFile(path),
     env: io.env,
     warn: (text) => io.stderr.write(`skep: warning: ${text}\n`),
   }

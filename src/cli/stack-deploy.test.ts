@@ -6,7 +6,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { promisify } from 'node:util'
-import { loadStack } from '../compose/index.ts'
+import { stringify } from 'yaml'
+import { loadStack, raiseStackFile, readStackFiles } from '../compose/index.ts'
 import { openClient } from './client.ts'
 import { openFakeDaemon, type RecordedCall } from './fake-daemon.testing.ts'
 import { realIo } from './io.ts'
@@ -79,11 +80,8 @@ describe('the bodies of a stack equal those of docker stack deploy', {
       t.after(() => ours.close())
       const io = { ...realIo(), env }
       const client = await openClient({ io, host: () => `unix://${ours.path}` })
-      const stack = await loadStack('st', paths, {
-        readFile: (path) => readFile(path),
-        env,
-        warn: () => {},
-      })
+      const sources = { readFile: (path: string) => readFile(path), env, warn: () => {} }
+      const stack = await loadStack('st', paths, sources)
       await deployStack(client, stack, {
         prune: false,
         resolveImage: 'always',
@@ -93,6 +91,14 @@ describe('the bodies of a stack equal those of docker stack deploy', {
         warn: () => {},
       })
       assert.deepEqual(bodiesOf(ours.calls), bodiesOf(stock.calls))
+
+      const merged = join(here, 'merged.yml')
+      await writeFile(merged, stringify(raiseStackFile(await readStackFiles(paths, sources))))
+      assert.deepEqual(
+        await loadStack('st', [merged], sources),
+        stack,
+        'as skep stack config tells it',
+      )
     })
   }
 })

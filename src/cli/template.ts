@@ -147,7 +147,7 @@ const functions: Readonly<Record<string, (...args: readonly unknown[]) => unknow
   title: (value) => textOf(value).replace(/\b\w/g, (letter) => letter.toUpperCase()),
   join: (list, separator) => (Array.isArray(list) ? list.map(textOf).join(textOf(separator)) : ''),
   split: (text, separator) => textOf(text).split(textOf(separator)),
-  truncate: (text, count) => [...textOf(text)].slice(0, Number(count)).join(''),
+  truncate: (text, count) => Array.from(textOf(text)).slice(0, Number(count)).join(''),
   index: (value, ...keys) => keys.reduce((inner, key) => fieldOf(inner, textOf(key)), value),
   len: (value) =>
     Array.isArray(value) || typeof value === 'string'
@@ -267,7 +267,7 @@ function textOf(value: unknown): string {
     const items = Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1))
     return `map[${items.map(([key, item]) => `${key}:${textOf(item)}`).join(' ')}]`
   }
-  return String(value)
+  return typeof value === 'string' ? value : JSON.stringify(value)
 }
 
 function malformed(source: string, what: string): UserError {

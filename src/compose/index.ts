@@ -10,6 +10,7 @@ export {
 } from './lower.ts'
 export { parseEnvFile, type StackSources } from './parse-file.ts'
 export { parseShortPort } from './parse-ports.ts'
+export { raiseStackFile } from './raise.ts'
 export { nearest } from './reader.ts'
 export type {
   ConfigReferenceBody,
