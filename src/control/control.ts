@@ -70,7 +70,7 @@ export interface Control {
 
 /** The operations on one store. Make one for each store, and use no other way to declare things in it. */
 export function openControl(world: ControlWorld): Control {
-  const changes = new Changes(world.store)
+  const changes = new Changes(world.store, world.clock)
   return {
     store: world.store,
     createWorkload: (declaration, auth) => createWorkload(world, changes, declaration, auth),

@@ -1,5 +1,6 @@
 import { type Clock, type Random, Semaphore, UserError } from '../base/index.ts'
 import type { Sealed } from '../model/index.ts'
+import { nextCommit } from '../store/index.ts'
 import type { Change, Commit, Store, View } from '../store/store.ts'
 
 /** Makes bytes unreadable but for the holder of the cluster's data key. `context` is bound in: a value moved to another object does not open. */
@@ -33,11 +34,13 @@ const waitingMax = 1_000
  */
 export class Changes {
   readonly #store: Store
+  readonly #clock: Clock
   readonly #turn = new Semaphore(1)
   #waiting = 0
 
-  constructor(store: Store) {
+  constructor(store: Store, clock: Clock) {
     this.#store = store
+    this.#clock = clock
   }
 
   async run<T>(plan: (view: View) => Plan<T>): Promise<{ result: T; commit: Commit | undefined }> {
@@ -65,6 +68,7 @@ export class Changes {
       } catch (error) {
         const isRace = error instanceof UserError && error.code === 'outOfSequence'
         if (!isRace || left <= 1) throw error
+        await nextCommit(this.#store, this.#clock)
       }
     }
   }

@@ -8,7 +8,7 @@ import type { Network, NetworkAttachment, NetworkId } from '../model/index.ts'
 import { bridgeName, type DataPlane, openLinuxDataPlane } from '../network/index.ts'
 import { openDockerRuntime, type Runtime, removeSecretsDir } from '../runtime/index.ts'
 import { type Keyring, openKeyring } from '../security/index.ts'
-import { type LeaderEpoch, openSqliteStore, type Store } from '../store/index.ts'
+import { type LeaderEpoch, nextCommit, openSqliteStore, type Store } from '../store/index.ts'
 import { hostSubnets } from './host-facts.ts'
 import { dataPaths, type Identity } from './identity.ts'
 import type { DaemonOptions } from './options.ts'
@@ -233,6 +233,7 @@ export class Member {
         return network
       } catch (error) {
         if (!(error instanceof UserError && error.code === 'outOfSequence')) throw error
+        await nextCommit(this.store, this.#world.clock)
       }
     }
   }

@@ -25,7 +25,7 @@ import {
   openKeyring,
   rootFromPem,
 } from '../security/index.ts'
-import { openSqliteStore } from '../store/index.ts'
+import { nextCommit, openSqliteStore } from '../store/index.ts'
 import { chooseAdvertiseAddress } from './host-facts.ts'
 import {
   dataPaths,
@@ -323,6 +323,7 @@ export class Membership implements NodeControl {
         return
       } catch (error) {
         if (!(error instanceof UserError && error.code === 'outOfSequence')) throw error
+        await nextCommit(store, this.#world.clock)
       }
     }
   }

@@ -22,6 +22,7 @@ import {
   type TaskId,
   type WorkloadId,
 } from '../model/index.ts'
+import { nextCommit } from '../store/index.ts'
 import type { AppliedChange, Change, Store } from '../store/store.ts'
 import type {
   AssignmentChange,
@@ -197,7 +198,7 @@ export class Dispatcher implements ManagerLink {
     description: NodeDescription,
     state: 'ready' | 'down',
   ): Promise<void> {
-    const { store, fence } = this.#options
+    const { store, clock, fence } = this.#options
     for (let attempt = 0; ; attempt++) {
       const node = store.view.get('node', nodeId)
       if (!node) return
@@ -212,13 +213,14 @@ export class Dispatcher implements ManagerLink {
         return
       } catch (error) {
         if (!isStale(error) || attempt >= reportRetriesMax) throw error
+        await nextCommit(store, clock)
       }
     }
   }
 
   /** Writes what a node says of its tasks; whether they get traffic follows at once, in the same commit. */
   async #report(nodeId: NodeId, reports: readonly TaskReport[]): Promise<void> {
-    const { store, log, fence } = this.#options
+    const { store, clock, log, fence } = this.#options
     for (let attempt = 0; ; attempt++) {
       const changes: Change[] = []
       for (const { taskId, status } of reports) {
@@ -240,6 +242,7 @@ export class Dispatcher implements ManagerLink {
         return
       } catch (error) {
         if (!isStale(error) || attempt >= reportRetriesMax) throw error
+        await nextCommit(store, clock)
       }
     }
   }
