@@ -20,8 +20,13 @@ export function raiseStackFile(file: StackFile): Record<string, unknown> {
   })
 }
 
-/** Nanoseconds, exact. */
-const duration = (ns: number | undefined) => (ns === undefined ? undefined : `${ns}ns`)
+/** Exact, in the largest unit that is whole. */
+function duration(ns: number | undefined): string | undefined {
+  if (ns === undefined) return undefined
+  if (ns % 1e9 === 0) return `${ns / 1e9}s`
+  return ns % 1e6 === 0 ? `${ns / 1e6}ms` : `${ns}ns`
+}
+
 const cpus = (nano: number | undefined) => (nano === undefined ? undefined : String(nano / 1e9))
 /** Variables are put in when a file is read: a dollar sign has to be doubled to come through that. */
 const literal = (text: string) => text.replaceAll('$', '$$$$')
@@ -158,7 +163,7 @@ function raiseMount(mount: StackMount): unknown {
     consistency: mount.consistency,
     bind: mount.hasBind ? kept({ propagation: mount.propagation }) : undefined,
     volume: { nocopy: mount.noCopy, subpath: mount.subpath },
-    tmpfs: mount.hasTmpfs ? kept({ size: mount.tmpfsBytes?.toString() }) : undefined,
+    tmpfs: mount.hasTmpfs ? kept({ size: mount.tmpfsBytes }) : undefined,
   }
 }
 
