@@ -148,7 +148,8 @@ async function respond(
     method,
     path: search.size > 0 ? `${path}?${search.toString()}` : path,
     headers: {
-      Host: 'docker',
+      // Over TLS the name in Host is the one the certificate has to bear.
+      ...(target.socketPath && { Host: 'docker' }),
       ...(json !== undefined && {
         'Content-Type': 'application/json',
         'Content-Length': Buffer.byteLength(json),
@@ -181,7 +182,11 @@ function connectionError(where: string, error: Error): Error {
       cause: error,
     })
   }
+  const isPlain = where.startsWith('tcp:') && code === 'ECONNRESET'
   return new UserError('unavailable', `the connection to ${where} broke: ${error.message}`, {
+    ...(isPlain && {
+      next: 'If it wants certificates, set DOCKER_CERT_PATH to the directory that holds ca.pem, cert.pem and key.pem.',
+    }),
     cause: error,
   })
 }
