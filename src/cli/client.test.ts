@@ -81,7 +81,10 @@ describe('a daemon behind TLS', {
   test('says what is missing without one', async () => {
     const client = await open({})
     await assert.rejects(client.call('/info'), /the connection to tcp:.* broke/)
-    await assert.rejects(open({ DOCKER_CERT_PATH: '/nowhere' }), /cannot read \w+\.pem of \/nowhere/)
+    await assert.rejects(
+      open({ DOCKER_CERT_PATH: '/nowhere' }),
+      /cannot read \w+\.pem of \/nowhere/,
+    )
   })
 })
 
