@@ -630,11 +630,14 @@ class TaskRunner {
     const { drainMs, endpointPorts } = this.#assignment
     if (drainMs <= 0 || endpointPorts.length === 0 || !this.#observed) return
     const untilMs = clock.nowMs() + drainMs
+    // Seen twice: a connection that was sent here just before the sets changed may still be on its way.
+    let looksWithout = 0
     while (clock.nowMs() < untilMs && !this.#closed.signal.aborted) {
       const open = await dataPlane.openConnections({ pid: this.#observed.pid }, endpointPorts)
-      if (open === 0) return
+      looksWithout = open === 0 ? looksWithout + 1 : 0
+      if (looksWithout >= 2) return
       const message = `draining: ${open} open connection${open === 1 ? '' : 's'}`
-      if (message !== this.#status.message) this.#become({ ...this.#status, message })
+      if (open > 0 && message !== this.#status.message) this.#become({ ...this.#status, message })
       await clock.sleep(Math.min(drainLookMs, untilMs - clock.nowMs()), this.#closed.signal)
     }
   }
