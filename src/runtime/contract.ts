@@ -10,6 +10,7 @@ import {
   type TaskId,
   type TaskTemplate,
 } from '../model/index.ts'
+import { buildContainer } from '../model/testing.ts'
 import type { LogLine, TaskAssignment } from '../wire/index.ts'
 import type { Materials, ObservedContainer, Runtime, RuntimeEvent } from './runtime.ts'
 
@@ -34,30 +35,7 @@ export interface RuntimeUnderTest {
   close(): Promise<void>
 }
 
-export const baseContainer: ContainerSpec = {
-  name: 'main',
-  role: 'main',
-  image: 'busybox',
-  env: [],
-  labels: {},
-  groups: [],
-  mounts: [],
-  secrets: [],
-  configs: [],
-  health: undefined,
-  limits: {},
-  stopGraceMs: 10_000,
-  tty: false,
-  openStdin: false,
-  readOnly: false,
-  dns: { nameservers: [], search: [], options: [] },
-  hosts: [],
-  capabilitiesAdd: [],
-  capabilitiesDrop: [],
-  sysctls: {},
-  ulimits: [],
-  privileges: { noNewPrivileges: false },
-}
+export const baseContainer: ContainerSpec = buildContainer({ image: 'busybox' })
 
 const idRandom: Random = { below: (limit) => Math.floor(Math.random() * limit) }
 
