@@ -55,6 +55,8 @@ const togetherMin = 3
 /** A table whose listing takes longer than this, in ms, is looked at less often: at most so much of the time. */
 const listingMsMax = 50
 const listingShare = 0.01
+/** Longest that a costly table is left unseen, in ms: drift shall be repaired within 10 s. */
+const unseenMsMax = 8_000
 
 interface TableChange {
   readonly table: KernelTable
@@ -494,7 +496,7 @@ class LinuxDataPlane implements DataPlane {
       const [addresses, firewall, ...listings] = await runInOrder(jobs)
       const tookMs = this.#options.clock.nowMs() - startMs
       for (const table of listed) {
-        const restMs = tookMs > listingMsMax ? tookMs / listingShare : 0
+        const restMs = tookMs > listingMsMax ? Math.min(tookMs / listingShare, unseenMsMax) : 0
         this.#lookAgainAtMs.set(table, this.#options.clock.nowMs() + restMs)
       }
       return {
