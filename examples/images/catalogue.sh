@@ -15,6 +15,7 @@ declare -A packages=(
   [haproxy]='haproxy'
   [mariadb]='mariadb-server-core mariadb-client-core'
   [python]='python3 python3-psycopg2 libexpat1 python3* libpython3*'
+  [pika]='python3-pika'
 )
 
 entrypoint() { install -D -m 755 "$here/entrypoints/$1.sh" "$R/${2:-usr/local/bin/docker-entrypoint.sh}"; }
@@ -90,6 +91,10 @@ layer_python() {
 }
 
 layer_api() { install -D -m 644 "$here/api/api.py" "$R/app/api.py"; }
+
+layer_pika() { rm -rf "$R/usr/share/python3"; }
+
+layer_shop() { install -D -m 644 "$here/shop/shop.py" "$R/app/shop.py"; }
 
 layer_nginx() {
   local folder
@@ -215,10 +220,22 @@ for tag in 1.0.0 1.1.0; do
 done
 
 # applications that tutorials name and nobody wrote
-for ref in myapi:v1.0.0 myapi:v1.1.0 myapi:latest my-api:latest myapp:1.0 myapp:2.0 myapp:v2.0 myapp:latest myworker:latest \
-  myproducer:latest myconsumer:latest myprojection:latest sensor-agent:latest registry.com/myapp:1.0; do
+for ref in my-api:latest myapp:1.0 myapp:2.0 myapp:v2.0 myapp:latest sensor-agent:latest registry.com/myapp:1.0; do
   own $ref '{"Env":["'$path'","VERSION='${ref##*:}'","PORTS=80,3000,5000,8000,8080"],"Cmd":["/whoami"],"WorkingDir":"/app"}' base whoami npm
 done
+
+# the applications of the patterns: an api with a job queue, its workers, and both ends of a broker and of an event store
+while read -r ref role ports; do
+  own "$ref" '{"Env":["'$path'","PYTHONUNBUFFERED=1","VERSION='${ref##*:}'","PORTS='$ports'"],"Cmd":["python3","/app/shop.py","'$role'"],"WorkingDir":"/app"}' base python pika shop
+done <<'E'
+myapi:v1.0.0 api 80,5000
+myapi:v1.1.0 api 80,5000
+myapi:latest api 80,5000
+myworker:latest worker 8080
+myproducer:latest producer 8080
+myconsumer:latest consumer 8080
+myprojection:latest projection 8080
+E
 
 for tag in alpine latest 1.12 1.13 1.21 1.24 1.25; do
   public nginx:$tag '{"Env":["'$path'","NGINX_VERSION='$tag'"],"Entrypoint":["/docker-entrypoint.sh"],"Cmd":["nginx","-g","daemon off;"],"ExposedPorts":{"80/tcp":{}},"StopSignal":"SIGQUIT"}' base nginx nginx_tag=$tag
@@ -243,7 +260,6 @@ while read -r ref ports; do
   public "$ref" '{"Env":["'$path'","VERSION='${ref##*:}'","PORTS='$ports'"],"Entrypoint":["/whoami"],"Labels":{"skep.stand-in":"true"}}' base whoami
 done <<'E'
 envoyproxy/envoy:v1.28 10000
-eventstore/eventstore:latest 1113,2113
 fluent/fluentd:v1.16 24224
 gcr.io/cadvisor/cadvisor:latest 8080
 grafana/grafana:latest 3000
@@ -251,6 +267,7 @@ elasticsearch:8.11.0 9200
 kibana:8.11.0 5601
 mcuadros/ofelia:latest 8080
 E
+public eventstore/eventstore:latest '{"Env":["'$path'","PYTHONUNBUFFERED=1","VERSION=latest","PORTS=2113"],"Cmd":["python3","/app/shop.py","eventstore"],"Labels":{"skep.stand-in":"true"}}' base python pika shop
 for tag in v2.10 latest; do
   public traefik:$tag '{"Env":["'$path'","VERSION='$tag'","PORTS=80"],"Entrypoint":["/usr/local/bin/traefik"],"Labels":{"skep.stand-in":"true"}}' base whoami traefik
 done
