@@ -27,6 +27,7 @@ export const mayImport: Readonly<Record<string, readonly string[] | 'everything'
   manager: [...loops],
   security: ['base', 'model'],
   control: [...loops, 'manager', 'security'],
+  cluster: [...loops, 'manager', 'security', 'control'],
   engine: ['base'],
   runtime: ['base', 'model', 'wire', 'engine'],
   network: ['base', 'model', 'wire', 'engine'],
