@@ -12,6 +12,7 @@ export interface MemoryStoreOptions {
 
 /** Keeps nothing: what the process had is gone with it. */
 const forgetful: Persistence = {
+  isForgetful: true,
   load: async () => ({ revision: 0, epoch: 0, texts: [] }),
   persist: async () => {},
   close: async () => {},

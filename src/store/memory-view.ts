@@ -10,29 +10,40 @@ import {
 } from '../model/index.ts'
 import type { View } from './store.ts'
 
-/** One stored object and its place in the order of creation. */
+/** One stored object and its place in the order of creation; without an object once that is deleted. */
 interface Entry<T> {
   readonly place: number
-  object: T
+  object: T | undefined
 }
 
-/** What belongs to one key of an index. `list` is kept until something in it changes. */
+/** Keys of one object in one index. One key, the usual case, is no array: an index is asked for every change. */
+type Keys = string | readonly string[] | undefined
+
+/** What belongs to one key of an index. */
 interface Bucket<T> {
-  readonly entries: Set<Entry<T>>
-  /** Whether `entries` are in order of creation, and the greatest place ever among them. */
-  inOrder: boolean
-  placeMax: number
+  /** Those that belong here, in order of creation, unless `isTidy` is false. */
+  entries: Entry<T>[]
+  /** How many belong here. */
+  count: number
+  /** False: some are out of order, twice, or left in because to take them out at once would cost a search. */
+  isTidy: boolean
+  /** Kept until something in it changes. */
   list: readonly T[] | undefined
 }
 
 const nothing: readonly never[] = Object.freeze([])
+/** An untidy bucket is tidied at the latest when it has grown to twice its content and so many entries. */
+const untidyMax = 16
 
-/** Objects by a key that may change, kept up with each change of an object. Lists are in order of creation. */
+/**
+ * Objects by a key that may change, kept up with each change of an object. Lists are in order of creation. A change
+ * costs the same however much there is; the next list after it costs as much as it is long.
+ */
 class Index<T> {
-  readonly #keysOf: (object: T) => readonly string[]
+  readonly #keysOf: (object: T) => Keys
   readonly #bucketByKey = new Map<string, Bucket<T>>()
 
-  constructor(keysOf: (object: T) => readonly string[]) {
+  constructor(keysOf: (object: T) => Keys) {
     this.#keysOf = keysOf
   }
 
@@ -40,107 +51,184 @@ class Index<T> {
     const bucket = this.#bucketByKey.get(key)
     if (bucket === undefined) return nothing
     if (bucket.list === undefined) {
-      let entries = [...bucket.entries]
-      if (!bucket.inOrder) {
-        entries = entries.sort((a, b) => a.place - b.place)
-        bucket.entries.clear()
-        for (const entry of entries) bucket.entries.add(entry)
-        bucket.inOrder = true
-      }
-      bucket.list = Object.freeze(entries.map((entry) => entry.object))
+      if (!bucket.isTidy) this.#tidy(key, bucket)
+      const list: T[] = []
+      for (const { object } of bucket.entries) if (object !== undefined) list.push(object)
+      bucket.list = Object.freeze(list)
     }
     return bucket.list
   }
 
   /** Call after `entry.object` has become `after`. */
   change(entry: Entry<T>, before: T | undefined, after: T | undefined): void {
-    const oldKeys = before === undefined ? nothing : this.#keysOf(before)
-    const newKeys = after === undefined ? nothing : this.#keysOf(after)
-    for (const key of oldKeys) if (!newKeys.includes(key)) this.#remove(key, entry)
-    for (const key of newKeys) this.#put(key, entry)
-  }
-
-  #put(key: string, entry: Entry<T>): void {
-    const bucket = this.#bucketByKey.get(key)
-    if (bucket === undefined) {
-      this.#bucketByKey.set(key, {
-        entries: new Set([entry]),
-        inOrder: true,
-        placeMax: entry.place,
-        list: undefined,
-      })
+    const oldKeys = before === undefined ? undefined : this.#keysOf(before)
+    const newKeys = after === undefined ? undefined : this.#keysOf(after)
+    if (oldKeys === newKeys && typeof oldKeys !== 'object') {
+      if (oldKeys !== undefined) this.#renew(oldKeys)
       return
     }
-    bucket.list = undefined
-    if (bucket.entries.has(entry)) return
-    // Objects mostly come in order of creation; one that changed its key may not.
-    if (entry.place < bucket.placeMax) bucket.inOrder = false
-    else bucket.placeMax = entry.place
-    bucket.entries.add(entry)
+    for (const key of listed(oldKeys)) {
+      if (hasKey(newKeys, key)) this.#renew(key)
+      else this.#remove(key)
+    }
+    for (const key of listed(newKeys)) if (!hasKey(oldKeys, key)) this.#add(key, entry)
   }
 
-  #remove(key: string, entry: Entry<T>): void {
+  #add(key: string, entry: Entry<T>): void {
+    const bucket = this.#bucketByKey.get(key)
+    if (bucket === undefined) {
+      this.#bucketByKey.set(key, { entries: [entry], count: 1, isTidy: true, list: undefined })
+      return
+    }
+    const last = bucket.entries.at(-1)
+    // Objects mostly come in order of creation; one that changed its key may not.
+    if (last !== undefined && last.place >= entry.place) bucket.isTidy = false
+    bucket.entries.push(entry)
+    bucket.count += 1
+    bucket.list = undefined
+  }
+
+  #renew(key: string): void {
+    const bucket = this.#bucketByKey.get(key)
+    if (bucket !== undefined) bucket.list = undefined
+  }
+
+  #remove(key: string): void {
     const bucket = this.#bucketByKey.get(key)
     if (bucket === undefined) return
     bucket.list = undefined
-    bucket.entries.delete(entry)
-    if (bucket.entries.size === 0) this.#bucketByKey.delete(key)
+    bucket.count -= 1
+    bucket.isTidy = false
+    if (bucket.count === 0) this.#bucketByKey.delete(key)
+    else if (bucket.entries.length > 2 * bucket.count + untidyMax) this.#tidy(key, bucket)
+  }
+
+  #tidy(key: string, bucket: Bucket<T>): void {
+    const belonging = bucket.entries
+      .filter(({ object }) => object !== undefined && hasKey(this.#keysOf(object), key))
+      .sort((a, b) => a.place - b.place)
+    bucket.entries = belonging.filter((entry, at) => entry !== belonging[at - 1])
+    bucket.isTidy = true
+  }
+}
+
+function listed(keys: Keys): readonly string[] {
+  return keys === undefined ? nothing : typeof keys === 'string' ? [keys] : keys
+}
+
+function hasKey(keys: Keys, key: string): boolean {
+  return typeof keys === 'object' ? keys.includes(key) : keys === key
+}
+
+/** Objects by name, mostly one each: nothing is kept for a name but its owner. */
+class NameIndex<T extends AnyObject> {
+  readonly #ownerByName = new Map<string, Entry<T> | readonly Entry<T>[]>()
+
+  list(namespace: string, name: string): readonly T[] {
+    const owners = this.#owners(nameKey(namespace, name))
+    return owners.flatMap(({ object }) => object ?? [])
+  }
+
+  /** Call after `entry.object` has become `after`. */
+  change(entry: Entry<T>, before: T | undefined, after: T | undefined): void {
+    if (before?.name === after?.name && before?.namespace === after?.namespace) return
+    if (before !== undefined) {
+      const key = nameKey(before.namespace, before.name)
+      this.#set(
+        key,
+        this.#owners(key).filter((owner) => owner !== entry),
+      )
+    }
+    if (after !== undefined) {
+      const key = nameKey(after.namespace, after.name)
+      const owners = this.#owners(key)
+      if (owners.length === 0) this.#ownerByName.set(key, entry)
+      else
+        this.#set(
+          key,
+          [...owners, entry].sort((a, b) => a.place - b.place),
+        )
+    }
+  }
+
+  #owners(key: string): readonly Entry<T>[] {
+    const owner = this.#ownerByName.get(key)
+    if (owner === undefined) return nothing
+    return 'place' in owner ? [owner] : owner
+  }
+
+  #set(key: string, owners: readonly Entry<T>[]): void {
+    const [first] = owners
+    if (first === undefined) this.#ownerByName.delete(key)
+    else this.#ownerByName.set(key, owners.length === 1 ? first : owners)
   }
 }
 
 /** All objects of one kind. */
 class Table<T extends AnyObject> implements Iterable<T> {
   readonly entryById = new Map<string, Entry<T>>()
-  readonly byName = new Index<T>((object) => [nameKey(object.namespace, object.name)])
-  readonly indexes: readonly Index<T>[]
+  readonly byName = new NameIndex<T>()
+  readonly #indexes: readonly Index<T>[]
   #placeNext = 0
 
   constructor(indexes: readonly Index<T>[]) {
-    this.indexes = [this.byName, ...indexes]
+    this.#indexes = indexes
   }
 
   *[Symbol.iterator](): Generator<T> {
-    for (const entry of this.entryById.values()) yield entry.object
+    for (const { object } of this.entryById.values()) if (object !== undefined) yield object
   }
 
   put(object: T): void {
     const known = this.entryById.get(object.id)
-    const before = known?.object
-    const entry = known ?? { place: this.#placeNext++, object }
-    entry.object = object
-    if (known === undefined) this.entryById.set(object.id, entry)
-    for (const index of this.indexes) index.change(entry, before, object)
+    if (known === undefined) {
+      const entry = { place: this.#placeNext++, object }
+      this.entryById.set(object.id, entry)
+      this.#change(entry, undefined, object)
+      return
+    }
+    const before = known.object
+    known.object = object
+    this.#change(known, before, object)
   }
 
   delete(id: string): void {
     const entry = this.entryById.get(id)
     if (entry === undefined) return
     this.entryById.delete(id)
-    for (const index of this.indexes) index.change(entry, entry.object, undefined)
+    const before = entry.object
+    entry.object = undefined
+    this.#change(entry, before, undefined)
+  }
+
+  #change(entry: Entry<T>, before: T | undefined, after: T | undefined): void {
+    this.byName.change(entry, before, after)
+    for (const index of this.#indexes) index.change(entry, before, after)
   }
 }
 
+/** A namespace's names apart from another's: neither may contain a NUL. */
 function nameKey(namespace: string, name: string): string {
-  return `${namespace}\0${name.toLowerCase()}`
+  const plain = name.toLowerCase()
+  return namespace === defaultNamespace ? plain : `${namespace}\0${plain}`
 }
 
-function distinct(keys: readonly string[]): readonly string[] {
-  return keys.length < 2 ? keys : [...new Set(keys)]
+/** Distinct keys, in no more than one string where that will do. */
+function distinct(keys: readonly string[]): Keys {
+  return keys.length < 2 ? keys[0] : [...new Set(keys)]
 }
 
 /** The view and the only ways to change it, which the store uses once a change is durable. */
 export class MemoryView implements View {
   #revision = 0
-  readonly #tasksByWorkload = new Index<ObjectByKind['task']>((task) => [task.workloadId])
-  readonly #tasksByNode = new Index<ObjectByKind['task']>((task) =>
-    task.nodeId === undefined ? nothing : [task.nodeId],
-  )
+  readonly #tasksByWorkload = new Index<ObjectByKind['task']>((task) => task.workloadId)
+  readonly #tasksByNode = new Index<ObjectByKind['task']>((task) => task.nodeId)
   readonly #tasksByNetwork = new Index<ObjectByKind['task']>((task) =>
     distinct(task.addresses.map((address) => address.networkId)),
   )
-  readonly #revisionsByWorkload = new Index<ObjectByKind['revision']>((revision) => [
-    revision.workloadId,
-  ])
+  readonly #revisionsByWorkload = new Index<ObjectByKind['revision']>(
+    (revision) => revision.workloadId,
+  )
   readonly #endpointsByWorkload = new Index<ObjectByKind['endpoint']>((endpoint) =>
     distinct(endpoint.spec.backends.map((backend) => backend.workloadId)),
   )
@@ -180,7 +268,7 @@ export class MemoryView implements View {
     name: string,
     namespace: string = defaultNamespace,
   ): readonly ObjectByKind[K][] {
-    return this.#table(kind).byName.list(nameKey(namespace, name))
+    return this.#table(kind).byName.list(namespace, name)
   }
 
   tasksOfWorkload(id: WorkloadId): readonly ObjectByKind['task'][] {

@@ -3,6 +3,8 @@
  * before `persist` resolves.
  */
 export interface Persistence {
+  /** It keeps nothing, so batches need no writes. */
+  readonly isForgetful?: boolean
   /** Everything durable. Called once, first. Rejects with UserError where the data can't be used. */
   load(): Promise<Snapshot>
   /** Makes the batch durable, whole or not at all. Rejects with PersistError when nothing of it was kept. */

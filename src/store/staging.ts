@@ -12,15 +12,21 @@ export interface StagedCommit {
   readonly revision: number
   readonly atMs: number
   readonly applied: readonly AppliedChange[]
+  /** Empty where nothing is kept. */
   readonly writes: readonly Write[]
   /** Characters of JSON in `writes`. */
   readonly size: number
 }
 
-/** What a key (an object or a unique name) will be once the commits before are durable. */
-interface Expected<T> {
+export interface StagingOptions {
+  /** Whether somebody keeps what commits write. If not, no text is made, but to measure what people declared. */
+  readonly isKept: boolean
+}
+
+/** Who will have a unique name once the commits before are durable. */
+interface ExpectedOwner {
   readonly revision: number
-  readonly value: T | undefined
+  readonly id: string | undefined
 }
 
 /**
@@ -29,12 +35,25 @@ interface Expected<T> {
  */
 export class Staging {
   readonly #view: MemoryView
+  readonly #isKept: boolean
   #revision: number
-  readonly #objects = new Map<string, Expected<AnyObject>>()
-  readonly #names = new Map<string, Expected<string>>()
+  /** The last change in flight of each object. */
+  readonly #changes: { readonly [K in Kind]: Map<string, AppliedChange> } = {
+    cluster: new Map(),
+    node: new Map(),
+    workload: new Map(),
+    revision: new Map(),
+    task: new Map(),
+    endpoint: new Map(),
+    network: new Map(),
+    secret: new Map(),
+    config: new Map(),
+  }
+  readonly #names = new Map<string, ExpectedOwner>()
 
-  constructor(view: MemoryView) {
+  constructor(view: MemoryView, { isKept }: StagingOptions) {
     this.#view = view
+    this.#isKept = isKept
     this.#revision = view.revision
   }
 
@@ -48,18 +67,20 @@ export class Staging {
       )
     }
     const revision = this.#revision + 1
-    const staged = new Map<string, AppliedChange>()
+    const applied: AppliedChange[] = []
+    const seen = new Map<Kind, Set<string>>()
     const writes: Write[] = []
     let size = 0
     for (const change of changes) {
-      const kind = change.type === 'delete' ? change.kind : change.object.kind
-      const id = change.type === 'delete' ? change.id : change.object.id
-      const key = `${kind}/${id}`
-      if (staged.has(key)) {
+      const { kind, id } = change.type === 'delete' ? change : change.object
+      const seenIds = seen.get(kind)
+      if (seenIds?.has(id)) {
         throw new UserError('invalidInput', `one commit changes ${kind} ${id} twice`, {
           next: 'Join both changes into one.',
         })
       }
+      if (seenIds) seenIds.add(id)
+      else seen.set(kind, new Set([id]))
       const before = this.#object(kind, id)
       if (change.type === 'create') {
         if (before !== undefined) {
@@ -68,16 +89,12 @@ export class Staging {
           })
         }
       } else {
-        checkVersion(
-          kind,
-          id,
-          before,
-          change.type === 'delete' ? change.version : change.object.version,
-        )
+        const version = change.type === 'delete' ? change.version : change.object.version
+        checkVersion(kind, id, before, version)
       }
       if (change.type === 'delete') {
-        writes.push({ type: 'delete', kind, id })
-        staged.set(key, { kind, id, ...(before && { before }) })
+        if (this.#isKept) writes.push({ type: 'delete', kind, id })
+        applied.push({ kind, id, ...(before && { before }) })
         continue
       }
       const specChanged = before === undefined || (change.type === 'update' && change.specChanged)
@@ -88,33 +105,37 @@ export class Staging {
         createdAtMs: before?.createdAtMs ?? atMs,
         updatedAtMs: atMs,
       }
-      const text = textOf(after)
-      size += text.length
-      if (size > commitSizeMax) {
-        throw new UserError('tooLarge', `a commit may write ${commitSizeMax} characters at most`, {
-          next: 'Split it into several.',
-        })
+      if (this.#isKept || isDeclared(after)) {
+        const text = textOf(after)
+        size += text.length
+        if (size > commitSizeMax) {
+          throw new UserError(
+            'tooLarge',
+            `a commit may write ${commitSizeMax} characters at most`,
+            { next: 'Split it into several.' },
+          )
+        }
+        if (this.#isKept) writes.push({ type: 'put', kind, id, text })
       }
-      writes.push({ type: 'put', kind, id, text })
-      staged.set(key, { kind, id, ...(before && { before }), after })
+      applied.push(before === undefined ? { kind, id, after } : { kind, id, before, after })
     }
-    const applied = [...staged.values()]
     const names = this.#claimNames(applied)
     // Nothing throws from here on: the commit is accepted whole.
-    for (const [key, change] of staged) this.#objects.set(key, { revision, value: change.after })
-    for (const [key, owner] of names) this.#names.set(key, { revision, value: owner })
+    for (const change of applied) this.#changes[change.kind].set(change.id, change)
+    for (const [name, id] of names) this.#names.set(name, { revision, id })
     this.#revision = revision
     return { revision, atMs, applied, writes, size }
   }
 
   /** Forgets what the view shows by now. */
-  settle(commit: StagedCommit): void {
-    const { revision } = commit
-    for (const { kind, id, before, after } of commit.applied) {
-      const key = `${kind}/${id}`
-      if (this.#objects.get(key)?.revision === revision) this.#objects.delete(key)
+  settle({ applied, revision }: StagedCommit): void {
+    for (const change of applied) {
+      const { kind, id, before, after } = change
+      const changes = this.#changes[kind]
+      if (changes.get(id) === change) changes.delete(id)
+      if (!uniquelyNamedKinds.has(kind)) continue
       for (const object of [before, after]) {
-        if (object === undefined || !uniquelyNamedKinds.has(kind)) continue
+        if (object === undefined) continue
         const name = uniqueName(object)
         if (this.#names.get(name)?.revision === revision) this.#names.delete(name)
       }
@@ -122,14 +143,14 @@ export class Staging {
   }
 
   #object(kind: Kind, id: string): AnyObject | undefined {
-    const expected = this.#objects.get(`${kind}/${id}`)
-    return expected ? expected.value : this.#view.get(kind, id)
+    const change = this.#changes[kind].get(id)
+    return change ? change.after : this.#view.get(kind, id)
   }
 
   #nameOwner(object: AnyObject): string | undefined {
     const expected = this.#names.get(uniqueName(object))
     return expected
-      ? expected.value
+      ? expected.id
       : this.#view.byName(object.kind, object.name, object.namespace)[0]?.id
   }
 
@@ -165,6 +186,11 @@ function checkVersion(kind: Kind, id: string, before: AnyObject | undefined, ver
       next: 'Read it again and retry.',
     })
   }
+}
+
+/** Whether people say how large it is. Tasks and nodes are made by loops, out of parts that are bounded. */
+function isDeclared({ kind }: AnyObject): boolean {
+  return kind !== 'task' && kind !== 'node'
 }
 
 function textOf(object: AnyObject): string {

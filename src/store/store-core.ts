@@ -44,7 +44,7 @@ export class StoreCore implements Store, LeaderEpoch {
   readonly #freeze: boolean
   readonly #commitsQueuedMax: number
   readonly #view = new MemoryView()
-  #staging = new Staging(this.#view)
+  #staging: Staging
   #epoch = 0
   #epochStaged = 0
   #queue: Entry[] = []
@@ -60,6 +60,7 @@ export class StoreCore implements Store, LeaderEpoch {
   private constructor(options: StoreCoreOptions) {
     this.#clock = options.clock
     this.#persistence = options.persistence
+    this.#staging = this.#newStaging()
     this.#freeze = options.freeze ?? false
     this.#commitsQueuedMax = options.commitsQueuedMax ?? commitsQueuedMax
   }
@@ -73,9 +74,13 @@ export class StoreCore implements Store, LeaderEpoch {
       core.#view.put(object)
     }
     core.#view.setRevision(snapshot.revision)
-    core.#staging = new Staging(core.#view)
+    core.#staging = core.#newStaging()
     core.#epoch = core.#epochStaged = snapshot.epoch
     return core
+  }
+
+  #newStaging(): Staging {
+    return new Staging(this.#view, { isKept: this.#persistence.isForgetful !== true })
   }
 
   get view(): View {
@@ -240,7 +245,7 @@ export class StoreCore implements Store, LeaderEpoch {
     }
     again.push(...this.#queue)
     this.#queue = []
-    this.#staging = new Staging(this.#view)
+    this.#staging = this.#newStaging()
     this.#epochStaged = this.#epoch
     this.#charactersQueued = 0
     for (const entry of again) {
