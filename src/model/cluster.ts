@@ -1,4 +1,5 @@
 import type { ClusterId, ConfigId, SecretId } from './ids.ts'
+import type { NodeRole } from './node.ts'
 import type { ObjectMeta, Source } from './object.ts'
 import type { Sealed } from './workload.ts'
 
@@ -26,6 +27,18 @@ export interface ClusterStatus {
     readonly issuerPublicKey: string
   }
   readonly rootRotationInProgress: boolean
+  /**
+   * PEM of roots that were replaced and are trusted until every node in reach has a certificate of the new one. Only
+   * while a rotation is in progress.
+   */
+  readonly retiringRoots?: readonly string[]
+  /**
+   * PEM of each newer root signed by the one before it, newest first, at most `crossCertificatesMax`: what a node that
+   * was off during a rotation needs to trust the managers again.
+   */
+  readonly crossCertificates?: readonly string[]
+  /** Join tokens beside the two that everybody knows, each with its own bounds. */
+  readonly issuedTokens?: readonly IssuedToken[]
   readonly joinTokens: { readonly worker: Sealed; readonly manager: Sealed }
   readonly unlockKey?: Sealed
   /** CIDR pools that network subnets come from. */
@@ -33,6 +46,26 @@ export interface ClusterStatus {
   /** Prefix length of a subnet from the pools. */
   readonly subnetSize: number
   readonly dataPathPort: number
+}
+
+/** Rotations of the root that a node may miss and still come back by itself. */
+export const crossCertificatesMax = 8
+/** Join tokens of their own kind that a cluster keeps at once. */
+export const issuedTokensMax = 100
+
+/** A join token with bounds: for whom, until when, how often, and what labels its nodes get. */
+export interface IssuedToken {
+  /** What people name it by; no secret. */
+  readonly id: string
+  readonly role: NodeRole
+  /** The whole token. */
+  readonly sealed: Sealed
+  /** Labels of the nodes that join with it. */
+  readonly labels: Readonly<Record<string, string>>
+  readonly createdAtMs: number
+  readonly expiresAtMs?: number
+  /** Joins left; absent: no bound. */
+  readonly usesLeft?: number
 }
 
 /** Immutable bytes for tasks, sealed at rest. Never returned by an API. */

@@ -1,4 +1,13 @@
-export type { Cluster, ClusterSpec, ClusterStatus, Config, Secret } from './cluster.ts'
+export {
+  type Cluster,
+  type ClusterSpec,
+  type ClusterStatus,
+  type Config,
+  crossCertificatesMax,
+  type IssuedToken,
+  issuedTokensMax,
+  type Secret,
+} from './cluster.ts'
 export type { Endpoint, EndpointSpec, EndpointStatus, PortSpec, Protocol } from './endpoint.ts'
 export {
   type ClusterId,
@@ -16,7 +25,16 @@ export {
 } from './ids.ts'
 export { type AnyObject, type Kind, kinds, type ObjectByKind, uniquelyNamedKinds } from './kinds.ts'
 export type { Network, NetworkAttachment, NetworkSpec, NetworkStatus } from './network.ts'
-export type { Availability, ClusterNode, NodeDescription, NodeRole, NodeStatus } from './node.ts'
+export {
+  type Availability,
+  availabilitySinceMs,
+  type ClusterNode,
+  type NodeCertificateStatus,
+  type NodeDescription,
+  type NodeRole,
+  type NodeStatus,
+  stateSinceMs,
+} from './node.ts'
 export { defaultNamespace, type ObjectMeta, type Source } from './object.ts'
 export { matchesConstraints, placementFits } from './placement.ts'
 export { withRevision } from './revision.ts'

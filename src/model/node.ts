@@ -12,10 +12,14 @@ export interface ClusterNode extends ObjectMeta<'node', NodeId> {
     readonly name?: string
     readonly role: NodeRole
     readonly availability: Availability
+    /** When the availability became this, by the clock of the manager that took the change. */
+    readonly availabilitySinceMs?: number
   }
   /** What the node says of itself. */
   readonly description: NodeDescription
   readonly status: NodeStatus
+  /** The certificate it was last given. */
+  readonly certificate?: NodeCertificateStatus
   /** Present on managers. */
   readonly manager?: {
     readonly address: string
@@ -26,9 +30,30 @@ export interface ClusterNode extends ObjectMeta<'node', NodeId> {
 
 export interface NodeStatus {
   readonly state: 'unknown' | 'down' | 'ready' | 'disconnected'
+  /** When the state became this, by the clock of the manager that saw it. Absent: not known better than the last change. */
+  readonly sinceMs?: number
   readonly message: string
   /** Address as the manager sees it, without port. */
   readonly address: string
+}
+
+/** Since when the node is in the state it is in. Other changes of the node do not move it. */
+export function stateSinceMs(node: ClusterNode): number {
+  return node.status.sinceMs ?? node.updatedAtMs
+}
+
+/** Since when it has the availability it has. */
+export function availabilitySinceMs(node: ClusterNode): number {
+  return node.spec.availabilitySinceMs ?? node.updatedAtMs
+}
+
+/** What the managers know of a node's certificate. Its key is what the node proves to be itself with, for good. */
+export interface NodeCertificateStatus {
+  /** SHA-256 of the public key (SPKI, DER), base64. */
+  readonly publicKeyHash: string
+  /** SHA-256 of the PEM of the root that signed it, base64. */
+  readonly rootHash: string
+  readonly expiresAtMs: number
 }
 
 export interface NodeDescription {
