@@ -15,6 +15,8 @@ export interface Task extends ObjectMeta<'task', TaskId> {
   readonly desiredState: DesiredState
   /** Why the desired state is what it is, in words for `service ps` and `explain`. */
   readonly desiredBecause?: string
+  /** Asked to make way for a task on another node although its own is fine (rebalancing): why, in words. */
+  readonly leaveBecause?: string
   readonly status: TaskStatus
   /** Whether endpoints send it traffic. Only `none` may be stopped. */
   readonly traffic: Traffic

@@ -12,6 +12,7 @@ import type {
 import { idFrom } from '../model/index.ts'
 import {
   buildClusterSpec,
+  buildContainer,
   buildEndpoint,
   buildNode,
   buildRevision,
@@ -75,6 +76,23 @@ function brief(actions: readonly Action[]): string[] {
     }
   })
 }
+
+const withMount = (readOnly: boolean) =>
+  buildTemplate({
+    containers: [
+      buildContainer({
+        mounts: [
+          {
+            type: 'volume',
+            source: 'data',
+            target: '/data',
+            readOnly,
+            volume: { noCopy: false, labels: {} },
+          },
+        ],
+      }),
+    ],
+  })
 
 const decide = (parts: SliceParts, nowMs = 1000) => {
   const { actions, wakeAtMs } = decideWorkload(slice(parts), nowMs)
@@ -189,20 +207,73 @@ describe('a replicated workload', () => {
       want: [],
     },
     {
-      name: 'leaves a drained node: the successor waits for the old task to stop',
+      name: 'leaves a drained node: the old task serves until the new one is up, even if updates stop first',
       parts: {
         tasks: [running(1)],
         nodes: [buildNode({ availability: 'drain' }), buildNode({ id: 'n2' })],
+      },
+      want: ['+1'],
+    },
+    {
+      name: 'leaves a drained node at once when it serves nothing there',
+      parts: {
+        tasks: [running(1, { state: 'preparing' })],
+        nodes: [buildNode({ availability: 'drain' }), buildNode({ id: 'n2' })],
+      },
+      want: ['t1>shutdown', '+1'],
+    },
+    {
+      name: 'leaves a drained node stop-first when two tasks must not write to the same volume',
+      parts: {
+        tasks: [running(1)],
+        nodes: [buildNode({ availability: 'drain' }), buildNode({ id: 'n2' })],
+        revisions: [buildRevision({ healthyAtMs: 0, template: withMount(false) })],
       },
       want: ['t1>shutdown', '?1'],
     },
     {
-      name: 'leaves a drained node start-first: the old task serves until the new one is up',
+      name: 'a volume that is only read does not stop it first',
       parts: {
-        spec: { update: buildUpdatePolicy({ order: 'startFirst' }) },
         tasks: [running(1)],
         nodes: [buildNode({ availability: 'drain' }), buildNode({ id: 'n2' })],
+        revisions: [buildRevision({ healthyAtMs: 0, template: withMount(true) })],
       },
+      want: ['+1'],
+    },
+    {
+      name: 'moves as many tasks at once as an update would replace',
+      parts: {
+        spec: { mode: { type: 'replicated', replicas: 3 } },
+        tasks: [running(1), running(2), running(3, { nodeId: 'n2' })],
+        nodes: [buildNode({ availability: 'drain' }), buildNode({ id: 'n2' })],
+      },
+      want: ['+1'],
+    },
+    {
+      name: 'moves the next task only when the one before is up',
+      parts: {
+        spec: { mode: { type: 'replicated', replicas: 2 } },
+        tasks: [
+          running(1),
+          running(1, { id: 'next', nodeId: 'n2', state: 'starting' }),
+          running(2),
+        ],
+        nodes: [buildNode({ availability: 'drain' }), buildNode({ id: 'n2' })],
+      },
+      want: [],
+    },
+    {
+      name: 'moves a quarter of a large service at once',
+      parts: {
+        spec: { mode: { type: 'replicated', replicas: 8 } },
+        tasks: [1, 2, 3, 4, 5, 6, 7, 8].map((slot) => running(slot, { nodeId: 'n1' })),
+        nodes: [buildNode({ availability: 'drain' }), buildNode({ id: 'n2' })],
+      },
+      want: ['+1', '+2'],
+    },
+    {
+      name: 'moves a task that is asked to make way, and never stops it before its successor is up',
+      parts: { tasks: [running(1, { leaveBecause: 'n2 has fewer' })] },
       want: ['+1'],
     },
     {
@@ -225,7 +296,7 @@ describe('a replicated workload', () => {
           }),
         ],
       },
-      want: ['t1>shutdown', '?1'],
+      want: ['+1'],
     },
     {
       name: 'keeps the better of two tasks in one slot',
@@ -237,25 +308,33 @@ describe('a replicated workload', () => {
     test(name, () => assert.deepEqual(decide(parts).actions, want))
   }
 
-  describe('leaving a drained node start-first', () => {
+  describe('leaving a drained node', () => {
     const parts = (successor: Parameters<typeof buildTask>[0]) => ({
-      spec: { update: buildUpdatePolicy({ order: 'startFirst' as const }) },
       tasks: [running(1), running(1, { id: 'next', nodeId: 'n2', ...successor })],
       nodes: [buildNode({ availability: 'drain', updatedAtMs: 1000 }), buildNode({ id: 'n2' })],
     })
     test('the old task goes once the new one is up', () => {
       assert.deepEqual(decide(parts({})).actions, ['t1>shutdown'])
     })
-    test('the old task goes at once when no other node takes the new one', () => {
+    test('the old task goes ten seconds after it is known that no other node takes the new one', () => {
       const error = 'no suitable node (1 node not available for new tasks)'
       const pending = { nodeId: undefined, status: { state: 'pending', error } } as const
-      assert.deepEqual(decide(parts(pending)).actions, ['t1>shutdown'])
+      assert.deepEqual(decide(parts(pending)).actions, [])
+      assert.equal(decide(parts(pending)).wakeAtMs, 10_000)
+      assert.deepEqual(decide(parts(pending), 10_000).actions, ['t1>shutdown'])
     })
-    test('the old task goes after two minutes, come what may', () => {
+    test('the old task goes when the new one is not ready by the progress deadline', () => {
       const slow = parts({ state: 'starting' })
       assert.deepEqual(decide(slow).actions, [])
-      assert.equal(decide(slow).wakeAtMs, 121_000)
-      assert.deepEqual(decide(slow, 121_000).actions, ['t1>shutdown'])
+      assert.equal(decide(slow).wakeAtMs, 601_000)
+      assert.deepEqual(decide(slow, 601_000).actions, ['t1>shutdown'])
+    })
+    test('a task that only makes way stays however long the new one takes', () => {
+      const tasks = [
+        running(1, { leaveBecause: 'n2 has fewer' }),
+        running(1, { id: 'next', nodeId: 'n2', state: 'starting' }),
+      ]
+      assert.deepEqual(decide({ tasks }, 1e12).actions, [])
     })
   })
 
@@ -266,8 +345,17 @@ describe('a replicated workload', () => {
     const later = { type: 'stopAfter' as const, afterMs: 5000 }
     const stopAfter = { spec: { onNodeLoss: later }, tasks: [running(1)], nodes }
     assert.deepEqual(decide(stopAfter, 2000).actions, [])
-    assert.equal(decide(stopAfter, 2000).wakeAtMs, 6000)
-    assert.deepEqual(decide(stopAfter, 6000).actions, ['t1>shutdown', '+1'])
+    // The agent is left its stop grace (10 s) and a margin (10 s) to have stopped the task by itself.
+    assert.equal(decide(stopAfter, 2000).wakeAtMs, 26_000)
+    assert.deepEqual(decide(stopAfter, 26_000).actions, ['t1>shutdown', '+1'])
+  })
+
+  test('counts a loss from when the node went down, whatever changed on the node since', () => {
+    const node = buildNode({ state: 'down', updatedAtMs: 20_000 })
+    const nodes = [{ ...node, status: { ...node.status, sinceMs: 1000 } }]
+    const onNodeLoss = { type: 'stopAfter' as const, afterMs: 5000 }
+    const parts = { spec: { onNodeLoss }, tasks: [running(1)], nodes }
+    assert.deepEqual(decide(parts, 26_000).actions, ['t1>shutdown', '+1'])
   })
 
   test('gives a task up after its node was down for a day', () => {

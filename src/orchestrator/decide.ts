@@ -1,8 +1,8 @@
 import { isTerminal } from '../model/index.ts'
 import { type Decision, Plan } from './actions.ts'
 import { decidePlaces, isToDismiss } from './modes.ts'
-import { Picture } from './picture.ts'
-import { decidePlace } from './place.ts'
+import { Picture, type Place } from './picture.ts'
+import { decideMoves, decidePlace } from './place.ts'
 import { giveUpLost, isForgettable, reapPlace, reapRevisions } from './reaper.ts'
 import type { WorkloadSlice } from './slice.ts'
 import { decideFailure, decideUpdate, observeRollout } from './update.ts'
@@ -28,7 +28,14 @@ export function decideWorkload(slice: WorkloadSlice, nowMs: number): Decision {
 
   const keepsWanted = slice.workload.spec.onNodeLoss.type === 'keep'
   giveUpLost(slice.tasks, slice.nodes, keepsWanted, nowMs, plan)
-  const dirty = wanted.filter((place) => decidePlace(picture, place, plan, true) === 'dirty')
+  const dirty: Place[] = []
+  const leaving: Place[] = []
+  for (const place of wanted) {
+    const outcome = decidePlace(picture, place, plan, true)
+    if (outcome === 'dirty') dirty.push(place)
+    else if (outcome === 'leaving') leaving.push(place)
+  }
+  decideMoves(picture, wanted, leaving, plan)
   for (const place of frozen) decidePlace(picture, place, plan, false)
   for (const { place, because, forget } of unwanted) {
     for (const task of place.tasks) {

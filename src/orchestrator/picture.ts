@@ -1,6 +1,8 @@
 import { isDeepEqual, unreachable } from '../base/index.ts'
 import {
+  availabilitySinceMs,
   type ClusterNode,
+  type ContainerSpec,
   type Endpoint,
   isLive,
   isStopWanted,
@@ -10,6 +12,7 @@ import {
   type Revision,
   type RevisionId,
   rankOf,
+  stateSinceMs,
   type Task,
   type TaskId,
   type UpdatePolicy,
@@ -19,6 +22,8 @@ import type { WorkloadSlice } from './slice.ts'
 
 /** How long a node may be down before its tasks are given up for good, in ms. */
 export const orphanAfterMs = 24 * 3_600_000
+/** What a lost agent gets beyond `stop-after` and the stop grace to have stopped its tasks by itself, in ms. */
+const stopAfterMarginMs = 10_000
 
 /** A place in a workload: a slot, or a node of a one-per-node workload, with all tasks that were ever there. */
 export interface Place {
@@ -139,7 +144,9 @@ export class Picture {
       case 'keep':
         return {}
       case 'stopAfter': {
-        const atMs = node.updatedAtMs + onNodeLoss.afterMs
+        // The agent counts from its last word with a manager, which is earlier; then it has to stop the task.
+        const atMs =
+          stateSinceMs(node) + onNodeLoss.afterMs + this.stopGraceMs(task) + stopAfterMarginMs
         return atMs <= this.nowMs ? { because } : { atMs }
       }
       default:
@@ -149,17 +156,44 @@ export class Picture {
 
   /** Why a running task has to leave its (healthy) node, in words. One-per-node tasks don't move, they stop. */
   moveReason(task: Task): string | undefined {
+    return this.moveOf(task)?.because
+  }
+
+  moveOf(task: Task): Move | undefined {
     if (this.isOnePerNode || task.nodeId === undefined) return undefined
     const node = this.slice.nodes.get(task.nodeId)
     if (!node) return undefined
-    if (node.spec.availability === 'drain') return `node ${node.name} is drained`
+    if (node.spec.availability === 'drain')
+      return { because: `node ${node.name} is drained`, sinceMs: availabilitySinceMs(node) }
     const own = this.revisionOf(task)
     const fits = (revision: Revision) =>
       matchesConstraints(node, revision.template.placement.constraints)
-    if (!own || fits(own)) return undefined
-    if (this.#likenessOf(own.id) !== 'same' && fits(this.wanted)) return undefined
-    return `node ${node.name} no longer meets the placement constraints`
+    const hasToGo = own && !fits(own) && (this.#likenessOf(own.id) === 'same' || !fits(this.wanted))
+    if (hasToGo) {
+      const because = `node ${node.name} no longer meets the placement constraints`
+      return { because, sinceMs: node.updatedAtMs }
+    }
+    return task.leaveBecause === undefined ? undefined : { because: task.leaveBecause }
   }
+
+  /**
+   * Whether a task that moves is stopped before its successor starts. On another node neither ports nor limits are in
+   * the way; but two tasks must not write to the same data, and a job's must not run twice.
+   */
+  movesStopFirst(task: Task): boolean {
+    return this.isJob || (this.revisionOf(task)?.template.containers.some(keepsData) ?? false)
+  }
+
+  stopGraceMs(task: Task): number {
+    const containers = this.revisionOf(task)?.template.containers ?? []
+    return Math.max(0, ...containers.map(({ stopGraceMs }) => stopGraceMs))
+  }
+}
+
+/** Why a task has to leave its node; with `sinceMs` the node has to be left for good, and waits only so long. */
+interface Move {
+  readonly because: string
+  readonly sinceMs?: number
 }
 
 interface Loss {
@@ -200,6 +234,19 @@ function phaseOf(state: UpdateStatus['state'] | undefined): Phase {
     default:
       return unreachable(state)
   }
+}
+
+/** Writes to a named volume or a folder of the host: data of which only one task may be the owner. */
+export function keepsData({ mounts }: ContainerSpec): boolean {
+  return mounts.some((mount) => {
+    if (mount.readOnly || mount.type === 'tmpfs') return false
+    return mount.type === 'bind' ? !isSocket(mount.source) : mount.source !== ''
+  })
+}
+
+/** Tools mount the engine's socket: nothing is written there. */
+function isSocket(path: string): boolean {
+  return path.endsWith('.sock')
 }
 
 function hasHostPort({ spec }: Endpoint): boolean {

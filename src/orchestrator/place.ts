@@ -14,19 +14,20 @@ import { decideRestart, type RestartVerdict } from './restart-policy.ts'
 /** Longest wait for a replaced task to stop before its successor starts anyway, in ms; its stop grace if that is longer. */
 const predecessorWaitMs = 60_000
 const predecessorMarginMs = 10_000
-/** Longest that a task stays on a node it has to leave while its successor comes up elsewhere (start first), in ms. */
-const leaveWaitMs = 120_000
+/** Longest that a task stays on a node it has to leave although no other node takes its successor, in ms. */
+const nowhereWaitMs = 10_000
 
 /**
  * Decides for one place that should be filled: drops what ended or was lost, starts what may start, keeps one task.
- * Returns `dirty` when only an update may touch it further: its tasks are up to date with another revision.
+ * Returns `dirty` when only an update may touch it further: its tasks are up to date with another revision; `leaving`
+ * when its task has to go to another node and serves until it may.
  */
 export function decidePlace(
   picture: Picture,
   place: Place,
   plan: Plan,
   mayCreate: boolean,
-): 'settled' | 'dirty' {
+): 'settled' | 'dirty' | 'leaving' {
   dropEnded(picture, place, plan, mayCreate)
   const live = picture.liveAt(place)
   for (const task of live) advance(picture, task, plan)
@@ -39,10 +40,51 @@ export function decidePlace(
     dropOthers(picture, live, keeper, plan)
     return 'settled'
   }
-  const reason = live.map((task) => picture.moveReason(task)).find((text) => text !== undefined)
-  if (reason === undefined) return 'dirty'
-  if (mayCreate) replaceLive(picture, place, plan, reason)
+  if (live.every((task) => picture.moveOf(task) === undefined)) return 'dirty'
+  if (!mayCreate) return 'settled'
+  if (live.some((task) => picture.isUp(task))) return 'leaving'
+  move(picture, place, plan)
   return 'settled'
+}
+
+/**
+ * Begins to move tasks that serve and have to leave their nodes, a few at a time: as many as an update may replace at
+ * once, or a quarter of the tasks if that is more. Those that serve nothing were moved already.
+ */
+export function decideMoves(
+  picture: Picture,
+  wanted: readonly Place[],
+  leaving: readonly Place[],
+  plan: Plan,
+): void {
+  if (leaving.length === 0) return
+  const { parallelism } = picture.policy
+  const limit =
+    parallelism === 0 ? wanted.length : Math.max(parallelism, Math.floor(wanted.length / 4))
+  let moving = 0
+  for (const place of wanted) if (isMoving(picture, place)) moving += 1
+  for (const place of leaving) {
+    if (moving >= limit) return
+    if (move(picture, place, plan)) moving += 1
+  }
+}
+
+/** Whether a successor is on its way here while the task it follows leaves, or has left, its node. */
+function isMoving(picture: Picture, place: Place): boolean {
+  const live = picture.liveAt(place)
+  const keeper = keeperOf(picture, live)
+  if (!keeper || picture.isUp(keeper)) return false
+  return place.tasks.some(
+    (task) =>
+      task !== keeper && !isTerminal(task.status.state) && picture.moveOf(task) !== undefined,
+  )
+}
+
+function move(picture: Picture, place: Place, plan: Plan): boolean {
+  const live = picture.liveAt(place)
+  const because = live.map((task) => picture.moveReason(task)).find((text) => text !== undefined)
+  const stopFirst = live.some((task) => picture.movesStopFirst(task))
+  return because !== undefined && replaceLive(picture, place, plan, { because, stopFirst })
 }
 
 /** The live task that the place settles on: one of the wanted revision; while an update is paused, any. */
@@ -123,9 +165,7 @@ export function heldUntilMs(picture: Picture, task: Task): number {
   const delayedUntilMs = task.startNotBeforeMs ?? 0
   const before = task.startAfterTaskId && picture.taskById.get(task.startAfterTaskId)
   if (!before || !mayRun(picture, before)) return delayedUntilMs
-  const containers = picture.revisionOf(before)?.template.containers ?? []
-  const graceMs = Math.max(0, ...containers.map(({ stopGraceMs }) => stopGraceMs))
-  const waitMs = Math.max(predecessorWaitMs, graceMs + predecessorMarginMs)
+  const waitMs = Math.max(predecessorWaitMs, picture.stopGraceMs(before) + predecessorMarginMs)
   return Math.max(delayedUntilMs, task.createdAtMs + waitMs)
 }
 
@@ -135,7 +175,9 @@ function dropOthers(picture: Picture, live: readonly Task[], keeper: Task, plan:
   for (const task of live) {
     if (task === keeper) continue
     const isDuplicate = picture.isClean(task) && picture.moveReason(task) === undefined
-    const mayWait = !picture.isStopFirst && !isDuplicate && mayStay(picture, task, keeper, plan)
+    const isLeaving = picture.moveOf(task) !== undefined
+    const stopFirst = isLeaving ? picture.movesStopFirst(task) : picture.isStopFirst
+    const mayWait = !stopFirst && !isDuplicate && mayStay(picture, task, keeper, plan)
     if (!keeperUp && mayWait) continue
     const because = isDuplicate
       ? 'another task holds its place'
@@ -146,16 +188,29 @@ function dropOthers(picture: Picture, live: readonly Task[], keeper: Task, plan:
 
 /**
  * Whether an old task may go on until its successor is up. On a node that is to be left, only while there is hope that
- * this comes soon: the operator wants the node empty.
+ * this comes: the operator wants the node empty. No other node takes it: a few seconds. It does not become ready: as long
+ * as an update waits for one task.
  */
 function mayStay(picture: Picture, task: Task, successor: Task | undefined, plan: Plan): boolean {
-  if (picture.moveReason(task) === undefined) return true
-  const { state, error } = successor?.status ?? {}
-  if (state === 'pending' && error !== undefined) return false
-  const leaveAtMs = (picture.nodeOf(task)?.updatedAtMs ?? 0) + leaveWaitMs
+  const leaveAtMs = leavesAtMs(picture, task, successor)
+  if (leaveAtMs === undefined) return true
   if (leaveAtMs <= picture.nowMs) return false
   plan.wakeAt(leaveAtMs)
   return true
+}
+
+/** When a task on a node that has to be left is stopped although nothing serves in its place; `undefined`: never. */
+export function leavesAtMs(
+  picture: Picture,
+  task: Task,
+  successor: Task | undefined,
+): number | undefined {
+  const sinceMs = picture.moveOf(task)?.sinceMs
+  if (sinceMs === undefined) return undefined
+  const { state, error } = successor?.status ?? {}
+  return successor && state === 'pending' && error !== undefined
+    ? successor.createdAtMs + nowhereWaitMs
+    : sinceMs + picture.policy.progressDeadlineMs
 }
 
 /**
@@ -194,7 +249,12 @@ function refill(picture: Picture, place: Place, plan: Plan): void {
  * Puts a new task in the place of live ones: after them (stop first), or beside them until it is up (start first).
  * Returns false when an earlier try at this place failed and its restart policy allows no further one.
  */
-export function replaceLive(picture: Picture, place: Place, plan: Plan, because: string): boolean {
+export function replaceLive(
+  picture: Picture,
+  place: Place,
+  plan: Plan,
+  { because, stopFirst }: { readonly because: string; readonly stopFirst: boolean },
+): boolean {
   const live = picture.liveAt(place)
   const old = live.at(-1)
   const revisionId = successorRevision(picture, old)
@@ -207,7 +267,6 @@ export function replaceLive(picture: Picture, place: Place, plan: Plan, because:
   const verdict = failedTry && verdictOn(picture, failedTry)
   if (verdict?.restart === false) return false
   if (failedTry && waitsOutDelay(picture, failedTry, revisionId, plan)) return false
-  const stopFirst = picture.isStopFirst
   // Beside the new task one old one goes on, even if an earlier update has left two.
   const serving = stopFirst ? undefined : bestOf(picture, live)
   for (const task of live) {

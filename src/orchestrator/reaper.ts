@@ -1,4 +1,11 @@
-import { isStopWanted, isTerminal, rankOf, type Task, type WorkloadId } from '../model/index.ts'
+import {
+  isStopWanted,
+  isTerminal,
+  rankOf,
+  stateSinceMs,
+  type Task,
+  type WorkloadId,
+} from '../model/index.ts'
 import type { Plan } from './actions.ts'
 import { orphanAfterMs, type Picture, type Place } from './picture.ts'
 import type { NodeSet, WorkloadSlice } from './slice.ts'
@@ -80,7 +87,7 @@ export function giveUpLost(
       continue
     }
     if (node.status.state !== 'down' || (keepsWanted && !isStopWanted(task))) continue
-    const atMs = node.updatedAtMs + orphanAfterMs
+    const atMs = stateSinceMs(node) + orphanAfterMs
     if (atMs > nowMs) plan.wakeAt(atMs)
     else {
       const error = `node ${node.name} has been down for 24 hours`

@@ -241,7 +241,7 @@ function roll(
   for (const place of brokenFirst(picture, dirty)) {
     if (started >= budget) break
     const because = `${picture.isRollback ? 'rollback' : 'update'} to revision ${picture.wanted.number}`
-    if (replaceLive(picture, place, plan, because)) started += 1
+    if (replaceLive(picture, place, plan, { because, stopFirst: picture.isStopFirst })) started += 1
   }
   const waitingFor = wordsFor(picture, wanted, waiting, rollout)
   if (waitingFor !== update.waitingFor)
