@@ -36,9 +36,19 @@ export type ListenAddress =
       readonly tls?: { readonly ca: string; readonly cert: string; readonly key: string }
     }
 
+export interface MemoryCall {
+  readonly method: 'GET' | 'POST' | 'DELETE'
+  /** Path and query, as on the wire. */
+  readonly url: string
+  /** Sent as JSON. */
+  readonly body?: unknown
+}
+
 export interface DockerApi {
   /** Serves the API there too. Rejects when the address is taken. */
   listen(address: ListenAddress): Promise<Server>
+  /** Answers one call in memory: no socket, no thread, no timer. */
+  call(request: MemoryCall): Promise<{ readonly status: number; readonly text: string }>
   /** To be called when `control()` has become another one. Calls that change it do so themselves. */
   clusterChanged(): void
   /** Ends every connection. */
@@ -77,6 +87,7 @@ export function openDockerApi(options: DockerApiOptions): DockerApi {
   ]
   const apps = new Set<FastifyInstance>()
   const servers = new Set<Server>()
+  let inMemory: FastifyInstance | undefined
   return {
     async listen(address) {
       const { app, server } = openListener(api, routes, address)
@@ -93,6 +104,18 @@ export function openDockerApi(options: DockerApiOptions): DockerApi {
       servers.add(server)
       if ('path' in address && address.mode !== undefined) await chmod(address.path, address.mode)
       return server
+    },
+    async call({ method, url, body }) {
+      // Its server never listens, so there is nothing to close.
+      inMemory ??= openListener(api, routes, { path: '' }).app
+      const answer = await inMemory.inject({
+        method,
+        url,
+        ...(body === undefined
+          ? {}
+          : { payload: JSON.stringify(body), headers: { 'content-type': 'application/json' } }),
+      })
+      return { status: answer.statusCode, text: answer.payload }
     },
     clusterChanged: () => api.clusterChanged(),
     async close() {
