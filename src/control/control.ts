@@ -85,7 +85,8 @@ export function openControl(world: ControlWorld): Control {
     createNetwork: (declaration) => createNetwork(world, changes, declaration),
     removeNetwork: (id) => removeNetwork(changes, id),
     pruneNetworks: (isWanted) => pruneNetworks(world.clock, changes, isWanted),
-    updateNode: (id, version, declaration) => updateNode(changes, id, version, declaration),
+    updateNode: (id, version, declaration) =>
+      updateNode(world.clock, changes, id, version, declaration),
     removeNode: (id, force) => removeNode(world, changes, id, force),
     updateCluster: (version, declaration) => updateCluster(changes, version, declaration),
   }

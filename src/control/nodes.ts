@@ -1,4 +1,4 @@
-import { UserError } from '../base/index.ts'
+import { type Clock, UserError } from '../base/index.ts'
 import {
   type Availability,
   type ClusterNode,
@@ -20,6 +20,7 @@ export interface NodeDeclaration {
 }
 
 export async function updateNode(
+  clock: Clock,
   changes: Changes,
   id: NodeId,
   version: number,
@@ -31,7 +32,14 @@ export async function updateNode(
     checkVersion(node, version)
     const { name, labels, role, availability, source } = declaration
     checkRole(view, node, role)
-    const spec = { ...(name ? { name } : {}), role, availability }
+    const sinceMs =
+      node.spec.availability === availability ? node.spec.availabilitySinceMs : clock.nowMs()
+    const spec = {
+      ...(name ? { name } : {}),
+      role,
+      availability,
+      ...(sinceMs === undefined ? {} : { availabilitySinceMs: sinceMs }),
+    }
     if (stableJson([node.labels, node.spec]) === stableJson([labels, spec])) {
       return { changes: [], result: undefined }
     }

@@ -206,7 +206,13 @@ export class Dispatcher implements ManagerLink {
         node.status.state === state &&
         JSON.stringify(node.description) === JSON.stringify(description)
       if (same) return
-      const status = { ...node.status, state, message: '' }
+      const sinceMs = node.status.state === state ? node.status.sinceMs : clock.nowMs()
+      const status = {
+        ...node.status,
+        state,
+        message: '',
+        ...(sinceMs === undefined ? {} : { sinceMs }),
+      }
       const object = { ...node, name: description.hostname, description, status }
       try {
         await store.commit([{ type: 'update', object }], { fence })

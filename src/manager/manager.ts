@@ -1,7 +1,13 @@
 import { Allocator, changesFor as allocationChanges } from '../allocator/index.ts'
-import { type Clock, type Log, type Random, WakeUp } from '../base/index.ts'
+import { type Clock, isDeepEqual, type Log, type Random, WakeUp } from '../base/index.ts'
 import { Dispatcher, decideTraffic, isServed, type Unseal } from '../dispatcher/index.ts'
-import type { NodeId, WorkloadId } from '../model/index.ts'
+import {
+  type AnyObject,
+  type ClusterNode,
+  idFrom,
+  type NodeId,
+  type WorkloadId,
+} from '../model/index.ts'
 import {
   decideNode,
   decideOrphans,
@@ -122,7 +128,7 @@ class Orchestration {
   }
 
   learn(commit: Commit): void {
-    for (const { kind, before, after } of commit.changes) {
+    for (const { kind, id, before, after } of commit.changes) {
       for (const object of [before, after]) {
         if (!object) continue
         if (object.kind === 'workload') this.#dirtyWorkloads.add(object.id)
@@ -132,12 +138,25 @@ class Orchestration {
           for (const { workloadId } of object.spec.backends) this.#dirtyWorkloads.add(workloadId)
         } else if (object.kind === 'node') this.#dirtyNodes.add(object.id)
       }
-      // Where tasks may run is for every workload to look at; nodes and the cluster's settings change rarely.
-      if (kind === 'node' || kind === 'cluster') {
-        for (const { id } of this.#store.view.list('workload')) this.#dirtyWorkloads.add(id)
-      }
+      if (kind === 'node') this.#nodeChanged(idFrom(id), before, after)
+      else if (kind === 'cluster')
+        for (const workload of this.#store.view.list('workload'))
+          this.#dirtyWorkloads.add(workload.id)
     }
     if (this.#dirtyWorkloads.size > 0 || this.#dirtyNodes.size > 0) this.wake.ring()
+  }
+
+  /**
+   * Those with tasks on the node have to look, also if only tasks are left of them; those with a task on every node, too.
+   * All others wait for the scheduler, which looks by itself.
+   */
+  #nodeChanged(id: NodeId, before: AnyObject | undefined, after: AnyObject | undefined): void {
+    const { view } = this.#store
+    if (before?.kind === 'node' && after?.kind === 'node' && isSameForTasks(before, after)) return
+    for (const { workloadId } of view.tasksOfNode(id)) this.#dirtyWorkloads.add(workloadId)
+    for (const { id: workloadId, spec } of view.list('workload'))
+      if (spec.mode.type === 'global' || spec.mode.type === 'globalJob')
+        this.#dirtyWorkloads.add(workloadId)
   }
 
   decide(nowMs: number): Turn {
@@ -177,6 +196,17 @@ class Orchestration {
       ? []
       : orchestrationChanges(slice, decision.actions, nowMs, this.#random)
   }
+}
+
+/** Whether nothing of a node changed that tells where tasks may be. */
+function isSameForTasks(before: ClusterNode, after: ClusterNode): boolean {
+  return (
+    before.status.state === after.status.state &&
+    before.status.address === after.status.address &&
+    isDeepEqual(before.spec, after.spec) &&
+    isDeepEqual(before.labels, after.labels) &&
+    isDeepEqual(before.description, after.description)
+  )
 }
 
 /** Takes up to `limit` items out of a set. */
