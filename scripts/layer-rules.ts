@@ -49,6 +49,7 @@ const givenTimeFolders: readonly string[] = [
   'dispatcher',
   'manager',
   'agent',
+  'cluster',
 ]
 
 /** Packages that compute and no more, which decisions may use. */

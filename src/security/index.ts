@@ -1,3 +1,4 @@
+export { publicKeyHashOf, rootHashOf } from './fingerprint.ts'
 export { type Keyring, openKeyring } from './keyring.ts'
 export {
   createCertificateRequest,
@@ -9,10 +10,13 @@ export {
   type NodeCredentials,
   parseNodeCertificate,
   readNodeCredentials,
+  serverNames,
   writeNodeCredentials,
 } from './node-certificate.ts'
+export { readPrivateFile, writePrivateFile } from './private-file.ts'
 export {
   createRootCa,
+  crossSign,
   describeRoot,
   type RootCa,
   type RootDescription,

@@ -1,5 +1,6 @@
 import { generateKeyPairSync, randomBytes, X509Certificate } from 'node:crypto'
 import { UserError } from '../base/index.ts'
+import { crossCertificatesMax } from '../model/index.ts'
 import { signingKeyFromPem } from './signing-key.ts'
 import { loadX509, withNewline } from './x509.ts'
 
@@ -38,7 +39,8 @@ export async function createRootCa(nowMs: number): Promise<RootCa> {
     notBefore: new Date(nowMs - backdatedMs),
     notAfter: new Date(nowMs + rootLifeMs),
     extensions: [
-      new x509.BasicConstraintsExtension(true, 1, true),
+      // One step for each rotation that a node may have missed, see `crossSign`.
+      new x509.BasicConstraintsExtension(true, crossCertificatesMax, true),
       new x509.KeyUsagesExtension(
         x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign,
         true,
@@ -48,6 +50,38 @@ export async function createRootCa(nowMs: number): Promise<RootCa> {
     ],
   })
   return { certificatePem: withNewline(certificate.toString('pem')), keyPem }
+}
+
+/**
+ * The new root's name and key under the old root's signature (PEM): whoever trusts only the old one can follow it to
+ * certificates of the new one.
+ */
+export async function crossSign(newRootPem: string, old: RootCa): Promise<string> {
+  const x509 = await loadX509()
+  const root = new x509.X509Certificate(newRootPem)
+  const issuer = new x509.X509Certificate(old.certificatePem)
+  const signer = signingKeyFromPem(old.keyPem)
+  const certificate = await x509.X509CertificateGenerator.create({
+    subject: root.subjectName,
+    issuer: issuer.subjectName,
+    publicKey: root.publicKey,
+    signingKey: signer.privateKey,
+    signingAlgorithm: signer.algorithm,
+    serialNumber: randomSerial(),
+    notBefore: new Date(Math.max(root.notBefore.getTime(), issuer.notBefore.getTime())),
+    notAfter: new Date(Math.min(root.notAfter.getTime(), issuer.notAfter.getTime())),
+    extensions: [
+      new x509.BasicConstraintsExtension(true, undefined, true),
+      new x509.KeyUsagesExtension(
+        x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign,
+        true,
+      ),
+      await x509.SubjectKeyIdentifierExtension.create(root.publicKey),
+      // Without it OpenSSL takes the certificate for a self-signed one.
+      await x509.AuthorityKeyIdentifierExtension.create(issuer.publicKey),
+    ],
+  })
+  return withNewline(certificate.toString('pem'))
 }
 
 /** Takes a root that a person made. Throws `invalidInput` with what is wrong with it. */
