@@ -82,7 +82,15 @@ export interface MountBody {
 }
 
 export interface EndpointBody {
-  readonly IPAMConfig?: { readonly IPv4Address?: string }
+  readonly IPAMConfig?: {
+    readonly IPv4Address?: string
+    readonly IPv6Address?: string
+    readonly LinkLocalIPs?: readonly string[]
+  }
+  /** `container:alias`. */
+  readonly Links?: readonly string[]
+  /** From API 1.48 on. */
+  readonly GwPriority?: number
   readonly Aliases?: readonly string[]
   readonly MacAddress?: string
   readonly DriverOpts?: Readonly<Record<string, string>>
@@ -93,7 +101,7 @@ export interface HostConfigBody {
   readonly Mounts?: readonly MountBody[]
   readonly NetworkMode?: string
   readonly PortBindings?: PortMap
-  readonly RestartPolicy?: { readonly Name: string }
+  readonly RestartPolicy?: { readonly Name: string; readonly MaximumRetryCount?: number }
   readonly LogConfig?: { readonly Type: string; readonly Config: Readonly<Record<string, string>> }
   readonly NanoCpus?: number
   readonly Memory?: number
@@ -120,6 +128,56 @@ export interface HostConfigBody {
   readonly Tmpfs?: Readonly<Record<string, string>>
   readonly AutoRemove?: boolean
   readonly Privileged?: boolean
+  /** From API 1.43 on. */
+  readonly Annotations?: Readonly<Record<string, string>>
+  readonly BlkioWeight?: number
+  readonly BlkioWeightDevice?: readonly { readonly Path: string; readonly Weight: number }[]
+  readonly BlkioDeviceReadBps?: readonly ThrottleBody[]
+  readonly BlkioDeviceReadIOps?: readonly ThrottleBody[]
+  readonly BlkioDeviceWriteBps?: readonly ThrottleBody[]
+  readonly BlkioDeviceWriteIOps?: readonly ThrottleBody[]
+  readonly Cgroup?: string
+  readonly CgroupnsMode?: string
+  readonly CgroupParent?: string
+  readonly CpuCount?: number
+  readonly CpuPercent?: number
+  readonly CpuPeriod?: number
+  readonly CpuQuota?: number
+  readonly CpuRealtimePeriod?: number
+  readonly CpuRealtimeRuntime?: number
+  readonly CpuShares?: number
+  readonly CpusetCpus?: string
+  readonly DeviceCgroupRules?: readonly string[]
+  readonly Devices?: readonly {
+    readonly PathOnHost: string
+    readonly PathInContainer: string
+    readonly CgroupPermissions: string
+  }[]
+  readonly DeviceRequests?: readonly {
+    readonly Driver?: string
+    readonly Count?: number
+    readonly DeviceIDs?: readonly string[]
+    readonly Capabilities?: readonly (readonly string[])[]
+    readonly Options?: Readonly<Record<string, string>>
+  }[]
+  readonly IpcMode?: string
+  readonly Links?: readonly string[]
+  readonly MemorySwap?: number
+  readonly MemorySwappiness?: number
+  readonly OomKillDisable?: boolean
+  readonly PidMode?: string
+  readonly Runtime?: string
+  readonly ShmSize?: number
+  readonly StorageOpt?: Readonly<Record<string, string>>
+  readonly UTSMode?: string
+  readonly UsernsMode?: string
+  readonly VolumesFrom?: readonly string[]
+}
+
+/** At most `Rate` bytes or operations a second on a device. */
+export interface ThrottleBody {
+  readonly Path: string
+  readonly Rate: number
 }
 
 export interface ContainerCreateBody {
@@ -129,10 +187,18 @@ export interface ContainerCreateBody {
   readonly Env?: readonly string[]
   readonly Labels?: Readonly<Record<string, string>>
   readonly Hostname?: string
+  readonly Domainname?: string
   readonly User?: string
   readonly WorkingDir?: string
   readonly Tty?: boolean
   readonly OpenStdin?: boolean
+  /** Standard input ends with the first that was attached. */
+  readonly StdinOnce?: boolean
+  readonly AttachStdin?: boolean
+  readonly AttachStdout?: boolean
+  readonly AttachStderr?: boolean
+  /** Anonymous volumes, by path. */
+  readonly Volumes?: Readonly<Record<string, Record<string, never>>>
   readonly StopSignal?: string
   /** Seconds. */
   readonly StopTimeout?: number
@@ -216,6 +282,56 @@ export interface ContainerListItem {
   readonly Labels?: Readonly<Record<string, string>> | null
   readonly State: string
   readonly Status: string
+  readonly ImageID?: string
+  readonly Command?: string
+  /** Seconds since 1970. */
+  readonly Created?: number
+  readonly Ports?:
+    | readonly {
+        readonly IP?: string
+        readonly PrivatePort: number
+        readonly PublicPort?: number
+        readonly Type: string
+      }[]
+    | null
+  readonly NetworkSettings?: {
+    readonly Networks?: Readonly<Record<string, { readonly NetworkID?: string } | null>> | null
+  }
+  readonly Mounts?: readonly {
+    readonly Type: string
+    readonly Name?: string
+    readonly Source?: string
+    readonly Destination: string
+  }[]
+}
+
+/** What runs in a container, as `ps` tells it. */
+export interface ContainerProcesses {
+  readonly Titles: readonly string[]
+  readonly Processes: readonly (readonly string[])[] | null
+}
+
+/** Source: Docker Engine API 1.41, ImageBuild. */
+export interface ImageBuildQuery {
+  readonly dockerfile?: string
+  readonly t?: string
+  readonly q?: boolean
+  readonly nocache?: boolean
+  readonly pull?: boolean
+  readonly rm?: boolean
+  readonly forcerm?: boolean
+  readonly target?: string
+  readonly networkmode?: string
+  readonly platform?: string
+  readonly extrahosts?: string
+  readonly shmsize?: number
+  readonly isolation?: string
+  /** Absent or a URL: the context is not in the body. */
+  readonly remote?: string
+  /** `null`: the value of the engine's own environment. */
+  readonly buildargs?: Readonly<Record<string, string | null>>
+  readonly labels?: Readonly<Record<string, string>>
+  readonly cachefrom?: readonly string[]
 }
 
 export interface ExecInspect {
@@ -249,7 +365,12 @@ export interface ImageInspect {
     readonly ExposedPorts?: Readonly<Record<string, unknown>> | null
     readonly Labels?: Readonly<Record<string, string>> | null
     readonly User?: string
+    readonly Cmd?: readonly string[] | null
+    readonly Entrypoint?: readonly string[] | null
+    readonly Volumes?: Readonly<Record<string, unknown>> | null
   } | null
+  readonly Created?: string
+  readonly Variant?: string
 }
 
 export interface ImageListItem {
@@ -312,7 +433,9 @@ export interface NetworkCreateBody {
       readonly Gateway?: string
       readonly AuxiliaryAddresses?: Readonly<Record<string, string>>
     }[]
+    readonly Options?: Readonly<Record<string, string>>
   }
+  readonly EnableIPv4?: boolean
   readonly Options?: Readonly<Record<string, string>>
   readonly Labels?: Readonly<Record<string, string>>
 }

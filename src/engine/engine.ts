@@ -6,6 +6,7 @@ import type {
   ContainerCreateBody,
   ContainerInspect,
   ContainerListItem,
+  ContainerProcesses,
   EndpointBody,
   EngineEvent,
   EngineFilters,
@@ -13,6 +14,7 @@ import type {
   EngineVersion,
   ExecCreateBody,
   ExecInspect,
+  ImageBuildQuery,
   ImageInspect,
   ImageListItem,
   NetworkBody,
@@ -61,6 +63,14 @@ export interface Engine {
     /** `timeoutSeconds` between the stop signal and SIGKILL. */
     stop(id: string, options: { timeoutSeconds?: number }, signal?: Signal): Promise<void>
     kill(id: string, killSignal?: string, signal?: Signal): Promise<void>
+    restart(id: string, options: { timeoutSeconds?: number }, signal?: Signal): Promise<void>
+    pause(id: string, signal?: Signal): Promise<void>
+    unpause(id: string, signal?: Signal): Promise<void>
+    /** The size of its terminal. */
+    resize(id: string, size: { h: number; w: number }, signal?: Signal): Promise<void>
+    processes(id: string, signal?: Signal): Promise<ContainerProcesses>
+    /** One JSON object a second, or a single one: see `readJsonLines`. */
+    stats(id: string, options: { stream: boolean }, signal?: Signal): Promise<IncomingMessage>
     /** `force` kills it first, `volumes` removes its anonymous volumes. */
     remove(
       id: string,
@@ -102,6 +112,12 @@ export interface Engine {
     /** Unpacks a tar into the directory `path` of the container. */
     putArchive(id: string, path: string, tar: Readable, signal?: Signal): Promise<void>
     getArchive(id: string, path: string, signal?: Signal): Promise<IncomingMessage>
+    /** Whether there is something at `path`, and what. */
+    statArchive(
+      id: string,
+      path: string,
+      signal?: Signal,
+    ): Promise<{ readonly isDirectory: boolean } | undefined>
   }
   readonly execs: {
     create(containerId: string, body: ExecCreateBody, signal?: Signal): Promise<{ Id: string }>
@@ -109,6 +125,7 @@ export interface Engine {
     start(id: string, options: { tty?: boolean }, signal?: Signal): Promise<IncomingMessage>
     /** Both ways; ending the writable side is EOF on stdin. */
     hijack(id: string, options: { tty?: boolean }, signal?: Signal): Promise<Duplex>
+    resize(id: string, size: { h: number; w: number }, signal?: Signal): Promise<void>
     inspect(id: string, signal?: Signal): Promise<ExecInspect>
   }
   readonly images: {
@@ -125,6 +142,22 @@ export interface Engine {
       signal?: Signal,
     ): Promise<void>
     remove(name: string, options: { force?: boolean }, signal?: Signal): Promise<void>
+    tag(name: string, options: { repo: string; tag: string }, signal?: Signal): Promise<void>
+    push(
+      name: string,
+      options: { registryAuth: string; onProgress?: (progress: PullProgress) => void },
+      signal?: Signal,
+    ): Promise<void>
+    /** The engine's own (classic) builder. `context` is a tar. Resolves with the image's id. */
+    build(
+      context: Readable,
+      options: {
+        query: ImageBuildQuery
+        registryConfig?: string
+        onOutput?: (text: string) => void
+      },
+      signal?: Signal,
+    ): Promise<string>
   }
   readonly networks: {
     list(options: { filters?: EngineFilters }, signal?: Signal): Promise<readonly NetworkBody[]>
@@ -147,6 +180,7 @@ export interface Engine {
   readonly volumes: {
     create(body: VolumeCreateBody, signal?: Signal): Promise<VolumeBody>
     inspect(name: string, signal?: Signal): Promise<VolumeBody>
+    list(options: { filters?: EngineFilters }, signal?: Signal): Promise<readonly VolumeBody[]>
     remove(name: string, options: { force?: boolean }, signal?: Signal): Promise<void>
   }
   close(): void
@@ -247,6 +281,22 @@ export function openEngine(options: {
           query: { signal: killSignal },
           signal,
         }),
+      restart: (id, { timeoutSeconds }, signal) =>
+        run({
+          method: 'POST',
+          path: `/containers/${part(id)}/restart`,
+          query: { t: timeoutSeconds },
+          signal,
+        }),
+      pause: (id, signal) => run({ method: 'POST', path: `/containers/${part(id)}/pause`, signal }),
+      unpause: (id, signal) =>
+        run({ method: 'POST', path: `/containers/${part(id)}/unpause`, signal }),
+      resize: (id, query, signal) =>
+        run({ method: 'POST', path: `/containers/${part(id)}/resize`, query, signal }),
+      processes: (id, signal) =>
+        call({ method: 'GET', path: `/containers/${part(id)}/top`, signal }),
+      stats: (id, query, signal) =>
+        open({ method: 'GET', path: `/containers/${part(id)}/stats`, query, signal }),
       remove: (id, { force, volumes }, signal) =>
         run({
           method: 'DELETE',
@@ -294,6 +344,24 @@ export function openEngine(options: {
       },
       getArchive: (id, path, signal) =>
         open({ method: 'GET', path: `/containers/${part(id)}/archive`, query: { path }, signal }),
+      async statArchive(id, path, signal) {
+        const request: EngineCall = {
+          method: 'HEAD',
+          path: `/containers/${part(id)}/archive`,
+          query: { path },
+          signal,
+        }
+        const answer = await transport.call(await apiVersion(signal), request)
+        if (answer.status === 404) return undefined
+        if (answer.status >= 400) {
+          const why = messageOfBody(answer.status, answer.text)
+          throw new UserError(codeOfStatus(answer.status), why)
+        }
+        const stat = String(answer.headers['x-docker-container-path-stat'] ?? 'e30=')
+        const { mode = 0 } = parseBody<{ mode?: number }>(Buffer.from(stat, 'base64').toString())
+        // Go's bit for directories.
+        return { isDirectory: mode >= 2 ** 31 }
+      },
     },
     execs: {
       create: (id, json, signal) =>
@@ -312,6 +380,8 @@ export function openEngine(options: {
           json: { Detach: false, Tty: tty ?? false },
           signal,
         }),
+      resize: (id, query, signal) =>
+        run({ method: 'POST', path: `/exec/${part(id)}/resize`, query, signal }),
       inspect: (id, signal) => call({ method: 'GET', path: `/exec/${part(id)}/json`, signal }),
     },
     images: {
@@ -339,6 +409,52 @@ export function openEngine(options: {
       },
       remove: (name, { force }, signal) =>
         run({ method: 'DELETE', path: `/images/${imagePath(name)}`, query: { force }, signal }),
+      tag: (name, query, signal) =>
+        run({ method: 'POST', path: `/images/${imagePath(name)}/tag`, query, signal }),
+      async push(name, { registryAuth, onProgress }, signal) {
+        const { fromImage, tag } = splitReference(name)
+        const body = await open({
+          method: 'POST',
+          path: `/images/${imagePath(fromImage)}/push`,
+          query: { tag },
+          headers: { 'X-Registry-Auth': registryAuth },
+          signal,
+        })
+        const lines = readJsonLines(body)
+        const read = (line: unknown) => line as PullProgress
+        for await (const progress of guarded(lines, read, transport.where, signal)) {
+          if (progress.error !== undefined) throw pullError(progress.error)
+          onProgress?.(progress)
+        }
+      },
+      async build(stream, { query, registryConfig, onOutput }, signal) {
+        const { buildargs, labels, cachefrom, ...plain } = query
+        const body = await open({
+          method: 'POST',
+          path: '/build',
+          query: {
+            ...plain,
+            ...(buildargs && { buildargs: JSON.stringify(buildargs) }),
+            ...(labels && { labels: JSON.stringify(labels) }),
+            ...(cachefrom && { cachefrom: JSON.stringify(cachefrom) }),
+          },
+          stream,
+          headers: {
+            'Content-Type': 'application/x-tar',
+            ...(registryConfig && { 'X-Registry-Config': registryConfig }),
+          },
+          signal,
+        })
+        let id = ''
+        const read = (line: unknown) =>
+          line as { stream?: string; status?: string; error?: string; aux?: { ID?: string } }
+        for await (const line of guarded(readJsonLines(body), read, transport.where, signal)) {
+          if (line.error !== undefined) throw new UserError('invalidInput', line.error.trim())
+          if (line.aux?.ID !== undefined) id = line.aux.ID
+          if (line.stream !== undefined) onOutput?.(line.stream)
+        }
+        return id
+      },
     },
     networks: {
       list: ({ filters }, signal) =>
@@ -366,6 +482,16 @@ export function openEngine(options: {
     volumes: {
       create: (json, signal) => call({ method: 'POST', path: '/volumes/create', json, signal }),
       inspect: (name, signal) => call({ method: 'GET', path: `/volumes/${part(name)}`, signal }),
+      list: async ({ filters }, signal) => {
+        const query = filtersOf(filters)
+        const answer = await call<{ Volumes?: readonly VolumeBody[] | null }>({
+          method: 'GET',
+          path: '/volumes',
+          query,
+          signal,
+        })
+        return answer.Volumes ?? []
+      },
       remove: (name, { force }, signal) =>
         run({ method: 'DELETE', path: `/volumes/${part(name)}`, query: { force }, signal }),
     },

@@ -8,6 +8,7 @@ export type {
   ContainerCreateBody,
   ContainerInspect,
   ContainerListItem,
+  ContainerProcesses,
   ContainerState,
   EndpointBody,
   EngineEvent,
@@ -18,6 +19,7 @@ export type {
   ExecInspect,
   HealthConfigBody,
   HostConfigBody,
+  ImageBuildQuery,
   ImageInspect,
   ImageListItem,
   MountBody,
@@ -31,4 +33,4 @@ export type {
 } from './bodies.ts'
 export { type Engine, isOlderApi, openEngine } from './engine.ts'
 export { FrameReader, type OutputFrame } from './frames.ts'
-export { readLines } from './lines.ts'
+export { readJsonLines, readLines } from './lines.ts'
