@@ -9,6 +9,7 @@ import {
 } from '../base/index.ts'
 import {
   acceptStatus,
+  type ClusterNode,
   type ConfigId,
   type EndpointId,
   holdsResources,
@@ -23,7 +24,7 @@ import {
   type WorkloadId,
 } from '../model/index.ts'
 import { nextCommit } from '../store/index.ts'
-import type { AppliedChange, Change, Store } from '../store/store.ts'
+import { type AppliedChange, type Change, changesPerCommitMax, type Store } from '../store/store.ts'
 import type {
   AssignmentChange,
   ConfigAssignment,
@@ -49,6 +50,15 @@ import {
   taskAssignment,
   type Unseal,
 } from './assignments.ts'
+import {
+  beginWatch,
+  decideLiveness,
+  type LivenessLimits,
+  livenessLimits,
+  lookAgain,
+  type Watch,
+  type WatchedNode,
+} from './liveness.ts'
 import { decideTraffic, isServed } from './traffic.ts'
 
 export interface DispatcherOptions {
@@ -58,6 +68,14 @@ export interface DispatcherOptions {
   readonly log: Log
   /** Leader epoch that every write is fenced with. */
   readonly fence: number
+  /** The leader's own node: its agent lives and dies with this process, so nobody has to listen for it. */
+  readonly localNodeId?: NodeId
+}
+
+/** A node's session over the network, as its manager holds it. */
+export interface OpenOptions {
+  /** It is kept alive by heartbeats, told by `heard`. In process: as long as it is open. */
+  readonly isRemote: boolean
 }
 
 /** Times a report is tried again when something else changed the same tasks first. */
@@ -71,6 +89,11 @@ export class Dispatcher implements ManagerLink {
   readonly #options: DispatcherOptions
   readonly #sessions = new Map<NodeId, NodeSession>()
   readonly #unsubscribe: () => void
+  /** Nodes that should be heard and are not down: those with a session over the network, and those without any. */
+  readonly #awaited = new Map<NodeId, number>()
+  readonly #stop = new AbortController()
+  readonly #watchWanted = new WakeUp()
+  #watch: Watch
   /** Rung when a node acknowledged: draining tasks may go on. */
   readonly acknowledged = new WakeUp()
 
@@ -79,23 +102,47 @@ export class Dispatcher implements ManagerLink {
     this.#unsubscribe = options.store.subscribe((commit) => {
       for (const change of commit.changes) this.#learn(change, commit.revision)
     })
+    this.#watch = beginWatch(options.clock.nowMs(), this.livenessLimits())
+    for (const node of options.store.view.list('node')) this.#await(node, 0)
+    void this.#watchLoop()
   }
 
-  /** Whether every node with a session routes as the store said at `revision`. */
+  /** What nodes are held to now: it grows with their number. */
+  livenessLimits(): LivenessLimits {
+    const { view } = this.#options.store
+    const [cluster] = view.list('cluster')
+    return livenessLimits(view.count('node'), cluster?.spec.heartbeatPeriodMs ?? 5_000)
+  }
+
+  /** A node with a session over the network has spoken. */
+  heard(nodeId: NodeId): void {
+    if (this.#awaited.has(nodeId)) this.#awaited.set(nodeId, this.#watch.awakeMs)
+  }
+
+  /**
+   * Whether every node routes as the store said at `revision`. One that has lost its session still routes by what it
+   * was told last: it is waited for until it is back, or down.
+   */
   isAcknowledged(revision: number): boolean {
     for (const session of this.#sessions.values()) {
       if (!session.isAcknowledged(revision)) return false
     }
+    const { view } = this.#options.store
+    for (const nodeId of this.#awaited.keys()) {
+      if (!this.#sessions.has(nodeId) && view.get('node', nodeId)?.status.state === 'ready')
+        return false
+    }
     return true
   }
 
-  async open(nodeId: NodeId, description: NodeDescription, signal: AbortSignal): Promise<Session> {
+  async open(
+    nodeId: NodeId,
+    description: NodeDescription,
+    signal: AbortSignal,
+    { isRemote }: OpenOptions = { isRemote: false },
+  ): Promise<Session> {
     const node = this.#options.store.view.get('node', nodeId)
-    if (!node) {
-      throw new UserError('notFound', `node ${nodeId} is not part of this cluster`, {
-        next: 'It was removed: make it leave with `docker swarm leave --force` and join again.',
-      })
-    }
+    if (!node) throw notMember(nodeId)
     this.#sessions.get(nodeId)?.close()
     await this.#updateNode(nodeId, description, 'ready')
     const session = new NodeSession(nodeId, {
@@ -106,10 +153,17 @@ export class Dispatcher implements ManagerLink {
       closed: () => {
         if (this.#sessions.get(nodeId) !== session) return
         this.#sessions.delete(nodeId)
+        const node = this.#options.store.view.get('node', nodeId)
+        if (node) this.#await(node, this.#watch.awakeMs)
         this.acknowledged.ring()
       },
     })
+    // Someone else may have been faster while the node was written.
+    this.#sessions.get(nodeId)?.close()
     this.#sessions.set(nodeId, session)
+    if (!isRemote) this.#awaited.delete(nodeId)
+    else if (nodeId !== this.#options.localNodeId) this.#awaited.set(nodeId, this.#watch.awakeMs)
+    this.#watchWanted.ring()
     signal.addEventListener('abort', () => session.close(), { once: true })
     return session
   }
@@ -167,10 +221,22 @@ export class Dispatcher implements ManagerLink {
         this.#touchAll({ type: 'everything' }, revision)
         break
       case 'node':
+        if (after?.kind === 'node') {
+          if (after.status.state === 'down') this.#awaited.delete(after.id)
+          // A node that has just been made has yet to begin: it gets the time of one that comes back.
+          else if (!this.#sessions.has(after.id))
+            this.#await(after, this.#watch.awakeMs + this.livenessLimits().graceMs)
+        } else {
+          const nodeId: NodeId = idFrom(id)
+          this.#awaited.delete(nodeId)
+          this.#sessions.get(nodeId)?.close(notMember(nodeId))
+        }
+        this.acknowledged.ring()
+        break
       case 'revision':
       case 'secret':
       case 'config':
-        // A node's own facts go along with every message; the rest is immutable and comes with the tasks that need it.
+        // Immutable, and sent with the tasks that need it.
         break
       default:
         unreachable(kind)
@@ -188,7 +254,71 @@ export class Dispatcher implements ManagerLink {
     }
   }
 
+  // ---- Which nodes are there ----
+
+  #await(node: ClusterNode, heardAtMs: number): void {
+    if (node.status.state === 'down' || node.id === this.#options.localNodeId) return
+    if (this.#awaited.has(node.id)) return
+    this.#awaited.set(node.id, heardAtMs)
+    this.#watchWanted.ring()
+  }
+
+  async #watchLoop(): Promise<void> {
+    const { clock } = this.#options
+    const { signal } = this.#stop
+    while (!signal.aborted) {
+      if (this.#awaited.size === 0) {
+        await this.#watchWanted.wait(clock, signal)
+        // Nobody was listened for meanwhile, so no time was missed.
+        this.#watch = { ...this.#watch, lookedAtMs: clock.nowMs() }
+        continue
+      }
+      const limits = this.livenessLimits()
+      await clock.sleep(limits.lookMs, signal)
+      if (signal.aborted) return
+      this.#watch = lookAgain(this.#watch, clock.nowMs(), limits)
+      const down = decideLiveness(this.#awaitedNodes(), this.#watch, limits)
+      if (down.length > 0) await this.#markDown(down)
+    }
+  }
+
+  *#awaitedNodes(): Iterable<WatchedNode> {
+    for (const [nodeId, heardAtMs] of this.#awaited) yield { nodeId, heardAtMs }
+  }
+
+  /** What fails here is decided anew at the next look. */
+  async #markDown(nodeIds: readonly NodeId[]): Promise<void> {
+    const { store, clock, log, fence } = this.#options
+    const changes = nodeIds.slice(0, changesPerCommitMax).flatMap((nodeId): Change[] => {
+      const node = store.view.get('node', nodeId)
+      if (!node) {
+        this.#awaited.delete(nodeId)
+        return []
+      }
+      const status = {
+        ...node.status,
+        state: 'down' as const,
+        message: 'heartbeat failure',
+        sinceMs: clock.nowMs(),
+      }
+      return [{ type: 'update', object: { ...node, status } }]
+    })
+    if (changes.length === 0) return
+    try {
+      await store.commit(changes, { fence })
+      for (const nodeId of nodeIds) {
+        log.warn('a node is down: it has been silent for too long', { nodeId })
+        this.#sessions.get(nodeId)?.close()
+      }
+    } catch (error) {
+      log.warn('a silent node could not be marked as down; trying again', {
+        error: messageOf(error),
+      })
+    }
+  }
+
   close(): void {
+    this.#stop.abort()
     this.#unsubscribe()
     for (const session of [...this.#sessions.values()]) session.close()
   }
@@ -254,6 +384,12 @@ export class Dispatcher implements ManagerLink {
   }
 }
 
+function notMember(nodeId: NodeId): UserError {
+  return new UserError('notFound', `node ${nodeId} is not part of this cluster`, {
+    next: 'It was removed: make it leave with `docker swarm leave --force` and join again.',
+  })
+}
+
 function isStale(error: unknown): boolean {
   return error instanceof UserError && (error.code === 'outOfSequence' || error.code === 'notFound')
 }
@@ -275,6 +411,7 @@ class NodeSession implements Session {
   readonly #context: SessionContext
   readonly #wake = new WakeUp()
   readonly #closed = new AbortController()
+  #closedBecause: UserError | undefined
   readonly #sentTasks = new Map<TaskId, TaskAssignment>()
   readonly #sentEndpoints = new Map<EndpointId, EndpointAssignment>()
   readonly #sentNetworks = new Map<NetworkId, NetworkAssignment>()
@@ -315,7 +452,11 @@ class NodeSession implements Session {
     const { clock } = this.#context
     const ended = AbortSignal.any([signal, this.#closed.signal])
     await this.#wake.wait(clock, ended)
-    if (ended.aborted) throw new UserError('unavailable', 'the session with the manager is over')
+    if (ended.aborted) {
+      throw (
+        this.#closedBecause ?? new UserError('unavailable', 'the session with the manager is over')
+      )
+    }
     return this.#difference()
   }
 
@@ -450,7 +591,8 @@ class NodeSession implements Session {
     await this.#context.describe(description)
   }
 
-  close(): void {
+  close(because?: UserError): void {
+    this.#closedBecause ??= because
     this.#closed.abort()
     this.#context.closed()
   }

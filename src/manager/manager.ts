@@ -25,14 +25,18 @@ export interface ManagerOptions {
   /** Leader epoch: every write of a loop is fenced with it. */
   readonly epoch: number
   readonly unseal: Unseal
+  /** The node this leader runs on, if it has an agent in this process. */
+  readonly localNodeId?: NodeId
   readonly clock: Clock
   readonly random: Random
   readonly log: Log
 }
 
 export interface Manager {
-  /** How agents reach this leader. */
+  /** How agents in this process reach this leader. */
   readonly link: ManagerLink
+  /** Sessions of the other nodes. */
+  readonly dispatcher: Dispatcher
   /** For addresses that no task asks for. */
   readonly allocator: Allocator
   close(): Promise<void>
@@ -47,7 +51,15 @@ const tasksPerTurnMax = 1000
 export function startManager(options: ManagerOptions): Manager {
   const { store, clock, random, log, epoch } = options
   const stop = new AbortController()
-  const dispatcher = new Dispatcher({ store, unseal: options.unseal, clock, log, fence: epoch })
+  const { unseal, localNodeId } = options
+  const dispatcher = new Dispatcher({
+    store,
+    unseal,
+    clock,
+    log,
+    fence: epoch,
+    ...(localNodeId === undefined ? {} : { localNodeId }),
+  })
   const orchestration = new Orchestration(store, random)
   const traffic = new TrafficControl(store, dispatcher)
   const scheduler = Scheduler.from(store.view)
@@ -97,6 +109,7 @@ export function startManager(options: ManagerOptions): Manager {
 
   return {
     link: dispatcher,
+    dispatcher,
     allocator,
     async close() {
       stop.abort()

@@ -1,0 +1,90 @@
+import type { NodeId } from '../model/index.ts'
+
+/** How often nodes speak, and how long they may be silent. All in ms. */
+export interface LivenessLimits {
+  /** Between two heartbeats of a node. */
+  readonly heartbeatMs: number
+  /** Silence after which a node is down. */
+  readonly silenceMs: number
+  /** Between two looks of the watcher. */
+  readonly lookMs: number
+  /** What nodes get to come back after the watcher itself was away, or has just begun. */
+  readonly graceMs: number
+}
+
+const heartbeatMsMin = 500
+/** A link that flaps for a second, and TCP that waits twice as long before it sends again, is no loss. */
+const silenceMsMin = 3_000
+const lookMs = 250
+const graceMsMin = 8_000
+/** Nodes whose heartbeats a manager takes in a millisecond of its time, and whose sessions it opens anew in one. */
+const heartbeatsPerMs = 1
+const sessionsPerMs = 0.1
+
+/**
+ * The period grows with the cluster: half a second up to 500 nodes, then a millisecond for each, so that a manager
+ * hears at most a thousand a second. `periodMsMax` is the cluster's own setting (`--dispatcher-heartbeat`, 5 s).
+ */
+export function livenessLimits(nodeCount: number, periodMsMax: number): LivenessLimits {
+  const grown = Math.max(heartbeatMsMin, Math.ceil(nodeCount / heartbeatsPerMs))
+  const heartbeatMs = Math.max(100, Math.min(grown, periodMsMax))
+  const silenceMs = Math.max(silenceMsMin, 3 * heartbeatMs)
+  return {
+    heartbeatMs,
+    silenceMs,
+    lookMs,
+    graceMs: Math.max(graceMsMin, 2 * silenceMs) + Math.ceil(nodeCount / sessionsPerMs),
+  }
+}
+
+/**
+ * Time as the watcher lived it: a span in which it did not run (a stalled event loop, a stopped process, a suspended
+ * host) counts as one look, however long it was. Silence is measured in it, since nobody can be heard meanwhile.
+ */
+export interface Watch {
+  readonly awakeMs: number
+  readonly lookedAtMs: number
+  /** In awake time: nobody is called down before. */
+  readonly graceUntilMs: number
+}
+
+/** A fresh leader has heard nobody yet. */
+export function beginWatch(nowMs: number, { graceMs }: LivenessLimits): Watch {
+  return { awakeMs: 0, lookedAtMs: nowMs, graceUntilMs: graceMs }
+}
+
+/** The watch after another look. */
+export function lookAgain(watch: Watch, nowMs: number, limits: LivenessLimits): Watch {
+  const passedMs = nowMs - watch.lookedAtMs
+  const awakeMs = watch.awakeMs + Math.max(0, Math.min(passedMs, 2 * limits.lookMs))
+  // Away for longer than nodes wait for an answer: they have given up their sessions and look for a manager now.
+  const wasAway = passedMs > limits.silenceMs / 2
+  return {
+    awakeMs,
+    lookedAtMs: nowMs,
+    graceUntilMs: wasAway
+      ? Math.max(watch.graceUntilMs, awakeMs + limits.graceMs)
+      : watch.graceUntilMs,
+  }
+}
+
+/** A node that should be there. */
+export interface WatchedNode {
+  readonly nodeId: NodeId
+  /** When it was last heard, in awake time; later than now: how long it has time to come at all. */
+  readonly heardAtMs: number
+}
+
+/** Decides which nodes are down: those silent for too long of the time in which they could have been heard. */
+export function decideLiveness(
+  nodes: Iterable<WatchedNode>,
+  watch: Watch,
+  { silenceMs }: LivenessLimits,
+): readonly NodeId[] {
+  if (watch.awakeMs < watch.graceUntilMs) return []
+  const down: NodeId[] = []
+  for (const { nodeId, heardAtMs } of nodes) {
+    if (watch.awakeMs - heardAtMs >= silenceMs) down.push(nodeId)
+  }
+  return down
+}
