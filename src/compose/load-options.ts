@@ -25,4 +25,6 @@ export interface LoadOptions {
   readonly envFiles?: readonly string[]
   /** `--profile`, beside `COMPOSE_PROFILES`; `*` is all of them. */
   readonly profiles?: readonly string[]
+  /** Named on the command line: active whatever their profiles are, as is what they depend on. */
+  readonly services?: readonly string[]
 }

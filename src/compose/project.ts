@@ -41,8 +41,7 @@ export interface ComposeService {
   readonly build?: Build
   readonly capAdd?: Texts
   readonly capDrop?: Texts
-  /** `host` or `private`. */
-  readonly cgroup?: string
+  readonly cgroup?: 'host' | 'private'
   readonly cgroupParent?: string
   /** Words; a string in the file was split as a shell does. Empty: the image's command is left out. */
   readonly command?: Texts
@@ -257,10 +256,10 @@ export interface Deploy {
 export interface UpdateConfig {
   readonly parallelism?: number
   readonly delayNs?: number
-  readonly failureAction?: string
+  readonly failureAction?: 'pause' | 'continue' | 'rollback'
   readonly monitorNs?: number
   readonly maxFailureRatio?: number
-  readonly order?: string
+  readonly order?: 'start-first' | 'stop-first'
   readonly extensions?: Extensions
 }
 
@@ -308,8 +307,7 @@ export interface DeviceRequest {
 }
 
 export interface RestartPolicy {
-  /** `none`, `on-failure` or `any`. */
-  readonly condition?: string
+  readonly condition?: 'none' | 'on-failure' | 'any'
   readonly delayNs?: number
   readonly maxAttempts?: number
   readonly windowNs?: number
@@ -369,7 +367,7 @@ export interface EnvFile {
   /** Absent: required. */
   readonly required?: boolean
   /** `raw`: lines as they are, without quotes and variables. */
-  readonly format?: string
+  readonly format?: 'raw'
 }
 
 export interface ExtraHost {
@@ -418,14 +416,14 @@ export interface ServiceNetwork {
 
 export interface Port {
   readonly name?: string
-  /** `host` or `ingress`. Absent: `ingress`. */
-  readonly mode?: string
+  /** Absent: `ingress`. */
+  readonly mode?: 'host' | 'ingress'
   readonly hostIp?: string
   readonly target: number
   /** Absent: one that the engine chooses. Of a range, the first that is free. */
   readonly published?: PortRange
-  /** `tcp`, `udp` or `sctp`. Absent: `tcp`. */
-  readonly protocol?: string
+  /** Absent: `tcp`. */
+  readonly protocol?: 'tcp' | 'udp' | 'sctp'
   readonly appProtocol?: string
   readonly extensions?: Extensions
 }
@@ -466,9 +464,9 @@ export interface BindOptions {
   readonly propagation?: string
   /** Absent: it is not made (the short form makes it, and says so here). */
   readonly createHostPath?: boolean
-  readonly recursive?: string
+  readonly recursive?: 'enabled' | 'disabled' | 'writable' | 'readonly'
   /** `z`: shared by containers, `Z`: of one. */
-  readonly selinux?: string
+  readonly selinux?: 'z' | 'Z'
   readonly extensions?: Extensions
 }
 
