@@ -16,18 +16,21 @@ export class WakeUp {
   /** Resolves at the next ring (at once if one came before), at `untilMs`, or when `signal` aborts. */
   async wait(clock: Clock, signal: AbortSignal, untilMs?: number): Promise<void> {
     if (!this.#rung && !signal.aborted) {
-      const done = new AbortController()
-      const rung = new Promise<void>((resolve) => {
-        this.#wake = resolve
-        signal.addEventListener('abort', () => resolve(), { once: true, signal: done.signal })
+      // Only a wait with an end has a timer to take back: thousands of nodes' waits have none.
+      const timer = untilMs === undefined ? undefined : new AbortController()
+      await new Promise<void>((resolve) => {
+        const end = () => {
+          signal.removeEventListener('abort', end)
+          resolve()
+        }
+        this.#wake = end
+        signal.addEventListener('abort', end)
+        if (timer && untilMs !== undefined) {
+          void clock.sleep(Math.max(0, untilMs - clock.nowMs()), timer.signal).then(end)
+        }
       })
-      const timer =
-        untilMs === undefined
-          ? undefined
-          : clock.sleep(Math.max(0, untilMs - clock.nowMs()), done.signal)
-      await (timer ? Promise.race([rung, timer]) : rung)
       this.#wake = undefined
-      done.abort()
+      timer?.abort()
     }
     this.#rung = false
   }
