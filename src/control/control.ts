@@ -8,6 +8,7 @@ import type {
   Workload,
   WorkloadId,
 } from '../model/index.ts'
+import { decideRebalance, type RebalanceDecision } from '../orchestrator/index.ts'
 import type { Store, View } from '../store/store.ts'
 import { type ClusterDeclaration, updateCluster } from './cluster.ts'
 import { createNetwork, type NetworkDeclaration, pruneNetworks, removeNetwork } from './networks.ts'
@@ -64,6 +65,8 @@ export interface Control {
   pruneNetworks(isWanted: (network: Network, nowMs: number) => boolean): Promise<readonly string[]>
   updateNode(id: NodeId, version: number, declaration: NodeDeclaration): Promise<void>
   removeNode(id: NodeId, force: boolean): Promise<void>
+  /** Begins the moves that even out the cluster, also where nobody switched it on. Call it again until there is nothing left. */
+  rebalance(): Promise<Pick<RebalanceDecision, 'moves' | 'underWay'>>
   /** Resolves with the cluster as it was before. */
   updateCluster(version: number, declaration: ClusterDeclaration): Promise<Cluster>
 }
@@ -88,6 +91,14 @@ export function openControl(world: ControlWorld): Control {
     updateNode: (id, version, declaration) =>
       updateNode(world.clock, changes, id, version, declaration),
     removeNode: (id, force) => removeNode(world, changes, id, force),
+    async rebalance() {
+      const scope = { everything: true, atOnce: true }
+      const { result } = await changes.run((view) => {
+        const decision = decideRebalance(view, world.clock.nowMs(), scope)
+        return { changes: decision.changes, result: decision }
+      })
+      return result
+    },
     updateCluster: (version, declaration) => updateCluster(changes, version, declaration),
   }
 }

@@ -10,6 +10,13 @@ export type {
   TokenRotation,
 } from './node-control.ts'
 export type { NodeDeclaration } from './nodes.ts'
+export {
+  decideQuorum,
+  type ManagerChange,
+  type ManagerStanding,
+  type QuorumVerdict,
+  quorumOf,
+} from './quorum.ts'
 export type { ConfigDeclaration, SecretDeclaration } from './secrets.ts'
 export { templateHash } from './template-hash.ts'
 export type {

@@ -8,6 +8,7 @@ import {
   type Source,
 } from '../model/index.ts'
 import { type Change, changesPerCommitMax, type View } from '../store/store.ts'
+import { decideQuorum, type ManagerStanding } from './quorum.ts'
 import { stableJson } from './template-hash.ts'
 import { type Changes, type ControlWorld, checkVersion } from './world.ts'
 
@@ -49,18 +50,23 @@ export async function updateNode(
 }
 
 function checkRole(view: View, node: ClusterNode, role: NodeRole): void {
-  if (role === node.spec.role || role === 'manager') return
-  let managers = 0
-  for (const { spec } of view.list('node')) if (spec.role === 'manager') managers++
-  if (managers <= 1) {
-    throw new UserError(
-      'failedPrecondition',
-      'attempting to demote the last manager of the swarm',
-      {
-        next: 'Promote another node first, or use `docker swarm leave --force` to end this swarm.',
-      },
-    )
-  }
+  if (role === node.spec.role) return
+  const managers = [...view.list('node')].filter(({ spec }) => spec.role === 'manager')
+  const verdict = decideQuorum(
+    managers.map(standingOf),
+    role === 'manager'
+      ? { type: 'promote', manager: standingOf(node) }
+      : { type: 'demote', id: node.id },
+  )
+  if (verdict.isKept) return
+  throw new UserError('failedPrecondition', verdict.because, { next: verdict.next })
+}
+
+/** A worker that is to become a manager counts as in reach while it is ready. */
+function standingOf(node: ClusterNode): ManagerStanding {
+  const { id, name, manager, status } = node
+  const isReachable = manager ? manager.reachability !== 'unreachable' : status.state === 'ready'
+  return { id, name, isReachable }
 }
 
 /** Forgets a node. What ran on it counts as lost. */

@@ -11,7 +11,9 @@ import {
 import {
   decideNode,
   decideOrphans,
+  decideRebalance,
   decideWorkload,
+  isRebalanceWanted,
   observeWorkload,
   changesFor as orchestrationChanges,
 } from '../orchestrator/index.ts'
@@ -62,6 +64,7 @@ export function startManager(options: ManagerOptions): Manager {
   })
   const orchestration = new Orchestration(store, random)
   const traffic = new TrafficControl(store, dispatcher)
+  const rebalancing = new RebalanceControl(store)
   const scheduler = Scheduler.from(store.view)
   const allocator = Allocator.from(store.view)
   const wakeAllocator = new WakeUp()
@@ -72,6 +75,7 @@ export function startManager(options: ManagerOptions): Manager {
     allocator.apply(commit)
     orchestration.learn(commit)
     traffic.learn(commit)
+    rebalancing.learn(commit)
     wakeAllocator.ring()
     wakeScheduler.ring()
   })
@@ -105,6 +109,12 @@ export function startManager(options: ManagerOptions): Manager {
       },
     }),
     runLoop({ ...base, name: 'traffic', wake: traffic.wake, decide: () => traffic.decide() }),
+    runLoop({
+      ...base,
+      name: 'rebalance',
+      wake: rebalancing.wake,
+      decide: (nowMs) => rebalancing.decide(nowMs),
+    }),
   ]
 
   return {
@@ -284,6 +294,44 @@ class TrafficControl {
           if (change.type === 'update') this.#dirty.add(change.object.id)
       },
     }
+  }
+}
+
+/** How often the whole cluster is looked at for moves while it changes or moves are under way, in ms. */
+const rebalanceLookMs = 5_000
+/** How often it is looked at while nothing changes: what had to rest may have rested, in ms. */
+const rebalanceRestMs = 30_000
+
+/** Evens out where people asked for it. It looks at all tasks, so it looks seldom, and not at all where nobody asked. */
+class RebalanceControl {
+  readonly wake = new WakeUp()
+  readonly #store: Store
+  #isWanted = true
+  #nextLookMs = 0
+
+  constructor(store: Store) {
+    this.#store = store
+    this.wake.ring()
+  }
+
+  learn(commit: Commit): void {
+    for (const { kind } of commit.changes) {
+      // Only these carry the labels that ask for it.
+      if (kind !== 'workload' && kind !== 'cluster') continue
+      this.#isWanted = true
+      this.wake.ring()
+      return
+    }
+  }
+
+  decide(nowMs: number): Turn {
+    if (!this.#isWanted) return { commits: [] }
+    if (nowMs < this.#nextLookMs) return { commits: [], wakeAtMs: this.#nextLookMs }
+    this.#isWanted = isRebalanceWanted(this.#store.view)
+    if (!this.#isWanted) return { commits: [] }
+    const { changes, underWay } = decideRebalance(this.#store.view, nowMs)
+    this.#nextLookMs = nowMs + (underWay > 0 ? rebalanceLookMs : rebalanceRestMs)
+    return { commits: [changes], wakeAtMs: this.#nextLookMs }
   }
 }
 

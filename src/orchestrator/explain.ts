@@ -2,7 +2,7 @@ import { unreachable } from '../base/index.ts'
 import { isLive, isStopWanted, isTerminal, type Task, type TaskId } from '../model/index.ts'
 import { decidePlaces } from './modes.ts'
 import { Picture, type Place } from './picture.ts'
-import { heldUntilMs, keeperOf, restReason, verdictOn } from './place.ts'
+import { heldUntilMs, keeperOf, leavesAtMs, restReason, verdictOn } from './place.ts'
 import { counted, seconds } from './restart-policy.ts'
 import type { WorkloadSlice } from './slice.ts'
 import { describeTask } from './update.ts'
@@ -58,8 +58,11 @@ export function explainTask(
   const { state } = task.status
   if (task.status.error) reasons.push(task.status.error)
   if (picture) {
-    const loss = picture.lossOf(task).because
+    const { because: loss, waits } = picture.lossOf(task)
     if (loss !== undefined) reasons.push(loss)
+    else if (waits !== undefined) reasons.push(waits)
+    const leaving = isLive(task) ? leavingReason(picture, task) : undefined
+    if (leaving !== undefined) reasons.push(leaving)
     if (isStopWanted(task))
       reasons.push(`it is to stop: ${task.desiredBecause ?? 'no longer wanted'}`)
     else if (task.desiredState === 'ready' && !isTerminal(state))
@@ -84,6 +87,23 @@ export function explainTask(
     reasons,
     timeline: taskEvents(task, slice.workload.name),
   }
+}
+
+/** Why a task still is on a node that it has to leave. */
+function leavingReason(picture: Picture, task: Task): string | undefined {
+  const reason = picture.moveReason(task)
+  if (reason === undefined) return undefined
+  const successor = picture.slice.tasks.findLast(
+    (other) =>
+      other !== task && other.slot === task.slot && isLive(other) && !picture.moveReason(other),
+  )
+  if (!successor) return `${reason}; it waits for its turn to move: a few tasks at a time`
+  const leavesMs = leavesAtMs(picture, task, successor)
+  const limit =
+    leavesMs === undefined
+      ? ''
+      : ` It is stopped in ${seconds(Math.max(0, leavesMs - picture.nowMs))} even so.`
+  return `${reason}; it serves until its successor does: ${describeTask(picture, successor)}.${limit}`
 }
 
 function desiredWords({ desiredState }: Task): string {
@@ -177,7 +197,7 @@ function placeReason(picture: Picture, place: Place): string | undefined {
       ? `${describeTask(picture, last)}; a new task is about to take its place`
       : `${describeTask(picture, last)}; ${rest}`
   }
-  if (picture.isUp(keeper)) return undefined
+  if (picture.isUp(keeper)) return picture.lossOf(keeper).waits ?? leavingReason(picture, keeper)
   if (keeper.desiredState === 'ready') {
     const before = place.tasks.findLast((task) => isTerminal(task.status.state))
     const why = before ? `; before it: ${describeTask(picture, before)}` : ''

@@ -1,6 +1,15 @@
 export type { Action, CreateTask, Decision } from './actions.ts'
 export { changesFor } from './changes.ts'
 export { decideWorkload } from './decide.ts'
+export { observeDrain } from './drain.ts'
 export { type Explanation, explainTask, explainWorkload } from './explain.ts'
 export { decideNode, decideOrphans, type Housekeeping } from './housekeeping.ts'
+export {
+  decideRebalance,
+  isRebalanceWanted,
+  type Move,
+  planRebalance,
+  type RebalanceDecision,
+  rebalanceLabel,
+} from './rebalance.ts'
 export { type NodeSet, observeWorkload, type WorkloadSlice } from './slice.ts'

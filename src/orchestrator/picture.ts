@@ -18,6 +18,7 @@ import {
   type UpdatePolicy,
   type UpdateStatus,
 } from '../model/index.ts'
+import { seconds } from './restart-policy.ts'
 import type { WorkloadSlice } from './slice.ts'
 
 /** How long a node may be down before its tasks are given up for good, in ms. */
@@ -142,12 +143,19 @@ export class Picture {
       case 'replace':
         return { because }
       case 'keep':
-        return {}
+        return {
+          waits: `${because}, and its task is kept for when it comes back (skep.failure=keep)`,
+        }
       case 'stopAfter': {
         // The agent counts from its last word with a manager, which is earlier; then it has to stop the task.
         const atMs =
           stateSinceMs(node) + onNodeLoss.afterMs + this.stopGraceMs(task) + stopAfterMarginMs
-        return atMs <= this.nowMs ? { because } : { atMs }
+        if (atMs <= this.nowMs) return { because }
+        const left = seconds(atMs - this.nowMs)
+        return {
+          atMs,
+          waits: `${because}; its agent stops the task by itself, and a new one follows in ${left} (skep.failure=stop-after)`,
+        }
       }
       default:
         return unreachable(onNodeLoss)
@@ -200,6 +208,8 @@ interface Loss {
   readonly because?: string
   /** When it will count as gone if nothing changes. */
   readonly atMs?: number
+  /** Why it does not count as gone yet although its node is, in words. */
+  readonly waits?: string
 }
 
 type Likeness = 'same' | 'placementOnly' | 'different'

@@ -6,6 +6,7 @@ import type {
   GenericResource,
   Network,
   NetworkAttachmentSpec,
+  NodeLossPolicy,
   Placement,
   PortSpec,
   Reservations,
@@ -15,6 +16,7 @@ import type {
   WorkloadMode,
 } from '../../model/index.ts'
 import { parseConstraint } from '../../model/placement.ts'
+import { rebalanceLabel } from '../../orchestrator/index.ts'
 import { checkAmounts } from './amounts.ts'
 import type {
   ServiceSpecDocument,
@@ -37,6 +39,10 @@ export interface Lowering {
 
 /** Labels by which the service spec says what Docker's has no field for. */
 export const progressDeadlineLabel = 'skep.update.progress-deadline'
+/** What happens to a task whose node is lost: `replace`, `keep`, `stop-after 5m`. */
+const failureLabel = 'skep.failure'
+/** Less than this and a short break between a node and the managers would stop tasks that are fine, in ms. */
+const stopAfterMsMin = 10_000
 /** How long a slot may take to come up during an update, in ms, unless a label says otherwise. */
 const progressDeadlineMs = 600_000
 
@@ -58,6 +64,7 @@ export function lowerService(
     throw new UserError('invalidInput', 'Jobs may not have an update config')
   }
   const template = lowerTemplate(name, document, isJob, lowering)
+  checkRebalance(document.Labels[rebalanceLabel])
   const deadlineMs = lowerDeadline(document.Labels[progressDeadlineLabel])
   return {
     name,
@@ -65,7 +72,7 @@ export function lowerService(
     mode,
     update: lowerUpdate(document.UpdateConfig, deadlineMs),
     rollback: lowerUpdate(document.RollbackConfig, deadlineMs),
-    onNodeLoss: { type: 'replace' },
+    onNodeLoss: lowerNodeLoss(document.Labels[failureLabel]),
     template,
     endpoint: lowerEndpoint(document, template, lowering),
     source: { dialect: 'docker', document },
@@ -284,12 +291,32 @@ function lowerUpdate(
   }
 }
 
+function lowerNodeLoss(text: string | undefined): NodeLossPolicy {
+  if (text === undefined || text === 'replace') return { type: 'replace' }
+  if (text === 'keep') return { type: 'keep' }
+  const [, duration] = /^stop-after[ =](\S+)$/.exec(text) ?? []
+  const afterMs = durationMs(duration ?? '')
+  if (afterMs >= stopAfterMsMin) return { type: 'stopAfter', afterMs }
+  throw new UserError('invalidInput', `label ${failureLabel}: "${text}" is no failure policy`, {
+    next: 'Use replace, keep, or stop-after with a time of at least 10s, such as "stop-after 5m".',
+  })
+}
+
+function checkRebalance(text: string | undefined): void {
+  if (text === undefined || text === 'on' || text === 'off') return
+  throw new UserError('invalidInput', `label ${rebalanceLabel}: "${text}" is neither on nor off`)
+}
+
+/** `90s`, `10m`, `1.5h` in ms; 0 for what is none. */
+function durationMs(text: string): number {
+  const [, count, unit] = /^(\d+(?:\.\d+)?)(ms|s|m|h)$/.exec(text) ?? []
+  const unitMs = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 }
+  return unit && isKeyOf(unitMs, unit) ? Number(count) * unitMs[unit] : 0
+}
+
 function lowerDeadline(text: string | undefined): number {
   if (text === undefined) return progressDeadlineMs
-  const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)$/.exec(text)
-  const unitMs = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 }
-  const [, count, unit] = match ?? []
-  const deadlineMs = unit && isKeyOf(unitMs, unit) ? Number(count) * unitMs[unit] : 0
+  const deadlineMs = durationMs(text)
   if (deadlineMs > 0) return deadlineMs
   throw new UserError(
     'invalidInput',

@@ -1,4 +1,10 @@
-import type { Network, Revision, Task } from '../../model/index.ts'
+import {
+  isTerminal,
+  type Network,
+  type Revision,
+  stateSinceMs,
+  type Task,
+} from '../../model/index.ts'
 import type { View } from '../../store/store.ts'
 import { documentOf, meta, raiseGeneric, time } from './raise.ts'
 import { withPrefix } from './raise-service.ts'
@@ -11,23 +17,38 @@ const templateJson = new WeakMap<Revision, string>()
 const networkJson = new WeakMap<Network, string>()
 const taskJson = new WeakMap<
   Task,
-  { readonly json: string; readonly networks: readonly unknown[] }
+  {
+    readonly json: string
+    readonly networks: readonly unknown[]
+    readonly unheard: string | undefined
+  }
 >()
 
 export function raiseTaskJson(view: View, task: Task): string {
   const networks = task.addresses.map(({ networkId }) => view.get('network', networkId))
+  const unheard = unheardReason(view, task)
   const known = taskJson.get(task)
-  if (known?.networks.every((network, index) => network === networks[index])) {
-    return known.json
-  }
-  const json = writeTask(view, task)
-  taskJson.set(task, { json, networks })
+  const isSame =
+    known?.unheard === unheard &&
+    known?.networks.every((network, index) => network === networks[index])
+  if (known && isSame) return known.json
+  const json = writeTask(view, task, unheard)
+  taskJson.set(task, { json, networks, unheard })
   return json
 }
 
+/** Why the state shown is only the last one known; `undefined` while its node answers. */
+function unheardReason(view: View, task: Task): string | undefined {
+  if (task.nodeId === undefined || isTerminal(task.status.state)) return undefined
+  const node = view.get('node', task.nodeId)
+  if (node?.status.state !== 'down') return undefined
+  return `node ${node.name} is down since ${time(stateSinceMs(node)).slice(0, 19)}Z: this is the last state it told`
+}
+
 /** Ids, states and times hold nothing that JSON would have to escape. */
-function writeTask(view: View, task: Task): string {
+function writeTask(view: View, task: Task, unheard: string | undefined): string {
   const { status } = task
+  const problem = unheard ?? status.error
   const nodeId = task.nodeId ?? task.pinnedNodeId
   const container = status.container
   const ports = status.hostPorts.map(({ protocol, targetPort, publishedPort }) => ({
@@ -47,7 +68,7 @@ function writeTask(view: View, task: Task): string {
     nodeId ? `,"NodeID":"${nodeId}"` : '',
     `,"Status":{"Timestamp":"${time(status.atMs)}","State":"${status.state}"`,
     `,"Message":${JSON.stringify(status.message)}`,
-    status.error ? `,"Err":${JSON.stringify(status.error)}` : '',
+    problem ? `,"Err":${JSON.stringify(problem)}` : '',
     container
       ? `,"ContainerStatus":{"ContainerID":${JSON.stringify(container.containerId)},"PID":${container.pid},"ExitCode":${container.exitCode ?? 0}}`
       : '',

@@ -1,5 +1,7 @@
 import { UserError } from '../../base/index.ts'
-import { lookUp } from '../../control/index.ts'
+import { findObject, lookUp } from '../../control/index.ts'
+import { type Move, observeDrain, planRebalance } from '../../orchestrator/index.ts'
+import type { View } from '../../store/store.ts'
 import { json, type Route } from './call.ts'
 import type { ApiContext } from './context.ts'
 import { time } from './raise.ts'
@@ -38,6 +40,51 @@ export function skepRoutes(api: ApiContext): readonly Route[] {
         throw new UserError('notFound', `service or task ${text} not found`, {
           next: 'List them with `docker service ls` and `docker service ps <service>`.',
         })
+      },
+    },
+    {
+      method: 'GET',
+      path: '/skep/v1/nodes/:id/drain',
+      handle(call) {
+        const { view } = api.requireControl().store
+        const node = findObject(view, 'node', call.param('id'))
+        const left = observeDrain(view, node.id, api.clock.nowMs())
+        return json({
+          Availability: node.spec.availability,
+          Tasks: left.map(({ taskId, name, state, how, because }) => ({
+            ID: taskId,
+            Name: name,
+            State: state,
+            How: how,
+            Because: because,
+          })),
+        })
+      },
+    },
+    {
+      method: 'GET',
+      path: '/skep/v1/rebalance',
+      handle(call) {
+        const { view } = api.requireControl().store
+        const everything = call.strictFlag('all')
+        const { moves, skipped } = planRebalance(view, api.clock.nowMs(), {
+          everything,
+          atOnce: everything,
+        })
+        return json({
+          Moves: moves.map((move) => raiseMove(view, move)),
+          Skipped: skipped.map(({ name, because }) => ({ Service: name, Because: because })),
+        })
+      },
+    },
+    {
+      method: 'POST',
+      path: '/skep/v1/rebalance',
+      async handle() {
+        const control = api.requireControl()
+        const { moves, underWay } = await control.rebalance()
+        const { view } = control.store
+        return json({ Moves: moves.map((move) => raiseMove(view, move)), UnderWay: underWay })
       },
     },
     {
@@ -83,6 +130,11 @@ export function skepRoutes(api: ApiContext): readonly Route[] {
       },
     },
   ]
+}
+
+function raiseMove(view: View, { taskId, name, from, to, because }: Move): object {
+  const nameOf = (id: string) => view.get('node', id)?.name ?? id
+  return { TaskID: taskId, Name: name, From: nameOf(from), To: nameOf(to), Because: because }
 }
 
 /** A task may be named whole, as `docker ps` shows it: `web.1.<id>`. */

@@ -1,0 +1,332 @@
+import {
+  type ClusterNode,
+  isLive,
+  type NodeId,
+  type Revision,
+  stateSinceMs,
+  type Task,
+  type TaskId,
+  type Workload,
+  type WorkloadId,
+} from '../model/index.ts'
+import { labelOf } from '../model/placement.ts'
+import type { Change, View } from '../store/store.ts'
+import { type Carried, compareLoad, Floor, shareOf } from './floor.ts'
+import { keepsData } from './picture.ts'
+import { counted } from './restart-policy.ts'
+import { observeWorkload } from './slice.ts'
+
+/** Label on a service, or on the cluster: `on` or `off`. A service's own word goes before the cluster's. */
+export const rebalanceLabel = 'skep.rebalance'
+
+/** Moves under way at once in the whole cluster; of one workload it is always one. */
+const movesAtOnceMax = 5
+/** Moves that a plan lists. */
+const plannedMax = 1_000
+/** How long a workload rests after its newest task was made, in ms. */
+const restMs = 30_000
+/** How long a node has to be ready before anything is moved to it, in ms: one that comes and goes gets nothing. */
+const nodeSettledMs = 60_000
+/** How long a successor may find no node, or not become ready, before its move is called off, in ms. */
+const callOffMs = 120_000
+
+export interface Move {
+  readonly taskId: TaskId
+  readonly workloadId: WorkloadId
+  /** `web.3` */
+  readonly name: string
+  readonly from: NodeId
+  /** Where the scheduler is expected to put the successor. */
+  readonly to: NodeId
+  /** In words: becomes the task's `leaveBecause`. */
+  readonly because: string
+}
+
+export interface Rebalancing {
+  readonly moves: readonly Move[]
+  /** Workloads that are left alone, and why. */
+  readonly skipped: readonly { readonly name: string; readonly because: string }[]
+}
+
+export interface RebalanceScope {
+  /** Also workloads that nobody switched it on for; those switched off stay out. */
+  readonly everything: boolean
+  /** Do not wait for workloads and nodes to have rested. */
+  readonly atOnce: boolean
+}
+
+/**
+ * Plans which tasks would have to move for the cluster to be even, one after the other. Pure.
+ *
+ * A move evens out the tasks of one workload over the branches of its spread preferences and over nodes (by two or
+ * more), or, leaving that as it is, what the nodes carry: reserved shares first, then counts of tasks. Each move lowers
+ * the earlier of these that it changes, so a plan ends and no two moves undo each other.
+ */
+export function planRebalance(
+  view: View,
+  nowMs: number,
+  scope: RebalanceScope,
+  movesMax: number = plannedMax,
+): Rebalancing {
+  const plan = new Planning(view, nowMs, scope)
+  const skipped: { name: string; because: string }[] = []
+  const movable: Movable[] = []
+  const clusterLabel = clusterRebalances(view)
+  for (const workload of view.list('workload')) {
+    const label = workload.labels[rebalanceLabel]
+    if (label === 'off' || (label !== 'on' && !clusterLabel && !scope.everything)) continue
+    const candidate = observe(view, workload, nowMs, scope)
+    if ('because' in candidate) skipped.push({ name: workload.name, because: candidate.because })
+    else movable.push(candidate)
+  }
+  const moves: Move[] = []
+  for (const candidate of movable) {
+    while (moves.length < movesMax) {
+      const move = evenOut(plan, candidate)
+      if (!move) break
+      moves.push(move)
+    }
+  }
+  while (moves.length < movesMax) {
+    const move = lighten(plan, movable)
+    if (!move) break
+    moves.push(move)
+  }
+  return { moves, skipped }
+}
+
+export interface RebalanceDecision {
+  readonly changes: readonly Change[]
+  readonly moves: readonly Move[]
+  /** Moves under way, those begun now included. */
+  readonly underWay: number
+}
+
+/** Decides which moves begin now, and which are called off. Nothing begins while others are under way. Pure. */
+export function decideRebalance(
+  view: View,
+  nowMs: number,
+  scope: RebalanceScope = { everything: false, atOnce: false },
+): RebalanceDecision {
+  const changes: Change[] = []
+  let underWay = 0
+  for (const task of view.list('task')) {
+    if (task.leaveBecause === undefined || !isLive(task)) continue
+    const successor = view
+      .tasksOfWorkload(task.workloadId)
+      .findLast((other) => other.id !== task.id && other.slot === task.slot && isLive(other))
+    const isStuck =
+      successor !== undefined &&
+      !successor.status.ready &&
+      successor.createdAtMs + callOffMs <= nowMs
+    if (isStuck) {
+      const { leaveBecause: _, ...object } = task
+      changes.push({ type: 'update', object })
+    } else underWay += 1
+  }
+  if (underWay > 0 || changes.length > 0) return { changes, moves: [], underWay }
+  const moves: Move[] = []
+  for (const move of planRebalance(view, nowMs, scope, movesAtOnceMax).moves) {
+    // What follows was planned on this workload's first move being done.
+    if (moves.some(({ workloadId }) => workloadId === move.workloadId)) break
+    const task = view.get('task', move.taskId)
+    if (!task) continue
+    moves.push(move)
+    changes.push({ type: 'update', object: { ...task, leaveBecause: move.because } })
+  }
+  return { changes, moves, underWay: moves.length }
+}
+
+/** Whether anybody asked for it, for all or for one workload. */
+export function isRebalanceWanted(view: View): boolean {
+  if (clusterRebalances(view)) return true
+  for (const { labels } of view.list('workload')) if (labels[rebalanceLabel] === 'on') return true
+  return false
+}
+
+function clusterRebalances(view: View): boolean {
+  for (const { labels } of view.list('cluster')) return labels[rebalanceLabel] === 'on'
+  return false
+}
+
+/** A workload whose tasks may be moved now. */
+interface Movable {
+  readonly workload: Workload
+  readonly revision: Revision
+  /** Live tasks, each up and on a node; planned moves change where. */
+  readonly tasks: readonly Task[]
+}
+
+function observe(
+  view: View,
+  workload: Workload,
+  nowMs: number,
+  { atOnce }: RebalanceScope,
+): Movable | { readonly because: string } {
+  const { mode, revisionId } = workload.spec
+  if (mode.type !== 'replicated') return { because: `its mode is ${mode.type}` }
+  const revision = view.get('revision', revisionId)
+  if (!revision) return { because: 'its revision is missing' }
+  if (revision.template.containers.some(keepsData))
+    return { because: 'its tasks write to a volume or folder of their node' }
+  const { state } = workload.status.update ?? {}
+  if (state !== undefined && state !== 'completed' && state !== 'rollbackCompleted')
+    return { because: 'it is being updated' }
+  const slice = observeWorkload(view, workload.id)
+  const tasks = view.tasksOfWorkload(workload.id).filter(isLive)
+  const isUp = ({ status, traffic, nodeId }: Task) =>
+    status.ready && nodeId !== undefined && (!slice?.hasEndpoint || traffic === 'routable')
+  if (tasks.length !== mode.replicas || !tasks.every(isUp))
+    return { because: 'not all of its tasks are up' }
+  const newestMs = Math.max(0, ...tasks.map(({ createdAtMs }) => createdAtMs))
+  if (!atOnce && newestMs + restMs > nowMs) return { because: 'it was changed a moment ago' }
+  return { workload, revision, tasks }
+}
+
+/** The next move that evens out one workload's own tasks, carried out on the floor. */
+function evenOut(plan: Planning, movable: Movable): Move | undefined {
+  const { floor, moved } = plan
+  const paths = new PathCounts(movable, (task) => floor.at(task)?.node)
+  let best: { task: Task; to: Carried; from: Carried; merit: readonly number[] } | undefined
+  for (const to of plan.targets(movable.revision)) {
+    for (const task of movable.tasks) {
+      const from = floor.at(task)
+      if (!from || from === to || moved.has(task.id)) continue
+      const less = paths.difference(from.node, to.node)
+      if (less < 2 || !floor.hasRoom(to, movable.revision, without(movable, task))) continue
+      // The largest difference first, then off the fullest node, then onto the emptiest.
+      const merit = [less, paths.onNode(from.node), -shareOf(to), -to.tasks]
+      if (!best || isGreater(merit, best.merit)) best = { task, to, from, merit }
+    }
+  }
+  if (!best) return undefined
+  const { task, from, to } = best
+  const because = `moved to even out ${movable.workload.name}: ${from.node.name} has ${counted(paths.onNode(from.node), 'task')} of it, ${to.node.name} ${paths.onNode(to.node)}`
+  return plan.move(movable, task, to, because)
+}
+
+/** The next move that takes load off the fullest node and leaves each workload as even as it is. */
+function lighten(plan: Planning, all: readonly Movable[]): Move | undefined {
+  const { floor, moved } = plan
+  const fullestFirst = [...floor.all].sort((a, b) => compareLoad(b, a))
+  for (const from of fullestFirst) {
+    for (const movable of all) {
+      const task = movable.tasks.find((one) => floor.at(one) === from && !moved.has(one.id))
+      if (!task) continue
+      const paths = new PathCounts(movable, (one) => floor.at(one)?.node)
+      let to: Carried | undefined
+      for (const target of plan.targets(movable.revision)) {
+        const fits =
+          target !== from &&
+          paths.isNoWorse(from.node, target.node) &&
+          lightens(from, target, movable.revision) &&
+          floor.hasRoom(target, movable.revision, without(movable, task))
+        if (fits && (!to || compareLoad(target, to) < 0)) to = target
+      }
+      if (!to) continue
+      const because = `moved to even out the nodes: ${from.node.name} carries ${counted(from.tasks, 'task')}, ${to.node.name} ${to.tasks}`
+      return plan.move(movable, task, to, because)
+    }
+  }
+  return undefined
+}
+
+function without({ tasks }: Movable, task: Task): readonly Task[] {
+  return tasks.filter((one) => one !== task)
+}
+
+function isGreater(a: readonly number[], b: readonly number[]): boolean {
+  for (const [index, value] of a.entries()) {
+    const other = b[index] ?? 0
+    if (value !== other) return value > other
+  }
+  return false
+}
+
+/** A plan in the making: each task moves once at most. */
+class Planning {
+  readonly floor: Floor
+  readonly moved = new Set<TaskId>()
+  readonly #isSettled: (node: ClusterNode) => boolean
+
+  constructor(view: View, nowMs: number, { atOnce }: RebalanceScope) {
+    this.floor = new Floor(view)
+    this.#isSettled = (node) => atOnce || stateSinceMs(node) + nodeSettledMs <= nowMs
+  }
+
+  targets(revision: Revision): readonly Carried[] {
+    return this.floor.candidates(revision).filter(({ node }) => this.#isSettled(node))
+  }
+
+  move({ workload }: Movable, task: Task, to: Carried, because: string): Move | undefined {
+    const from = this.floor.at(task)
+    if (!from) return undefined
+    this.floor.move(task, to)
+    this.moved.add(task.id)
+    return {
+      taskId: task.id,
+      workloadId: workload.id,
+      name: `${workload.name}.${task.slot ?? ''}`,
+      from: from.node.id,
+      to: to.node.id,
+      because,
+    }
+  }
+}
+
+/** How many of a workload's tasks each branch of its spread preferences, and each node, has. */
+class PathCounts {
+  readonly #counts = new Map<string, number>()
+  readonly #spread: readonly string[]
+
+  constructor({ revision, tasks }: Movable, nodeOf: (task: Task) => ClusterNode | undefined) {
+    this.#spread = revision.template.placement.spread
+    for (const task of tasks) {
+      const node = nodeOf(task)
+      for (const path of node ? this.#paths(node) : [])
+        this.#counts.set(path, (this.#counts.get(path) ?? 0) + 1)
+    }
+  }
+
+  /** Branches from the outermost to the node itself. */
+  #paths(node: ClusterNode): readonly string[] {
+    const values = this.#spread.map((key) => labelOf(node, key) ?? '')
+    const branches = values.map((_, depth) => JSON.stringify(values.slice(0, depth + 1)))
+    return [...branches, JSON.stringify([...values, { id: node.id }])]
+  }
+
+  onNode(node: ClusterNode): number {
+    return this.#counts.get(this.#paths(node).at(-1) ?? '') ?? 0
+  }
+
+  /** By how many tasks `from` has more than `to`, on the first level where the two part. */
+  difference(from: ClusterNode, to: ClusterNode): number {
+    return this.#differences(from, to)[0] ?? 0
+  }
+
+  /** Whether a move changes places only: on every level where the two part, `from` has more. */
+  isNoWorse(from: ClusterNode, to: ClusterNode): boolean {
+    return this.#differences(from, to).every((difference) => difference >= 1)
+  }
+
+  #differences(from: ClusterNode, to: ClusterNode): readonly number[] {
+    const toPaths = this.#paths(to)
+    return this.#paths(from).flatMap((path, level) => {
+      const other = toPaths[level] ?? ''
+      return path === other ? [] : [(this.#counts.get(path) ?? 0) - (this.#counts.get(other) ?? 0)]
+    })
+  }
+}
+
+/** Whether the fuller of the two nodes is less full after the move. */
+function lightens(from: Carried, to: Carried, { template }: Revision): boolean {
+  const { nanoCpus, memoryBytes } = template.reservations
+  if (nanoCpus === 0 && memoryBytes === 0)
+    return from.tasks - to.tasks >= 2 && shareOf(to) <= shareOf(from)
+  const after = shareOf({
+    ...to,
+    nanoCpus: to.nanoCpus + nanoCpus,
+    memoryBytes: to.memoryBytes + memoryBytes,
+  })
+  return after < shareOf(from)
+}
