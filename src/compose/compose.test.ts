@@ -6,10 +6,10 @@ import { UserError } from '../base/index.ts'
 import { familiarImage } from './image-name.ts'
 import { interpolate } from './interpolate.ts'
 import { loadStack } from './load-stack.ts'
-import { parseYaml } from './parse-file.ts'
 import { nearest } from './reader.ts'
 import { splitShellWords } from './shell-words.ts'
 import { parseBytes, parseDurationNs, parseNanoCpus } from './units.ts'
+import { parseYamlDocuments, readTree } from './yaml-tree.ts'
 
 describe('interpolate', () => {
   const env = { A: '1', EMPTY: '', B: 'b' }
@@ -102,11 +102,11 @@ test('an image gets its familiar name and a tag', () => {
 })
 
 test('YAML numbers with a leading zero are octal, merge keys merge', () => {
-  assert.deepEqual(parseYaml('f', 'a: &a {mode: 0440, on: yes}\nb: {<<: *a, p: "22:22"}'), {
-    a: { mode: 288, on: 'yes' },
-    b: { mode: 288, on: 'yes', p: '22:22' },
-  })
-  assert.throws(() => parseYaml('f.yml', 'a: {'), /f\.yml is not valid YAML/)
+  const read = (text: string) => parseYamlDocuments('f', text).map((one) => readTree(one, {}))
+  assert.deepEqual(read('a: &a {mode: 0440, on: yes}\nb: {<<: *a, p: "22:22"}'), [
+    { a: { mode: 288, on: 'yes' }, b: { mode: 288, on: 'yes', p: '22:22' } },
+  ])
+  assert.throws(() => parseYamlDocuments('f.yml', 'a: {'), /f\.yml:1:\d: is not valid YAML/)
 })
 
 test('the nearest word is found for a slip only', () => {
@@ -117,7 +117,10 @@ test('the nearest word is found for a slip only', () => {
 describe('a stack file', () => {
   async function load(text: string, warn: (text: string) => void = () => {}) {
     return await loadStack('st', ['/d/a.yml'], {
-      readFile: async () => Buffer.from(text),
+      readFile: async (path) => {
+        if (path === '/d/a.yml') return Buffer.from(text)
+        throw Object.assign(new Error('no such file'), { code: 'ENOENT' })
+      },
       env: {},
       warn,
     })

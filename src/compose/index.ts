@@ -1,8 +1,9 @@
+export { parseEnvFile } from './env-file.ts'
 export { selectServices } from './finish-project.ts'
 export { familiarImage, pinImage } from './image-name.ts'
 export type { Dialect, LoadOptions } from './load-options.ts'
 export { loadProject, loadRawModel } from './load-project.ts'
-export { loadStack, readStackFiles } from './load-stack.ts'
+export { loadStack, raiseStackFile, readStackFiles, type StackSources } from './load-stack.ts'
 export {
   lowerCapabilities,
   type Stack,
@@ -11,8 +12,6 @@ export {
   stackImageLabel,
   stackLabel,
 } from './lower.ts'
-export { parseEnvFile, type StackSources } from './parse-file.ts'
-export { parseShortPort } from './parse-ports.ts'
 export type {
   BindOptions,
   BlkioConfig,
@@ -64,7 +63,6 @@ export type {
   VolumeOptions,
   WatchRule,
 } from './project.ts'
-export { raiseStackFile } from './raise.ts'
 export { nearest } from './reader.ts'
 export {
   type ConfigFormat,
@@ -98,4 +96,5 @@ export type {
   UpdateConfigBody,
 } from './service-spec.ts'
 export { splitShellWords } from './shell-words.ts'
+export { parseShortPort } from './short-port.ts'
 export { parseBytes, parseDurationNs, parseNanoCpus } from './units.ts'

@@ -909,7 +909,8 @@ function onlyNamed<T extends Outside>(value: T, at: Place): T {
       .to(key)
       .fault('does not belong to something external', 'Remove it, or remove external.')
   }
-  return value
+  const { name } = value.external
+  return name === undefined ? value : { ...value, name, external: { isExternal: true } }
 }
 
 const networkShape = object<NetworkModel>(
@@ -1024,12 +1025,24 @@ const include = object<Include>(
   },
 )
 
+/** Any version is read as today's format; one that a stack never had is refused. */
+const version: Shape<string> = shapeOf({
+  expects: 'a string',
+  parse: (value, at) => {
+    const given = textOf(value, at)
+    if (at.reading.dialect === 'stack' && !/^3(\.\d+)?$/.test(given)) {
+      throw at.fault(`is ${given}`, 'Leave version out, or write 3.8 or another 3.x.')
+    }
+    return given
+  },
+})
+
 /**
  * Every key of a file: how it is read, merged and written, and what becomes of it on one engine (`compose`) and in a cluster
  * (`stack`). The loader does what stands here, and docs/compose.md is made from it. Source: Compose specification.
  */
 export const fileShape = object<FileModel>({
-  version: field('version', text),
+  version: field('version', version),
   name: field('name', text, idleInStack('the stack is named on the command line')),
   include: field('include', list(include)),
   services: field('services', record(serviceShape, { key: serviceNames })),

@@ -1,7 +1,7 @@
 import { basename, dirname, resolve } from 'node:path'
 import { isScalar } from 'yaml'
 import { UserError } from '../base/index.ts'
-import { finishProject } from './finish-project.ts'
+import { type FinishOptions, finishProject } from './finish-project.ts'
 import { type Environment, interpolate } from './interpolate.ts'
 import type { FileModel } from './keys.ts'
 import {
@@ -42,14 +42,27 @@ export interface LoadedFiles {
 export async function loadProject(options: LoadOptions): Promise<Project> {
   const { loading, flush } = openLoading(options, false)
   const files = await loadModel(options, loading)
-  const project = await finishProject(files, {
+  const project = await finishProject(files, finishOptions(options, loading))
+  flush(new Set(Object.keys(project.disabledServices)))
+  return project
+}
+
+/** The merged files with their variables put in and all their services, checked, before they are named for a project. */
+export async function loadMerged(options: LoadOptions): Promise<FileModel> {
+  const { loading, flush } = openLoading(options, false)
+  const files = await loadModel(options, loading)
+  const { disabledServices } = await finishProject(files, finishOptions(options, loading))
+  flush(new Set(Object.keys(disabledServices)))
+  return files.model
+}
+
+function finishOptions(options: LoadOptions, loading: Loading): FinishOptions {
+  return {
     dialect: loading.dialect,
     readFile: options.readFile,
     services: options.services ?? [],
     onMissing: loading.onMissing,
-  })
-  flush(new Set(Object.keys(project.disabledServices)))
-  return project
+  }
 }
 
 /** The merged files with their variables left in, for `config --no-interpolate`. */
@@ -215,7 +228,7 @@ async function projectName(
   { paths, directory, environment }: FileSet,
 ): Promise<string> {
   const given = options.projectName ?? (environment['COMPOSE_PROJECT_NAME'] || undefined)
-  if (given !== undefined) return checkedName(given)
+  if (given !== undefined) return loading.dialect === 'stack' ? given : checkedName(given)
   let name: string | undefined
   for (const path of paths) {
     for (const { document } of await documentsOf(loading, path)) {

@@ -1,8 +1,21 @@
-import { messageOf, UserError } from '../base/index.ts'
+import { dirname } from 'node:path'
+import { UserError } from '../base/index.ts'
+import type { Environment } from './interpolate.ts'
+import type { FileModel } from './keys.ts'
+import type { LoadOptions } from './load-options.ts'
+import { loadMerged, loadProject } from './load-project.ts'
 import { lowerStack, type Stack } from './lower.ts'
-import { mergeStackFiles } from './merge.ts'
-import { parseStackFile, type StackSources } from './parse-file.ts'
-import type { StackFile } from './stack-file.ts'
+import { writeModel } from './render-project.ts'
+
+/** Where the loader gets files and variables from. */
+export interface StackSources {
+  readonly readFile: (path: string) => Promise<Buffer>
+  readonly env: Environment
+  /** Hears of what has no effect. */
+  readonly warn: (text: string) => void
+  /** Profiles that are active beside `COMPOSE_PROFILES`. */
+  readonly profiles?: readonly string[]
+}
 
 /** Reads stack files (absolute paths), later ones over earlier ones, into one stack. Throws `invalidInput`. */
 export async function loadStack(
@@ -15,26 +28,37 @@ export async function loadStack(
       next: 'Use letters, digits, "-", "_" and ".".',
     })
   }
-  return lowerStack(name, await readStackFiles(paths, sources))
+  return lowerStack(await loadProject({ ...optionsOf(paths, sources), projectName: name }))
 }
 
 /** The files as one, before they are named for a stack. */
 export async function readStackFiles(
   paths: readonly string[],
   sources: StackSources,
-): Promise<StackFile> {
-  let merged: StackFile | undefined
-  for (const path of paths) {
-    const text = await sources.readFile(path).catch((cause: unknown) => {
-      throw new UserError('invalidInput', `cannot read ${path}: ${messageOf(cause)}`, { cause })
-    })
-    const file = await parseStackFile(path, text.toString(), sources)
-    merged = merged === undefined ? file : mergeStackFiles(merged, file)
+): Promise<FileModel> {
+  return await loadMerged(optionsOf(paths, sources))
+}
+
+/** The files as one document of the Compose format, in long form: loading it again gives the same stack. */
+export function raiseStackFile(file: FileModel): Record<string, unknown> {
+  // Variables are put in when a file is read: a dollar sign has to be doubled to come through that.
+  return {
+    version: '3.13',
+    ...writeModel(file, (text) => text.replaceAll('$', '$$$$')),
   }
-  if (merged === undefined || Object.keys(merged.services).length === 0) {
-    throw new UserError('invalidInput', `${paths.join(', ') || 'the stack'} has no services`, {
-      next: 'A stack file begins with services:.',
-    })
+}
+
+function optionsOf(
+  paths: readonly string[],
+  { readFile, env, warn, profiles }: StackSources,
+): LoadOptions {
+  return {
+    dialect: 'stack',
+    directory: dirname(paths[0] ?? '/'),
+    files: paths,
+    environment: env,
+    readFile,
+    warn,
+    ...(profiles !== undefined && { profiles }),
   }
-  return merged
 }

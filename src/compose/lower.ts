@@ -1,24 +1,37 @@
+import { assert } from '../base/index.ts'
 import { familiarImage } from './image-name.ts'
+import type {
+  ComposeSecret,
+  ComposeService,
+  Deploy,
+  FileReference,
+  Healthcheck,
+  Port,
+  Project,
+  ResourceLimits,
+  ResourceReservations,
+  RestartPolicy,
+  ServiceVolume,
+  UpdateConfig,
+} from './project.ts'
 import { fault } from './reader.ts'
 import type {
   ContainerSpecBody,
   FileObjectBody,
   FileReferenceBody,
+  HealthcheckBody,
+  LimitsBody,
   MountBody,
   NetworkAttachmentBody,
   NetworkCreateBody,
+  PlacementBody,
+  PortBody,
+  ReservationsBody,
   RestartPolicyBody,
   ServiceSpecBody,
   UpdateConfigBody,
 } from './service-spec.ts'
-import type {
-  Pairs,
-  StackFile,
-  StackFileObject,
-  StackFileReference,
-  StackMount,
-  StackService,
-} from './stack-file.ts'
+import type { RecordOf } from './shape.ts'
 
 export const stackLabel = 'com.docker.stack.namespace'
 export const stackImageLabel = 'com.docker.stack.image'
@@ -36,8 +49,10 @@ export interface Stack {
 
 export interface StackObject {
   readonly body: FileObjectBody
-  /** Holds the data; absolute. Absent when a driver has it. */
+  /** Holds the data; absolute. Absent when a driver has it, or `content` is it. */
   readonly file?: string
+  /** The data itself. */
+  readonly content?: string
 }
 
 /** A service's body; the ids of its secrets and configs are empty until they are known by name. */
@@ -50,33 +65,34 @@ export interface StackServiceBody {
 /** Networks that every engine has, reached without an alias. */
 const predefinedNetworks: readonly string[] = ['host', 'bridge', 'none', 'default']
 
-/** Lowers a checked file to API bodies, equal to those of `docker stack deploy`. Throws `invalidInput`. */
-export function lowerStack(name: string, file: StackFile): Stack {
-  const scope = (short: string) => `${name}_${short}`
-  const labelled = (labels: Pairs | undefined) => ({ ...labels, [stackLabel]: name })
-  const used = new Set<string>()
-  for (const service of Object.values(file.services)) {
-    for (const network of Object.keys(service.networks ?? { default: {} })) used.add(network)
-  }
+/** Lowers a project to API bodies, equal to those of `docker stack deploy`. Its name is the stack's. Throws `invalidInput`. */
+export function lowerStack(project: Project): Stack {
+  const { name } = project
+  const labelled = (labels: RecordOf<string> | undefined) => ({ ...labels, [stackLabel]: name })
+  const used = new Set(
+    Object.values(project.services).flatMap(({ networks }) =>
+      Object.keys(networks ?? { default: {} }),
+    ),
+  )
   const networks: NetworkCreateBody[] = []
   const externalNetworks: string[] = []
   for (const short of [...used].sort()) {
-    const network = file.networks[short]
-    if (network === undefined) {
-      if (short === 'default') networks.push(networkBody(scope(short), labelled({}), undefined))
-      continue // Refused with the service that names it.
+    const network = project.networks[short]
+    if (network?.external) externalNetworks.push(network.name)
+    else {
+      networks.push(
+        networkBody(network?.name ?? `${name}_${short}`, labelled(network?.labels), network),
+      )
     }
-    if (network.external) externalNetworks.push(network.name ?? short)
-    else networks.push(networkBody(network.name ?? scope(short), labelled(network.labels), network))
   }
   return {
     name,
     networks,
     externalNetworks,
-    secrets: fileObjects(file.secrets, scope, labelled),
-    configs: fileObjects(file.configs, scope, labelled),
-    services: Object.entries(file.services).map(([short, service]) =>
-      lowerService(name, short, service, file),
+    secrets: fileObjects(project, 'secrets', labelled),
+    configs: fileObjects(project, 'configs', labelled),
+    services: Object.entries(project.services).map(([short, service]) =>
+      lowerService(short, service, project),
     ),
   }
 }
@@ -84,7 +100,7 @@ export function lowerStack(name: string, file: StackFile): Stack {
 function networkBody(
   name: string,
   labels: Record<string, string>,
-  network: StackFile['networks'][string] | undefined,
+  network: Project['networks'][string] | undefined,
 ): NetworkCreateBody {
   return {
     Name: name,
@@ -92,9 +108,11 @@ function networkBody(
     Scope: '',
     IPAM: network?.ipam
       ? {
-          Driver: network.ipam.driver,
+          Driver: network.ipam.driver ?? '',
           Options: null,
-          Config: network.ipam.subnets.map((subnet) => ({ Subnet: subnet })),
+          Config: (network.ipam.config ?? []).map(({ subnet }) => ({
+            ...(subnet !== undefined && { Subnet: subnet }),
+          })),
         }
       : null,
     Internal: network?.internal ?? false,
@@ -108,110 +126,162 @@ function networkBody(
 }
 
 function fileObjects(
-  objects: Pairs<StackFileObject>,
-  scope: (short: string) => string,
-  labelled: (labels: Pairs | undefined) => Record<string, string>,
+  project: Project,
+  kind: 'secrets' | 'configs',
+  labelled: (labels: RecordOf<string> | undefined) => Record<string, string>,
 ): readonly StackObject[] {
-  return Object.entries(objects)
-    .filter(([, object]) => !object.external)
-    .map(([short, object]) => ({
-      body: {
-        Name: object.name ?? scope(short),
-        Labels: labelled(object.labels),
-        ...(object.driver !== undefined && {
-          Driver: {
-            Name: object.driver,
-            ...(object.driverOpts && { Options: { ...object.driverOpts } }),
-          },
-        }),
-        ...(object.templateDriver !== undefined && { Templating: { Name: object.templateDriver } }),
-      },
-      ...(object.driver === undefined && object.file !== undefined && { file: object.file }),
-    }))
+  return Object.entries(project[kind]).flatMap(([short, object]) => {
+    if (object.source.type === 'external') return []
+    const body: FileObjectBody = {
+      Name: object.name,
+      Labels: labelled(object.labels),
+      ...(object.source.type === 'driver' && {
+        Driver: {
+          Name: object.source.driver,
+          ...(object.source.driverOpts && { Options: { ...object.source.driverOpts } }),
+        },
+      }),
+      ...(object.templateDriver !== undefined && { Templating: { Name: object.templateDriver } }),
+    }
+    return [{ body, ...dataOf(`${kind}.${short}`, object, project) }]
+  })
 }
 
-function lowerService(
-  stack: string,
-  short: string,
-  service: StackService,
-  file: StackFile,
-): StackServiceBody {
+/** Where the data is, or the data itself. */
+function dataOf(
+  path: string,
+  { source }: ComposeSecret,
+  { environment }: Project,
+): { readonly file?: string; readonly content?: string } {
+  switch (source.type) {
+    case 'file':
+      return { file: source.path }
+    case 'content':
+      return { content: source.content }
+    case 'environment': {
+      const content = environment[source.variable]
+      if (content !== undefined) return { content }
+      throw fault(
+        `${path}.environment`,
+        `names the variable ${source.variable}, which is not set`,
+        `Set it: ${source.variable}=… skep stack deploy …`,
+      )
+    }
+    case 'external':
+    case 'driver':
+      return {}
+  }
+}
+
+function lowerService(short: string, service: ComposeService, project: Project): StackServiceBody {
   const path = `services.${short}`
-  const image = service.image
+  const { image, deploy = {}, logging } = service
+  const stack = project.name
   if (!image)
     throw fault(`${path}.image`, 'is missing', 'A stack runs images, it does not build them.')
-  const labelled = (labels: Pairs | undefined) => ({ ...labels, [stackLabel]: stack })
-  const limits = service.limits
-  const reservations = service.reservations
-  const restart = lowerRestart(path, service)
+  const labelled = (labels: RecordOf<string> | undefined) => ({ ...labels, [stackLabel]: stack })
+  const { limits, reservations } = deploy.resources ?? {}
+  const restart = lowerRestart(service)
+  const ports = (service.ports ?? []).map(lowerPort)
   const body: ServiceSpecBody = {
     Name: `${stack}_${short}`,
-    Labels: { ...labelled(service.deployLabels), [stackImageLabel]: image },
+    Labels: { ...labelled(deploy.labels), [stackImageLabel]: image },
     TaskTemplate: {
-      ContainerSpec: lowerContainer(path, stack, service, file, labelled),
+      ContainerSpec: lowerContainer(path, service, project, labelled),
       Resources: {
-        ...(limits && { Limits: { ...limits } }),
-        ...(reservations && { Reservations: { ...reservations } }),
+        ...(limits && { Limits: lowerLimits(limits) }),
+        ...(reservations && { Reservations: lowerReservations(reservations) }),
       },
       ...(restart && { RestartPolicy: restart }),
-      Placement: { ...service.placement },
-      Networks: lowerNetworks(path, stack, short, service, file),
-      ...(service.logging && {
+      Placement: lowerPlacement(service),
+      Networks: lowerNetworks(short, service, project),
+      ...(logging && {
         LogDriver: {
-          ...(service.logging.driver !== undefined && { Name: service.logging.driver }),
-          ...(service.logging.options && { Options: { ...service.logging.options } }),
+          ...(logging.driver !== undefined && { Name: logging.driver }),
+          ...(logging.options && { Options: { ...logging.options } }),
         },
       }),
       ForceUpdate: 0,
     },
     Mode: lowerMode(path, service),
-    ...(service.updateConfig && { UpdateConfig: lowerUpdate(service.updateConfig) }),
-    ...(service.rollbackConfig && { RollbackConfig: lowerUpdate(service.rollbackConfig) }),
+    ...(deploy.updateConfig && { UpdateConfig: lowerUpdate(deploy.updateConfig) }),
+    ...(deploy.rollbackConfig && { RollbackConfig: lowerUpdate(deploy.rollbackConfig) }),
     EndpointSpec: {
-      ...(service.endpointMode !== undefined && { Mode: service.endpointMode }),
-      ...(service.ports &&
-        service.ports.length > 0 && {
-          Ports: [...service.ports].sort((a, b) => (a.PublishedPort ?? 0) - (b.PublishedPort ?? 0)),
-        }),
+      ...(deploy.endpointMode !== undefined && { Mode: deploy.endpointMode }),
+      ...(ports.length > 0 && {
+        Ports: ports.sort((a, b) => (a.PublishedPort ?? 0) - (b.PublishedPort ?? 0)),
+      }),
     },
   }
   return { body, image }
 }
 
+function lowerPort({ mode, target, published, protocol }: Port): PortBody {
+  return {
+    ...(protocol !== undefined && { Protocol: protocol }),
+    TargetPort: target,
+    ...(published !== undefined && { PublishedPort: published.first }),
+    ...(mode !== undefined && { PublishMode: mode }),
+  }
+}
+
+function lowerLimits({ cpusNano, memoryBytes, pids }: ResourceLimits): LimitsBody {
+  return {
+    ...(cpusNano !== undefined && { NanoCPUs: cpusNano }),
+    ...(memoryBytes !== undefined && { MemoryBytes: memoryBytes }),
+    ...(pids !== undefined && { Pids: pids }),
+  }
+}
+
+function lowerReservations(reservations: ResourceReservations): ReservationsBody {
+  const { cpusNano, memoryBytes, genericResources } = reservations
+  return {
+    ...lowerLimits({
+      ...(cpusNano !== undefined && { cpusNano }),
+      ...(memoryBytes !== undefined && { memoryBytes }),
+    }),
+    ...(genericResources && {
+      GenericResources: genericResources.flatMap(({ discreteResourceSpec: spec }) =>
+        spec === undefined
+          ? []
+          : [{ DiscreteResourceSpec: { Kind: spec.kind, Value: spec.value } }],
+      ),
+    }),
+  }
+}
+
+function lowerPlacement({ deploy, platform }: ComposeService): PlacementBody {
+  const { constraints, preferences, maxReplicasPerNode } = deploy?.placement ?? {}
+  const [os, architecture] = platform?.split('/') ?? []
+  return {
+    ...(constraints && { Constraints: [...constraints] }),
+    ...(preferences && {
+      Preferences: preferences.map(({ spread }) => ({ Spread: { SpreadDescriptor: spread } })),
+    }),
+    ...(maxReplicasPerNode !== undefined && { MaxReplicas: maxReplicasPerNode }),
+    ...(os !== undefined && {
+      Platforms: [{ ...(architecture !== undefined && { Architecture: architecture }), OS: os }],
+    }),
+  }
+}
+
 function lowerContainer(
   path: string,
-  stack: string,
-  service: StackService,
-  file: StackFile,
-  labelled: (labels: Pairs | undefined) => Record<string, string>,
+  service: ComposeService,
+  project: Project,
+  labelled: (labels: RecordOf<string> | undefined) => Record<string, string>,
 ): ContainerSpecBody {
   const capabilities = lowerCapabilities(service.capAdd ?? [], service.capDrop ?? [])
-  const secrets = references(
-    path,
-    'secrets',
-    stack,
-    service.secrets,
-    file.secrets,
-    (source) => source,
-  )
-  const configs = references(
-    path,
-    'configs',
-    stack,
-    service.configs,
-    file.configs,
-    (source) => source,
-  )
+  const secrets = references(path, 'secrets', service.secrets, project)
+  const configs = references(path, 'configs', service.configs, project)
   const health = service.healthcheck
-  const { disable, ...probe } = health ?? {}
-  if (disable && probe.Test && probe.Test.length > 0 && probe.Test[0] !== 'NONE') {
+  const probe = lowerHealthcheck(health ?? {})
+  if (health?.disable && probe.Test && probe.Test.length > 0 && probe.Test[0] !== 'NONE') {
     throw fault(`${path}.healthcheck`, 'is disabled and has a test', 'Remove one of the two.')
   }
-  const mounts = service.volumes?.map((mount, index) =>
-    lowerMount(`${path}.volumes[${index}]`, mount, stack, file, labelled),
-  )
+  const mounts = service.volumes?.map((mount) => lowerMount(mount, project, labelled))
   const env = Object.entries(service.environment ?? {})
-    .map(([key, value]) => (value === undefined ? key : `${key}=${value}`))
+    .map(([key, value]) => (value === null ? key : `${key}=${value}`))
     .sort()
   return {
     Image: familiarImage(service.image ?? ''),
@@ -223,8 +293,9 @@ function lowerContainer(
     ...(env.length > 0 && { Env: env }),
     ...(service.workingDir && { Dir: service.workingDir }),
     ...(service.user && { User: service.user }),
+    ...(service.groupAdd && service.groupAdd.length > 0 && { Groups: [...service.groupAdd] }),
     Privileges: {
-      CredentialSpec: lowerCredentialSpec(path, service, stack, file),
+      CredentialSpec: lowerCredentialSpec(service, project),
       SELinuxContext: null,
       NoNewPrivileges: false,
     },
@@ -235,12 +306,16 @@ function lowerContainer(
     ...(service.readOnly && { ReadOnly: true }),
     ...(mounts && mounts.length > 0 && { Mounts: mounts }),
     ...(service.stopGracePeriodNs !== undefined && { StopGracePeriod: service.stopGracePeriodNs }),
-    ...(health && { Healthcheck: disable ? { Test: ['NONE'] } : probe }),
-    ...(service.extraHosts && service.extraHosts.length > 0 && { Hosts: [...service.extraHosts] }),
-    ...((service.dns || service.dnsSearch) && {
+    ...(health && { Healthcheck: health.disable ? { Test: ['NONE'] } : probe }),
+    ...(service.extraHosts &&
+      service.extraHosts.length > 0 && {
+        Hosts: service.extraHosts.map(({ host, address }) => `${address} ${host}`),
+      }),
+    ...((service.dns || service.dnsSearch || service.dnsOpt) && {
       DNSConfig: {
         ...(service.dns && { Nameservers: [...service.dns] }),
         ...(service.dnsSearch && { Search: [...service.dnsSearch] }),
+        ...(service.dnsOpt && { Options: [...service.dnsOpt] }),
       },
     }),
     ...(secrets.length > 0 && {
@@ -268,22 +343,29 @@ function lowerContainer(
   }
 }
 
+function lowerHealthcheck(health: Healthcheck): HealthcheckBody {
+  const { test, intervalNs, timeoutNs, startPeriodNs, startIntervalNs, retries } = health
+  return {
+    ...(test && test.length > 0 && { Test: [...test] }),
+    ...(intervalNs !== undefined && { Interval: intervalNs }),
+    ...(timeoutNs !== undefined && { Timeout: timeoutNs }),
+    ...(startPeriodNs !== undefined && { StartPeriod: startPeriodNs }),
+    ...(startIntervalNs !== undefined && { StartInterval: startIntervalNs }),
+    ...(retries !== undefined && { Retries: retries }),
+  }
+}
+
 function lowerCredentialSpec(
-  path: string,
-  { credentialSpec: spec }: StackService,
-  stack: string,
-  file: StackFile,
+  { credentialSpec: spec }: ComposeService,
+  { configs }: Project,
 ): { Config?: string; File?: string; Registry?: string } | null {
   if (spec === undefined) return null
-  if (spec.Config === undefined) return { ...spec }
-  const config = file.configs[spec.Config]
-  if (config === undefined) {
-    throw fault(
-      `${path}.credential_spec.config`,
-      `names the config ${spec.Config}, which the file does not have`,
-    )
+  const { config, file, registry } = spec
+  return {
+    ...(config !== undefined && { Config: configs[config]?.name ?? config }),
+    ...(file !== undefined && { File: file }),
+    ...(registry !== undefined && { Registry: registry }),
   }
-  return { Config: config.name ?? (config.external ? spec.Config : `${stack}_${spec.Config}`) }
 }
 
 /** `CAP_CHOWN` of `chown`; ALL swallows the others, and what is added is not dropped. Sorted. */
@@ -311,25 +393,17 @@ export function lowerCapabilities(
 function references(
   path: string,
   kind: 'secrets' | 'configs',
-  stack: string,
-  wanted: readonly StackFileReference[] | undefined,
-  known: Pairs<StackFileObject>,
-  defaultTarget: (source: string) => string,
+  wanted: readonly FileReference[] | undefined,
+  project: Project,
 ): readonly { readonly name: string; readonly target: FileReferenceBody }[] {
   return (wanted ?? [])
     .map(({ source, target, uid, gid, mode }) => {
-      const object = known[source]
-      if (object === undefined) {
-        throw fault(
-          `${path}.${kind}`,
-          `names ${source}, which the file does not have`,
-          `Add it to the top-level ${kind}.`,
-        )
-      }
+      const object = project[kind][source]
+      assert(object !== undefined, `${path}.${kind} was checked to be there`)
       return {
-        name: object.name ?? (object.external ? source : `${stack}_${source}`),
+        name: object.name,
         target: {
-          Name: target ?? defaultTarget(source),
+          Name: target ?? source,
           UID: uid ?? '0',
           GID: gid ?? '0',
           Mode: mode ?? 0o444,
@@ -340,54 +414,45 @@ function references(
 }
 
 function lowerMount(
-  path: string,
-  mount: StackMount,
-  stack: string,
-  file: StackFile,
-  labelled: (labels: Pairs | undefined) => Record<string, string>,
+  mount: ServiceVolume,
+  project: Project,
+  labelled: (labels: RecordOf<string> | undefined) => Record<string, string>,
 ): MountBody {
+  const { type, source, target, readOnly, consistency, bind, tmpfs } = mount
   const base = {
-    Type: mount.type,
-    ...(mount.readOnly && { ReadOnly: true }),
-    ...(mount.consistency && { Consistency: mount.consistency }),
-    Target: mount.target,
+    Type: type,
+    ...(readOnly && { ReadOnly: true }),
+    ...(consistency && { Consistency: consistency }),
+    Target: target,
   }
-  if (mount.type === 'bind') {
+  if (type === 'bind') {
     return {
       ...base,
-      ...(mount.source !== undefined && { Source: mount.source }),
-      ...(mount.hasBind && {
-        BindOptions: { ...(mount.propagation !== undefined && { Propagation: mount.propagation }) },
+      ...(source !== undefined && { Source: source }),
+      ...(bind && {
+        BindOptions: { ...(bind.propagation !== undefined && { Propagation: bind.propagation }) },
       }),
     }
   }
-  if (mount.type === 'tmpfs') {
+  if (type === 'tmpfs') {
     return {
       ...base,
-      ...(mount.hasTmpfs && {
-        TmpfsOptions: { ...(mount.tmpfsBytes !== undefined && { SizeBytes: mount.tmpfsBytes }) },
+      ...(tmpfs && {
+        TmpfsOptions: { ...(tmpfs.sizeBytes !== undefined && { SizeBytes: tmpfs.sizeBytes }) },
       }),
     }
   }
-  if (!mount.source) return base
-  const volume = file.volumes[mount.source]
-  if (volume === undefined) {
-    throw fault(
-      path,
-      `names the volume ${mount.source}, which the file does not have`,
-      'Add it to the top-level volumes.',
-    )
-  }
+  if (!source) return base
+  const volume = project.volumes[source]
+  assert(volume !== undefined, `the volume ${source} was checked to be there`)
   const options = {
-    ...(mount.noCopy && { NoCopy: true }),
-    ...(mount.subpath && { Subpath: mount.subpath }),
+    ...(mount.volume?.nocopy && { NoCopy: true }),
+    ...(mount.volume?.subpath && { Subpath: mount.volume.subpath }),
   }
-  if (volume.external) {
-    return { ...base, Source: volume.name ?? mount.source, VolumeOptions: options }
-  }
+  if (volume.external) return { ...base, Source: volume.name, VolumeOptions: options }
   return {
     ...base,
-    Source: volume.name ?? `${stack}_${mount.source}`,
+    Source: volume.name,
     VolumeOptions: {
       ...options,
       Labels: labelled(volume.labels),
@@ -402,26 +467,13 @@ function lowerMount(
 }
 
 function lowerNetworks(
-  path: string,
-  stack: string,
   short: string,
-  service: StackService,
-  file: StackFile,
+  service: ComposeService,
+  project: Project,
 ): NetworkAttachmentBody[] {
-  const wanted = Object.entries(service.networks ?? {})
-  const all = wanted.length > 0 ? wanted : [['default', { aliases: [] }] as const]
-  return all
-    .map(([name, { aliases, ...rest }]) => {
-      const network = file.networks[name]
-      if (network === undefined && name !== 'default') {
-        throw fault(
-          `${path}.networks`,
-          `names ${name}, which the file does not have`,
-          'Add it to the top-level networks.',
-        )
-      }
-      const target = network?.name ?? (network?.external ? name : `${stack}_${name}`)
-      const driverOpts = 'driverOpts' in rest ? rest.driverOpts : undefined
+  return Object.entries(service.networks ?? { default: {} })
+    .map(([name, { aliases = [], driverOpts }]) => {
+      const target = project.networks[name]?.name ?? `${project.name}_${name}`
       return {
         Target: target,
         ...(!predefinedNetworks.includes(target) && { Aliases: [...aliases, short] }),
@@ -431,10 +483,8 @@ function lowerNetworks(
     .sort((a, b) => (a.Target < b.Target ? -1 : 1))
 }
 
-function lowerMode(
-  path: string,
-  { mode = 'replicated', replicas }: StackService,
-): ServiceSpecBody['Mode'] {
+function lowerMode(path: string, { deploy = {}, scale }: ComposeService): ServiceSpecBody['Mode'] {
+  const { mode = 'replicated', replicas = scale }: Deploy = deploy
   switch (mode) {
     case 'replicated':
       return { Replicated: replicas === undefined ? {} : { Replicas: replicas } }
@@ -466,26 +516,34 @@ function globalReplicas(path: string, mode: string): Error {
   )
 }
 
-function lowerUpdate(config: Partial<UpdateConfigBody>): UpdateConfigBody {
-  return { Parallelism: 1, MaxFailureRatio: 0, Order: '', ...config }
+function lowerUpdate(config: UpdateConfig): UpdateConfigBody {
+  const { parallelism, delayNs, failureAction, monitorNs, maxFailureRatio, order } = config
+  return {
+    Parallelism: parallelism ?? 1,
+    ...(delayNs !== undefined && { Delay: delayNs }),
+    ...(failureAction !== undefined && { FailureAction: failureAction }),
+    ...(monitorNs !== undefined && { Monitor: monitorNs }),
+    MaxFailureRatio: maxFailureRatio ?? 0,
+    Order: order ?? '',
+  }
+}
+
+function lowerRestartPolicy(policy: RestartPolicy): RestartPolicyBody {
+  const { condition, delayNs, maxAttempts, windowNs } = policy
+  return {
+    ...(condition !== undefined && { Condition: condition }),
+    ...(delayNs !== undefined && { Delay: delayNs }),
+    ...(maxAttempts !== undefined && { MaxAttempts: maxAttempts }),
+    ...(windowNs !== undefined && { Window: windowNs }),
+  }
 }
 
 /** `deploy.restart_policy`, else what Compose's `restart` means. */
-function lowerRestart(
-  path: string,
-  { restart, restartPolicy }: StackService,
-): RestartPolicyBody | undefined {
-  if (restartPolicy) return { ...restartPolicy }
-  if (restart === undefined || restart === '') return undefined
-  const match = /^(no|none|always|unless-stopped|on-failure)(?::(\d+))?$/.exec(restart)
-  if (!match || (match[2] !== undefined && match[1] !== 'on-failure')) {
-    throw fault(`${path}.restart`, `is "${restart}"`, 'Write deploy.restart_policy instead.')
-  }
-  // The stock CLI leaves it to the default, which restarts; the parser warns of it.
-  if (match[1] === 'no' || match[1] === 'none') return undefined
-  if (match[1] !== 'on-failure') return { Condition: 'any' }
-  return {
-    Condition: 'on-failure',
-    MaxAttempts: Number(match[2] ?? 0),
-  }
+function lowerRestart({ restart, deploy }: ComposeService): RestartPolicyBody | undefined {
+  if (deploy?.restartPolicy) return lowerRestartPolicy(deploy.restartPolicy)
+  // The stock CLI leaves `no` to the default, which restarts; the loader warns of it.
+  if (restart === undefined || ['', 'no', 'none'].includes(restart)) return undefined
+  const [condition, attempts = '0'] = restart.split(':')
+  if (condition !== 'on-failure') return { Condition: 'any' }
+  return { Condition: 'on-failure', MaxAttempts: Number(attempts) }
 }

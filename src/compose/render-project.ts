@@ -18,11 +18,19 @@ export function renderModel(
   format: ConfigFormat,
   change: (text: string) => string = (text) => text,
 ): string {
-  const { version: _version, include: _include, ...parts } = model
-  const document = changeTexts(fileShape.write(parts), change)
+  const document = writeModel(model, change)
   return format === 'json'
     ? `${JSON.stringify(document, null, 2)}\n`
     : stringify(document, { aliasDuplicateObjects: false, lineWidth: 0 })
+}
+
+/** Merged files as the data of one file. */
+export function writeModel(
+  { version: _version, include: _include, ...parts }: FileModel,
+  change: (text: string) => string,
+): Record<string, unknown> {
+  const document = changeTexts(fileShape.write(parts), change)
+  return isMapping(document) ? { ...document } : {}
 }
 
 function changeTexts(value: unknown, change: (text: string) => string): unknown {

@@ -128,11 +128,11 @@ export function shortVolume(value: unknown, at: Place): ServiceVolume | undefine
   const bad = () =>
     at.fault(`"${value}" is not a volume`, 'Write it as source:/target or source:/target:ro.')
   // A drive letter of Windows holds a colon of its own.
-  const parts = value.match(/(?:^|(?<=:))(?:[a-zA-Z]:(?=[\\/]))?[^:]*/g) ?? []
+  const parts = value.match(/(?:^|(?<=:))(?:[a-zA-Z]:(?=\\))?[^:]*/g) ?? []
   const [first = '', second, optionText] = parts
   if (parts.length > 3 || parts.some((part) => part === '')) throw bad()
   if (second === undefined) return { type: 'volume', target: mountTarget(first, at) }
-  const isBind = /^([./~]|[a-zA-Z]:[\\/]|\\\\)/.test(first)
+  const isBind = /^([./~]|[a-zA-Z]:\\|\\\\)/.test(first)
   let readOnly: boolean | undefined
   let nocopy: boolean | undefined
   let consistency: string | undefined
