@@ -1,6 +1,6 @@
 /**
  * What we ask of etcd, in our own words. Two implementations pass one suite (`client-contract.ts`): the JSON gateway of
- * a real cluster, and a simulated cluster. Every read is linearizable. Keys and values are text.
+ * a real cluster, and a simulated cluster. Every read is linearizable. Keys are ASCII, values are text.
  *
  * No call is repeated once a member may have taken it, but reads: whoever wants a write done exactly once makes it so
  * that it can be asked for twice (see `EtcdStore`).
@@ -10,7 +10,7 @@ export interface EtcdClient {
   range(request: RangeRequest, options?: CallOptions): Promise<RangeResult>
   /**
    * Changes of a range of keys, in order, each once, the changes of one transaction never torn apart. Yields a batch
-   * without events as soon as the watch stands, then one per change or group of changes. Ends when `signal` aborts;
+   * without events as soon as the watch stands and now and then as a sign of life, else one per group of changes. Ends when `signal` aborts;
    * throws EtcdError when the link breaks, or `compacted` when `fromRevision` is no longer there. It is never resumed
    * by itself: watch again from the last seen revision + 1.
    */
@@ -140,7 +140,7 @@ export interface WatchRequest {
 }
 
 export interface WatchBatch {
-  /** All changes up to here have been yielded, these included. */
+  /** The last revision whose changes have been yielded, these included: watch again from the next one. */
   readonly revision: number
   readonly events: readonly WatchEvent[]
 }
