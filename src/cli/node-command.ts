@@ -1,8 +1,9 @@
 import type { Command } from 'commander'
 import type { ApiInfo, ApiNode, ApiTask } from './api.ts'
-import { filtersQuery, openClient, parseFilters } from './client.ts'
-import { type CliContext, checked, collect, Exit, newCommand } from './command.ts'
+import { type Client, filtersQuery, openClient, parseFilters } from './client.ts'
+import { type CliContext, checked, collect, Exit, newCommand, usageError } from './command.ts'
 import { addListOptions, type LsFlags } from './list-options.ts'
+import { type DrainFlags, drainNode, setAvailability } from './node-drain.ts'
 import { type Column, formatBytes, formatInspect, formatList } from './output.ts'
 import { inspectAll } from './service-command.ts'
 import { oneOf, pairs } from './service-spec.ts'
@@ -156,6 +157,67 @@ export function buildCommand(context: CliContext): Command {
     )
 
   node
+    .command('drain')
+    .argument('<node>')
+    .description('Move all tasks off a node, successors first, and give it no new ones')
+    .option('--wait', 'Show what still runs there and why, until the node is empty')
+    .option('--deadline <duration>', 'Wait no longer than this (default: 5m)')
+    .option('--dry-run', 'Say what would become of each task, and change nothing')
+    .option('--force', 'Although a task has no other node to go to')
+    .action(async (name: string, flags: DrainFlags) => {
+      if (flags.deadline !== undefined && !flags.wait) throw usageError('--deadline needs --wait.')
+      const client = await openClient(context)
+      await drainNode(client, io, await nodeOf(client, name), flags)
+    })
+
+  for (const [verb, availability, description] of [
+    ['activate', 'active', 'Let nodes take tasks again'],
+    ['pause', 'pause', 'Give nodes no new tasks; those there stay'],
+  ] as const) {
+    node
+      .command(verb)
+      .argument('<node...>')
+      .description(description)
+      .action(async (names: string[]) => {
+        const client = await openClient(context)
+        for (const name of names) {
+          await setAvailability(client, await nodeOf(client, name), availability)
+          io.stdout.write(`${name}\n`)
+        }
+      })
+  }
+
+  for (const [verb, role, other] of [
+    ['promote', 'manager', 'worker'],
+    ['demote', 'worker', 'manager'],
+  ] as const) {
+    node
+      .command(verb)
+      .argument('<node...>')
+      .description(`Make ${other}s ${role}s`)
+      .action(async (names: string[]) => {
+        const client = await openClient(context)
+        for (const name of names) {
+          const known = await nodeOf(client, name)
+          if (known.Spec.Role === role) {
+            io.stdout.write(`Node ${name} is already a ${role}.\n`)
+            continue
+          }
+          await client.call(`/nodes/${known.ID}/update`, {
+            method: 'POST',
+            query: { version: known.Version.Index },
+            body: { ...known.Spec, Role: role },
+          })
+          io.stdout.write(
+            role === 'manager'
+              ? `Node ${name} promoted to a manager in the swarm.\n`
+              : `Manager ${name} demoted in the swarm.\n`,
+          )
+        }
+      })
+  }
+
+  node
     .command('rm')
     .alias('remove')
     .argument('<node...>')
@@ -173,6 +235,11 @@ export function buildCommand(context: CliContext): Command {
     })
 
   return node
+}
+
+async function nodeOf(client: Client, name: string): Promise<ApiNode> {
+  const id = await resolveSelf(client, name)
+  return await client.call<ApiNode>(`/nodes/${encodeURIComponent(id)}`)
 }
 
 async function resolveSelf(

@@ -278,7 +278,7 @@ export function progressLine(
 }
 
 /** Progress on stderr: redrawn in place on a terminal, else a line for each change. */
-class ProgressLines {
+export class ProgressLines {
   readonly isLive: boolean
   readonly #io: Io
   readonly #quiet: boolean
@@ -315,7 +315,7 @@ interface WakeUps extends AsyncDisposable {
 }
 
 /** Listens to the daemon's events. They only say when to look again: losing them costs time, not truth. */
-function openWakeUps(client: Client, signal: AbortSignal): WakeUps {
+export function openWakeUps(client: Client, signal: AbortSignal): WakeUps {
   const closed = new AbortController()
   const both = AbortSignal.any([signal, closed.signal])
   let woken = false
