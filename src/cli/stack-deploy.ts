@@ -97,8 +97,13 @@ async function createObjects(
   objects: readonly StackObject[],
   { onStep, readFile }: DeployOptions,
 ): Promise<void> {
-  for (const { body, file } of objects) {
-    const data = file === undefined ? undefined : await readFile(file)
+  for (const { body, file, content } of objects) {
+    const data =
+      content !== undefined
+        ? Buffer.from(content)
+        : file === undefined
+          ? undefined
+          : await readFile(file)
     const whole: FileObjectBody = {
       ...body,
       ...(data && { Data: data.toString('base64') }),
