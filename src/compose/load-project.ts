@@ -14,7 +14,7 @@ import {
 import type { LoadOptions } from './load-options.ts'
 import { isMissingFile } from './missing-file.ts'
 import type { Project } from './project.ts'
-import type { YamlSource } from './yaml-tree.ts'
+import { keyText, type YamlSource } from './yaml-tree.ts'
 
 /** The names that are looked for, with those laid over them. Source: Compose specification, "The Compose file". */
 const usualNames = ['compose.yaml', 'compose.yml', 'docker-compose.yml', 'docker-compose.yaml']
@@ -233,8 +233,8 @@ async function projectName(
   for (const path of paths) {
     for (const { document } of await documentsOf(loading, path)) {
       const node = document.hasIn(['name']) ? document.getIn(['name'], true) : undefined
-      if (!isScalar(node) || node.value === null) continue
-      const text = String(node.value)
+      const text = isScalar(node) ? keyText(node.value) : undefined
+      if (text === undefined) continue
       name = loading.isRaw ? text : interpolate(text, environment)
     }
   }

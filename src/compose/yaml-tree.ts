@@ -150,7 +150,8 @@ export function readTree(source: YamlSource, { change = (text) => text }: TreeOp
     const merged: (readonly [string, unknown])[] = []
     for (const { key, value } of map.items) {
       if (!isScalar(key)) fail('has a key that is not text', map)
-      const name = String(key.value ?? '')
+      const name = keyText(key.value)
+      if (name === undefined) fail('has a key that is not text', key)
       path.push(name)
       const result = visit(value)
       nodes += result.nodes
@@ -175,6 +176,13 @@ export function readTree(source: YamlSource, { change = (text) => text }: TreeOp
     if (error instanceof RangeError) throw placedFault(source, [], 0, `: ${messageOf(error)}`)
     throw error
   }
+}
+
+/** A key as text; `undefined` for what is none. */
+export function keyText(value: unknown): string | undefined {
+  if (typeof value === 'string') return value
+  if (typeof value === 'number' || typeof value === 'boolean') return String(value)
+  return value === null ? '' : undefined
 }
 
 /** `services.web.ports[0]`. */
@@ -228,7 +236,7 @@ export function offsetOf(
   for (const step of path) {
     node = resolve(node)
     if (isMap(node)) {
-      const pair = node.items.find(({ key }) => isScalar(key) && String(key.value) === step)
+      const pair = node.items.find(({ key }) => isScalar(key) && keyText(key.value) === step)
       if (pair === undefined) break
       if (isScalar(pair.key)) offset = pair.key.range?.[0] ?? offset
       node = pair.value
