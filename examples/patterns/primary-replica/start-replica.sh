@@ -6,8 +6,8 @@ PGPASSWORD=$(cat /run/secrets/db_password)
 export PGPASSWORD
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
   mkdir -p "$PGDATA"
-  until pg_basebackup -h "$POSTGRES_MASTER_HOST" -U postgres -D "$PGDATA" -R -X stream; do
-    find "$PGDATA" -mindepth 1 -delete
+  # It takes away what it began when it fails.
+  until pg_basebackup -h "$POSTGRES_MASTER_HOST" -U postgres -D "$PGDATA" -R -X stream -c fast; do
     sleep 1
   done
   chown -R postgres "$PGDATA"

@@ -2,7 +2,12 @@ import type { Client, ResolverState, Zone } from './zones.ts'
 
 /** What to do with a question. */
 export type Answer =
-  | { readonly type: 'addresses'; readonly addresses: readonly string[] }
+  | {
+      readonly type: 'addresses'
+      readonly addresses: readonly string[]
+      /** What each is due, where not all are due the same: one is answered, by its share. */
+      readonly shares?: readonly number[]
+    }
   | { readonly type: 'name'; readonly name: string }
   /** The name is known, but has nothing of that type. */
   | { readonly type: 'empty' }
@@ -55,7 +60,9 @@ export function lookUp(
     if (!Object.hasOwn(zone.names, name)) continue
     const addresses = zone.names[name] ?? []
     const isAsked = question.type === 'A' || question.type === 'ANY'
-    return isAsked && addresses.length > 0 ? { type: 'addresses', addresses } : { type: 'empty' }
+    if (!isAsked || addresses.length === 0) return { type: 'empty' }
+    const shares = zone.shares[name]
+    return { type: 'addresses', addresses, ...(shares && { shares }) }
   }
   const address = reverseAddress(name)
   if (address === undefined) return forward
@@ -80,6 +87,21 @@ function decideForward(zones: readonly Zone[], nameservers: readonly string[]): 
     return number !== undefined && isWithin(number, subnets)
   })
   return within.length > 0 ? { type: 'forward', nameservers: within } : { type: 'unknown' }
+}
+
+/** One address, by its share; any of them while none is due anything. `below(n)` draws an integer from 0 to n - 1. */
+export function pickByShare(
+  addresses: readonly string[],
+  shares: readonly number[],
+  below: (limit: number) => number,
+): string | undefined {
+  const sum = shares.reduce((total, share) => total + share, 0)
+  if (sum === 0) return addresses[below(addresses.length)]
+  let drawn = below(sum)
+  return addresses.find((_, index) => {
+    drawn -= shares[index] ?? 0
+    return drawn < 0
+  })
 }
 
 /** `3.2.1.10.in-addr.arpa` -> `10.1.2.3` */

@@ -9,7 +9,7 @@ import { decode, encode } from 'dns-packet'
 import fc from 'fast-check'
 import { backendOf, buildEndpoint, buildNetwork, buildTask } from '../test-objects.ts'
 import { Forwarder, frame, parseResolvConf, splitFrames } from './forwarder.ts'
-import { indexState, lookUp, parseAddress } from './lookup.ts'
+import { indexState, lookUp, parseAddress, pickByShare } from './lookup.ts'
 import { encodeAddresses, encodeName, parseQuery, type Query } from './message.ts'
 import { ResolverServer } from './server.ts'
 import { buildZones } from './zones.ts'
@@ -67,8 +67,8 @@ describe('names', () => {
     ['tasks.web.shop', '10.0.1.5', addresses('10.0.1.5')],
     ['tasks.shop_web', '10.0.1.5', addresses('10.0.1.5')],
     ['shop_web.1.abc', '10.0.1.5', addresses('10.0.1.5')],
-    // One name of two endpoints has both.
-    ['db', '10.0.2.6', addresses('10.0.2.101', '10.0.2.6')],
+    // One name of two endpoints has both, each with its share: nobody is behind the VIP.
+    ['db', '10.0.2.6', { ...addresses('10.0.2.101', '10.0.2.6'), shares: [0, 1] }],
     ['shop_db', '10.0.2.6', addresses('10.0.2.6')],
     // A VIP stays when nobody is behind it; its tasks are none.
     ['idle', '10.0.2.6', addresses('10.0.2.101')],
@@ -89,6 +89,17 @@ describe('names', () => {
   for (const [name, source, want] of cases) {
     test(`${name} from ${source}`, () => assert.deepEqual(ask(name, source), want))
   }
+
+  test('a name of several VIPs answers with one, by what is behind each', () => {
+    const vips = ['10.0.1.1', '10.0.1.2', '10.0.1.3']
+    const drawn = Array.from({ length: 10 }, (_, draw) => pickByShare(vips, [9, 0, 1], () => draw))
+    assert.deepEqual(drawn, [...Array.from({ length: 9 }, () => vips[0]), vips[2]])
+    assert.equal(
+      pickByShare(vips, [0, 0, 0], (limit) => limit - 1),
+      vips[2],
+      'any, while nobody is behind one',
+    )
+  })
 
   test('a container with several networks finds the names of all', () => {
     assert.deepEqual(ask('shop_web', '10.0.2.5'), addresses('10.0.1.100'))
@@ -240,10 +251,11 @@ describe('the server', () => {
     gateway: '127.0.0.1',
     internal: false,
     names: { web: ['10.0.0.1', '10.0.0.2'] },
+    shares: {},
     reverse: {},
   }
   const served = (clients: Record<string, { networks: string[]; nameservers: string[] }>) => ({
-    version: 1 as const,
+    version: 2 as const,
     networks: [zone],
     clients,
   })
@@ -293,10 +305,10 @@ describe('the server', () => {
   test('a gateway that is not there yet is named, and listened on at the next call', async () => {
     const server = open()
     const absent = { ...zone, id: 'y', gateway: '203.0.113.77' }
-    const failures = await server.serve({ version: 1, networks: [zone, absent], clients: {} })
+    const failures = await server.serve({ version: 2, networks: [zone, absent], clients: {} })
     assert.match(failures['203.0.113.77'] ?? '', /EADDRNOTAVAIL/)
     assert.deepEqual(server.listening, ['127.0.0.1'])
-    await server.serve({ version: 1, networks: [], clients: {} })
+    await server.serve({ version: 2, networks: [], clients: {} })
     assert.deepEqual(server.listening, [])
     server.close()
   })

@@ -1,7 +1,7 @@
 import { createSocket, type Socket as UdpSocket } from 'node:dgram'
 import { createServer, type Server, type Socket } from 'node:net'
 import { type Forwarder, frame, splitFrames } from './forwarder.ts'
-import { type Answer, type Directory, indexState, lookUp } from './lookup.ts'
+import { type Answer, type Directory, indexState, lookUp, pickByShare } from './lookup.ts'
 import {
   encodeAddresses,
   encodeCode,
@@ -25,7 +25,7 @@ export class ResolverServer {
   readonly #below: (limit: number) => number
   readonly #port: number
   readonly #listeners = new Map<string, { readonly udp: UdpSocket; readonly tcp: Server }>()
-  #directory: Directory = indexState({ version: 1, networks: [], clients: {} })
+  #directory: Directory = indexState({ version: 2, networks: [], clients: {} })
 
   constructor(options: {
     readonly forwarder: Forwarder
@@ -150,7 +150,7 @@ export class ResolverServer {
   #encode(query: Query, answer: Exclude<Answer, { type: 'forward' }>, bytesMax: number): Buffer {
     switch (answer.type) {
       case 'addresses':
-        return encodeAddresses(query, this.#rotate(answer.addresses), bytesMax)
+        return encodeAddresses(query, this.#order(answer), bytesMax)
       case 'name':
         return encodeName(query, answer.name, bytesMax)
       case 'empty':
@@ -162,8 +162,15 @@ export class ResolverServer {
     }
   }
 
-  /** Clients take the first address: each gets another one there. */
-  #rotate(addresses: readonly string[]): readonly string[] {
+  /**
+   * Clients take the first address, or the one nearest to their own: each gets another one there, and just one where
+   * the shares differ.
+   */
+  #order({ addresses, shares }: Extract<Answer, { type: 'addresses' }>): readonly string[] {
+    if (shares) {
+      const picked = pickByShare(addresses, shares, this.#below)
+      return picked === undefined ? [] : [picked]
+    }
     if (addresses.length < 2) return addresses
     const start = this.#below(addresses.length)
     return [...addresses.slice(start), ...addresses.slice(0, start)]

@@ -18,6 +18,7 @@ export function readState(path: string): ResolverState {
         gateway: String(zone['gateway']),
         internal: zone['internal'] === true,
         names: mapValues(zone['names'], strings),
+        shares: mapValues(zone['shares'], (list) => (Array.isArray(list) ? list.map(Number) : [])),
         reverse: mapValues(zone['reverse'], String),
       }),
     ),

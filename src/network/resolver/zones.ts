@@ -9,7 +9,7 @@ export interface ResolverState {
   /** By address: containers on this node. */
   readonly clients: Readonly<Record<string, Client>>
 }
-export const stateVersion = 1
+export const stateVersion = 2
 
 /** What the containers of one network can ask for. */
 export interface Zone {
@@ -21,6 +21,11 @@ export interface Zone {
   readonly internal: boolean
   /** Addresses by name, lower case, without a closing dot. None: a known name that nobody answers for now. */
   readonly names: Readonly<Record<string, readonly string[]>>
+  /**
+   * Names that several endpoints have, one with a VIP among them: the traffic each address is due, in the order of
+   * `names`. A VIP is due the sum of its backends' weights, so that a task's part does not depend on what it is behind.
+   */
+  readonly shares: Readonly<Record<string, readonly number[]>>
   /** Name by address. */
   readonly reverse: Readonly<Record<string, string>>
 }
@@ -37,7 +42,7 @@ export interface Client {
  * 1. an endpoint's name and its aliases there, and `tasks.` before either;
  * 2. `<service>.<stack>` for an endpoint named `<stack>_<service>`, and `tasks.` before it;
  * 3. tasks' names, and hostnames without a dot (one with a dot may be a real domain).
- * Where several endpoints have one name, it has the addresses of all.
+ * Where several endpoints have one name, it has the addresses of all, each with its share of the traffic.
  */
 export function buildZones(desired: DesiredNetwork): ResolverState {
   const clients: Record<string, Client> = {}
@@ -63,6 +68,7 @@ function buildZone(network: NetworkAssignment, desired: DesiredNetwork): Zone {
   const derived = new Map<string, Set<string>>()
   const hosts = new Map<string, Set<string>>()
   const reverse = new Map<string, string>()
+  const weights = new Map<string, number>()
 
   for (const endpoint of desired.endpoints) {
     const place = endpoint.networks.find(({ networkId }) => networkId === network.id)
@@ -77,7 +83,10 @@ function buildZone(network: NetworkAssignment, desired: DesiredNetwork): Zone {
       put(derived, name, addresses)
       put(derived, `tasks.${name}`, tasks)
     }
-    if (place.vip !== undefined) reverse.set(place.vip, endpoint.name)
+    if (place.vip !== undefined) {
+      reverse.set(place.vip, endpoint.name)
+      weights.set(place.vip, weightOf(endpoint, network.id))
+    }
     for (const { taskName, addresses: byNetwork } of endpoint.backends) {
       const address = byNetwork[network.id]
       if (address === undefined) continue
@@ -94,8 +103,16 @@ function buildZone(network: NetworkAssignment, desired: DesiredNetwork): Zone {
   }
 
   const names: Record<string, readonly string[]> = Object.create(null)
+  const shares: Record<string, readonly number[]> = Object.create(null)
   for (const tier of [hosts, derived, declared]) {
-    for (const [name, addresses] of tier) names[name] = [...addresses].sort()
+    for (const [name, known] of tier) {
+      const addresses = [...known].sort()
+      names[name] = addresses
+      delete shares[name]
+      if (addresses.length > 1 && addresses.some((address) => weights.has(address))) {
+        shares[name] = addresses.map((address) => weights.get(address) ?? 1)
+      }
+    }
   }
   return {
     id: network.id,
@@ -103,6 +120,7 @@ function buildZone(network: NetworkAssignment, desired: DesiredNetwork): Zone {
     gateway: network.gateway,
     internal: network.internal,
     names,
+    shares,
     reverse: Object.fromEntries(reverse),
   }
 }
@@ -119,6 +137,12 @@ function backendAddresses(endpoint: EndpointAssignment, networkId: NetworkId): r
     const address = addresses[networkId]
     return address === undefined || weight <= 0 ? [] : [address]
   })
+}
+
+function weightOf(endpoint: EndpointAssignment, networkId: NetworkId): number {
+  return endpoint.backends
+    .filter(({ addresses }) => addresses[networkId] !== undefined)
+    .reduce((sum, { weight }) => sum + Math.max(0, weight), 0)
 }
 
 /** `<service>.<stack>` at each underscore: either part may hold one, and nothing here says which it is. */
