@@ -48,8 +48,16 @@ export function nodeAssignment(view: View, nodeId: NodeId): Assignments['node'] 
   }
 }
 
-/** A task as its node needs it, or undefined when its revision is gone (then so is the task, soon). */
-export function taskAssignment(view: View, task: Task, unseal: Unseal): TaskAssignment | undefined {
+/**
+ * A task as its node needs it, or undefined when its revision is gone (then so is the task, soon). `hasOtherRoutable`:
+ * whether another task of the workload takes the connections that this one no longer gets.
+ */
+export function taskAssignment(
+  view: View,
+  task: Task,
+  hasOtherRoutable: boolean,
+  unseal: Unseal,
+): TaskAssignment | undefined {
   const revision = view.get('revision', task.revisionId)
   if (!revision) return undefined
   const workload = view.get('workload', task.workloadId)
@@ -72,7 +80,10 @@ export function taskAssignment(view: View, task: Task, unseal: Unseal): TaskAssi
     endpointPorts: endpoints.flatMap(({ spec }) =>
       spec.ports.map(({ protocol, targetPort }) => ({ protocol, port: targetPort })),
     ),
-    drainMs: drainMsOf(view, task, workload?.labels ?? {}),
+    drainMs:
+      workload && hasOtherRoutable && isStopWanted(task)
+        ? (parseSeconds(workload.labels[drainLabel]) ?? drainMsDefault)
+        : 0,
     ...(auth === undefined ? {} : { registryAuth: auth }),
     ...(cluster?.spec.logDriver ? { defaultLogDriver: cluster.spec.logDriver } : {}),
   }
@@ -89,15 +100,6 @@ function predefinedNetworks(view: View, revision: Revision): TaskAssignment['eng
     const network = view.get('network', networkId)
     return network?.spec.predefined ? [{ networkId, engineName: network.name }] : []
   })
-}
-
-/** Waiting helps only while another task of the workload takes the new connections, and the workload stays. */
-function drainMsOf(view: View, task: Task, labels: Readonly<Record<string, string>>): number {
-  if (!isStopWanted(task) || !view.get('workload', task.workloadId)) return 0
-  const others = view
-    .tasksOfWorkload(task.workloadId)
-    .some((other) => other.id !== task.id && other.traffic === 'routable')
-  return others ? (parseSeconds(labels[drainLabel]) ?? drainMsDefault) : 0
 }
 
 function parseSeconds(text: string | undefined): number | undefined {
@@ -150,16 +152,19 @@ export function configAssignment(view: View, id: string): ConfigAssignment | und
   )
 }
 
-/** The cluster networks that must exist on a node: those its unfinished tasks have an address on. */
-export function networksNeeded(view: View, nodeId: NodeId): ReadonlySet<NetworkId> {
-  const needed = new Set<NetworkId>()
+/**
+ * The cluster networks that must exist on a node: those its unfinished tasks have an address on, and those it has plain
+ * containers `attached` to.
+ */
+export function networksNeeded(
+  view: View,
+  nodeId: NodeId,
+  attached: Iterable<NetworkId>,
+): ReadonlySet<NetworkId> {
+  const needed = new Set(attached)
   for (const task of view.tasksOfNode(nodeId)) {
     if (!holdsResources(task)) continue
     for (const { networkId } of task.addresses) needed.add(networkId)
-  }
-  for (const network of view.list('network')) {
-    if (network.status.attachments?.some((attachment) => attachment.nodeId === nodeId))
-      needed.add(network.id)
   }
   return needed
 }
@@ -181,11 +186,15 @@ export function networkAssignment(network: Network): NetworkAssignment | undefin
   }
 }
 
+/** Whether it has ports that every node takes connections on. */
+export function isPublished({ spec }: Endpoint): boolean {
+  return spec.ports.some(({ publishMode }) => publishMode === 'ingress')
+}
+
 /** Whether a node routes to the endpoint: it publishes ports (every node does), or shares a network with it. */
 export function isRouted(endpoint: Endpoint, networks: ReadonlySet<NetworkId>): boolean {
   return (
-    endpoint.spec.ports.some(({ publishMode }) => publishMode === 'ingress') ||
-    endpoint.spec.networks.some(({ networkId }) => networks.has(networkId))
+    isPublished(endpoint) || endpoint.spec.networks.some(({ networkId }) => networks.has(networkId))
   )
 }
 

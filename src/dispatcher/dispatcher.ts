@@ -1,6 +1,7 @@
 import {
   type Clock,
   isDeepEqual,
+  KeyedHeap,
   type Log,
   messageOf,
   UserError,
@@ -18,9 +19,11 @@ import {
   type NetworkId,
   type NodeDescription,
   type NodeId,
+  rankOf,
   type SecretId,
   type Task,
   type TaskId,
+  type Workload,
   type WorkloadId,
 } from '../model/index.ts'
 import { nextCommit } from '../store/index.ts'
@@ -38,7 +41,6 @@ import type {
 } from '../wire/index.ts'
 import {
   configAssignment,
-  endpointAssignment,
   isAssignedTo,
   isRouted,
   networkAssignment,
@@ -50,6 +52,7 @@ import {
   taskAssignment,
   type Unseal,
 } from './assignments.ts'
+import { EndpointRounds, type Router } from './endpoint-rounds.ts'
 import {
   beginWatch,
   decideLiveness,
@@ -59,6 +62,7 @@ import {
   type Watch,
   type WatchedNode,
 } from './liveness.ts'
+import { RoutingIndex } from './routing-index.ts'
 import { decideTraffic, isServed } from './traffic.ts'
 
 export interface DispatcherOptions {
@@ -88,6 +92,14 @@ const reportRetriesMax = 20
 export class Dispatcher implements ManagerLink {
   readonly #options: DispatcherOptions
   readonly #sessions = new Map<NodeId, NodeSession>()
+  /** Sessions of the nodes that need a network. */
+  readonly #sessionsByNetwork = new Map<NetworkId, Set<NodeSession>>()
+  /** Sessions whose node still has to follow, by the revision it has acknowledged. */
+  readonly #behind = new KeyedHeap<NodeSession>()
+  /** Nodes that count as ready and have no session. */
+  readonly #away = new Set<NodeId>()
+  readonly #routing: RoutingIndex
+  readonly #rounds: EndpointRounds
   readonly #unsubscribe: () => void
   /** Nodes that should be heard and are not down: those with a session over the network, and those without any. */
   readonly #awaited = new Map<NodeId, number>()
@@ -99,6 +111,14 @@ export class Dispatcher implements ManagerLink {
 
   constructor(options: DispatcherOptions) {
     this.#options = options
+    this.#routing = RoutingIndex.from(options.store.view)
+    this.#rounds = new EndpointRounds({
+      clock: options.clock,
+      signal: this.#stop.signal,
+      everyone: () => this.#sessions.values(),
+      onNetwork: (id) => this.#sessionsByNetwork.get(id) ?? [],
+      handedOut: () => this.acknowledged.ring(),
+    })
     this.#unsubscribe = options.store.subscribe((commit) => {
       for (const change of commit.changes) this.#learn(change, commit.revision)
     })
@@ -124,15 +144,32 @@ export class Dispatcher implements ManagerLink {
    * was told last: it is waited for until it is back, or down.
    */
   isAcknowledged(revision: number): boolean {
-    for (const session of this.#sessions.values()) {
-      if (!session.isAcknowledged(revision)) return false
-    }
-    const { view } = this.#options.store
-    for (const nodeId of this.#awaited.keys()) {
-      if (!this.#sessions.has(nodeId) && view.get('node', nodeId)?.status.state === 'ready')
-        return false
-    }
-    return true
+    const untold = this.#rounds.pendingSinceRevision
+    const slowest = this.#behind.firstRank
+    return (
+      this.#away.size === 0 &&
+      (untold === undefined || untold > revision) &&
+      (slowest === undefined || slowest >= revision)
+    )
+  }
+
+  /** How far a session has followed may differ: rings when that takes everybody further. */
+  #followed(session: NodeSession): void {
+    const before = this.#behind.firstRank
+    if (session.isBehind) this.#behind.set(session, session.acknowledgedRevision)
+    else this.#behind.delete(session)
+    const after = this.#behind.firstRank
+    if (before !== undefined && (after === undefined || after > before)) this.acknowledged.ring()
+  }
+
+  /** Whether a node is there may differ. */
+  #lookForNode(nodeId: NodeId): void {
+    const isAway =
+      this.#awaited.has(nodeId) &&
+      !this.#sessions.has(nodeId) &&
+      this.#options.store.view.get('node', nodeId)?.status.state === 'ready'
+    if (isAway) this.#away.add(nodeId)
+    else if (this.#away.delete(nodeId)) this.acknowledged.ring()
   }
 
   async open(
@@ -147,7 +184,9 @@ export class Dispatcher implements ManagerLink {
     await this.#updateNode(nodeId, description, 'ready')
     const session = new NodeSession(nodeId, {
       ...this.#options,
-      acknowledged: () => this.acknowledged.ring(),
+      routing: this.#routing,
+      followed: () => this.#followed(session),
+      networksChanged: (before, after) => this.#networksChanged(session, before, after),
       report: (reports) => this.#report(nodeId, reports),
       describe: (next) => this.#updateNode(nodeId, next, 'ready'),
       closed: () => {
@@ -155,7 +194,7 @@ export class Dispatcher implements ManagerLink {
         this.#sessions.delete(nodeId)
         const node = this.#options.store.view.get('node', nodeId)
         if (node) this.#await(node, this.#watch.awakeMs)
-        this.acknowledged.ring()
+        this.#lookForNode(nodeId)
       },
     })
     // Someone else may have been faster while the node was written.
@@ -163,46 +202,27 @@ export class Dispatcher implements ManagerLink {
     this.#sessions.set(nodeId, session)
     if (!isRemote) this.#awaited.delete(nodeId)
     else if (nodeId !== this.#options.localNodeId) this.#awaited.set(nodeId, this.#watch.awakeMs)
+    this.#lookForNode(nodeId)
+    this.#followed(session)
     this.#watchWanted.ring()
     signal.addEventListener('abort', () => session.close(), { once: true })
     return session
   }
 
   /** Tells each session what of its node's assignments one change may have altered. */
-  #learn({ kind, id, before, after }: AppliedChange, revision: number): void {
-    const { view } = this.#options.store
+  #learn(change: AppliedChange, revision: number): void {
+    for (const { id, scope } of this.#routing.learn(change)) this.#rounds.mark(id, scope, revision)
+    const { kind, id, before, after } = change
     switch (kind) {
-      case 'task': {
-        const old = before?.kind === 'task' ? before : undefined
-        const task = after?.kind === 'task' ? after : undefined
-        for (const nodeId of new Set([old?.nodeId, task?.nodeId])) {
-          const session = nodeId && this.#sessions.get(nodeId)
-          if (!session) continue
-          session.touch({ type: 'task', id }, revision)
-          if (
-            !old ||
-            !task ||
-            holdsResources(old) !== holdsResources(task) ||
-            old.nodeId !== task.nodeId
-          ) {
-            session.touch({ type: 'networks' }, revision)
-          }
-        }
-        // Only routable tasks are in the sets, so other news of a task is none to those who route to it.
-        const wasRoutable = old?.traffic === 'routable'
-        const workloadId = (task ?? old)?.workloadId
-        if (
-          workloadId &&
-          (wasRoutable || task?.traffic === 'routable') &&
-          old?.traffic !== task?.traffic
-        ) {
-          for (const endpoint of view.endpointsOfWorkload(workloadId))
-            this.#touchAll({ type: 'endpoint', id: endpoint.id }, revision)
-        }
+      case 'task':
+        this.#learnTask(
+          before?.kind === 'task' ? before : undefined,
+          after?.kind === 'task' ? after : undefined,
+          revision,
+        )
         break
-      }
       case 'endpoint':
-        this.#touchAll({ type: 'endpoint', id }, revision)
+        if (isSamePorts(before, after)) break
         for (const object of [before, after]) {
           if (object?.kind !== 'endpoint') continue
           for (const { workloadId } of object.spec.backends)
@@ -210,15 +230,25 @@ export class Dispatcher implements ManagerLink {
         }
         break
       case 'workload':
+        if (before?.kind === 'workload' && after?.kind === 'workload' && isSameName(before, after))
+          break
         this.#touchTasksOf(idFrom(id), revision)
-        for (const endpoint of view.endpointsOfWorkload(idFrom(id)))
-          this.#touchAll({ type: 'endpoint', id: endpoint.id }, revision)
         break
-      case 'network':
-        this.#touchAll({ type: 'networks' }, revision)
+      case 'network': {
+        const sessions = new Set(this.#sessionsByNetwork.get(idFrom(id)))
+        for (const object of [before, after]) {
+          if (object?.kind !== 'network') continue
+          for (const { nodeId } of object.status.attachments ?? []) {
+            const session = this.#sessions.get(nodeId)
+            if (session) sessions.add(session)
+          }
+        }
+        for (const session of sessions) session.touch({ type: 'networks' }, revision)
         break
+      }
       case 'cluster':
-        this.#touchAll({ type: 'everything' }, revision)
+        for (const session of this.#sessions.values())
+          session.touch({ type: 'everything' }, revision)
         break
       case 'node':
         if (after?.kind === 'node') {
@@ -231,7 +261,7 @@ export class Dispatcher implements ManagerLink {
           this.#awaited.delete(nodeId)
           this.#sessions.get(nodeId)?.close(notMember(nodeId))
         }
-        this.acknowledged.ring()
+        this.#lookForNode(idFrom(id))
         break
       case 'revision':
       case 'secret':
@@ -243,8 +273,46 @@ export class Dispatcher implements ManagerLink {
     }
   }
 
-  #touchAll(part: Part, revision: number): void {
-    for (const session of this.#sessions.values()) session.touch(part, revision)
+  #learnTask(before: Task | undefined, after: Task | undefined, revision: number): void {
+    if (before && after && isSameForNode(before, after)) return
+    const session = after?.nodeId && this.#sessions.get(after.nodeId)
+    if (session) this.#touchTask(session, before, after, revision)
+    const left = before?.nodeId && this.#sessions.get(before.nodeId)
+    if (left && left !== session) this.#touchTask(left, before, after, revision)
+  }
+
+  #touchTask(
+    session: NodeSession,
+    before: Task | undefined,
+    after: Task | undefined,
+    revision: number,
+  ): void {
+    const id = (after ?? before)?.id
+    if (id !== undefined) session.touch({ type: 'task', id }, revision)
+    const isSameHolder =
+      before &&
+      after &&
+      before.nodeId === after.nodeId &&
+      holdsResources(before) === holdsResources(after)
+    if (!isSameHolder) session.touch({ type: 'networks' }, revision)
+  }
+
+  #networksChanged(
+    session: NodeSession,
+    before: ReadonlySet<NetworkId>,
+    after: ReadonlySet<NetworkId>,
+  ): void {
+    for (const id of before) {
+      if (after.has(id)) continue
+      const sessions = this.#sessionsByNetwork.get(id)
+      sessions?.delete(session)
+      if (sessions?.size === 0) this.#sessionsByNetwork.delete(id)
+    }
+    for (const id of after) {
+      const sessions = this.#sessionsByNetwork.get(id)
+      if (sessions) sessions.add(session)
+      else this.#sessionsByNetwork.set(id, new Set([session]))
+    }
   }
 
   #touchTasksOf(workloadId: WorkloadId, revision: number): void {
@@ -260,6 +328,7 @@ export class Dispatcher implements ManagerLink {
     if (node.status.state === 'down' || node.id === this.#options.localNodeId) return
     if (this.#awaited.has(node.id)) return
     this.#awaited.set(node.id, heardAtMs)
+    this.#lookForNode(node.id)
     this.#watchWanted.ring()
   }
 
@@ -394,19 +463,47 @@ function isStale(error: unknown): boolean {
   return error instanceof UserError && (error.code === 'outOfSequence' || error.code === 'notFound')
 }
 
+/** A node acts on what it is to do, where it gets traffic from, and with what; its own reports are no news to it. */
+function isSameForNode(before: Task, after: Task): boolean {
+  return (
+    before.nodeId === after.nodeId &&
+    before.desiredState === after.desiredState &&
+    before.traffic === after.traffic &&
+    before.addresses === after.addresses &&
+    isTerminal(before.status.state) === isTerminal(after.status.state) &&
+    rankOf(before.status.state) >= rankOf('assigned')
+  )
+}
+
+function isSamePorts(before: AppliedChange['before'], after: AppliedChange['after']): boolean {
+  return (
+    before?.kind === 'endpoint' &&
+    after?.kind === 'endpoint' &&
+    isDeepEqual(before.spec, after.spec) &&
+    isDeepEqual(before.status.ports, after.status.ports)
+  )
+}
+
+function isSameName(before: Workload, after: Workload): boolean {
+  return before.name === after.name && isDeepEqual(before.labels, after.labels)
+}
+
 type Part =
-  | { readonly type: 'task' | 'endpoint'; readonly id: string }
+  | { readonly type: 'task'; readonly id: string }
   | { readonly type: 'networks' | 'everything' }
 
 interface SessionContext extends DispatcherOptions {
-  readonly acknowledged: () => void
+  readonly routing: RoutingIndex
+  /** How far this session has followed may differ. */
+  readonly followed: () => void
+  readonly networksChanged: (before: ReadonlySet<NetworkId>, after: ReadonlySet<NetworkId>) => void
   readonly report: (reports: readonly TaskReport[]) => Promise<void>
   readonly describe: (description: NodeDescription) => Promise<void>
   readonly closed: () => void
 }
 
 /** One node's view of the cluster: what it was last told, and what may have changed since. */
-class NodeSession implements Session {
+class NodeSession implements Session, Router {
   readonly #nodeId: NodeId
   readonly #context: SessionContext
   readonly #wake = new WakeUp()
@@ -419,11 +516,14 @@ class NodeSession implements Session {
   readonly #sentConfigs = new Map<ConfigId, ConfigAssignment>()
   /** Users of each secret and config, by task, so that the last one to go takes it along. */
   readonly #references = new Map<TaskId, References>()
+  #neededNetworks: ReadonlySet<NetworkId> = new Set()
   #dirtyTasks = new Set<string>()
   #dirtyEndpoints = new Set<string>()
   #networksDirty = true
   #everything = true
+  /** Of the last change that may concern this node, and of the last message to it. */
   #touchedRevision: number
+  #sentRevision = 0
   #acknowledgedRevision = 0
 
   constructor(nodeId: NodeId, context: SessionContext) {
@@ -436,32 +536,55 @@ class NodeSession implements Session {
   /** Marks a part of this node's assignments as possibly different since `revision`. */
   touch(part: Part, revision: number): void {
     if (part.type === 'task') this.#dirtyTasks.add(part.id)
-    else if (part.type === 'endpoint') this.#dirtyEndpoints.add(part.id)
     else if (part.type === 'networks') this.#networksDirty = true
     else this.#everything = true
-    this.#touchedRevision = revision
-    this.#wake.ring()
+    this.#touched(revision)
   }
 
-  /** Whether this node routes as the store said at `revision`, or nothing of it has changed since it did. */
-  isAcknowledged(revision: number): boolean {
-    return this.#acknowledgedRevision >= Math.min(revision, this.#touchedRevision)
+  touchEndpoints(ids: readonly EndpointId[], revision: number): void {
+    for (const id of ids) this.#dirtyEndpoints.add(id)
+    this.#touched(revision)
+  }
+
+  #touched(revision: number): void {
+    if (this.#closed.signal.aborted) return
+    this.#touchedRevision = Math.max(this.#touchedRevision, revision)
+    this.#wake.ring()
+    this.#context.followed()
+  }
+
+  /** Whether the node has still to say that it is as the store was when something of it last changed. */
+  get isBehind(): boolean {
+    return !this.#closed.signal.aborted && this.#acknowledgedRevision < this.#touchedRevision
+  }
+
+  get acknowledgedRevision(): number {
+    return this.#acknowledgedRevision
   }
 
   async next(signal: AbortSignal): Promise<AssignmentChange> {
-    const { clock } = this.#context
-    const ended = AbortSignal.any([signal, this.#closed.signal])
-    await this.#wake.wait(clock, ended)
-    if (ended.aborted) {
-      throw (
-        this.#closedBecause ?? new UserError('unavailable', 'the session with the manager is over')
-      )
+    for (;;) {
+      // Closing rings too, so one signal is enough to wait with.
+      await this.#wake.wait(this.#context.clock, signal)
+      if (signal.aborted || this.#closed.signal.aborted) {
+        throw (
+          this.#closedBecause ??
+          new UserError('unavailable', 'the session with the manager is over')
+        )
+      }
+      const change = this.#difference()
+      if (change.full || !isEmpty(change)) {
+        this.#sentRevision = change.revision
+        return change
+      }
+      // Nothing of the node is different after all: it is where it was after the last message.
+      this.#touchedRevision = this.#sentRevision
+      this.#context.followed()
     }
-    return this.#difference()
   }
 
   #difference(): AssignmentChange {
-    const { store, unseal } = this.#context
+    const { routing, store, unseal } = this.#context
     const { view } = store
     const full = this.#everything
     if (full) {
@@ -477,7 +600,7 @@ class NodeSession implements Session {
       }
       this.#references.clear()
       for (const task of view.tasksOfNode(this.#nodeId)) this.#dirtyTasks.add(task.id)
-      for (const endpoint of view.list('endpoint')) this.#dirtyEndpoints.add(endpoint.id)
+      for (const id of routing.published) this.#dirtyEndpoints.add(id)
       this.#networksDirty = true
     }
     const networks = this.#networksDirty ? this.#diffNetworks() : noDelta
@@ -521,7 +644,8 @@ class NodeSession implements Session {
   }
 
   #diffTasks(dirty: ReadonlySet<string>): AssignmentChange['tasks'] {
-    const { view } = this.#context.store
+    const { routing, store, unseal } = this.#context
+    const { view } = store
     const put: TaskAssignment[] = []
     const remove: TaskId[] = []
     for (const id of dirty) {
@@ -529,7 +653,9 @@ class NodeSession implements Session {
       const taskId: TaskId = idFrom(id)
       const assignment =
         task && isAssignedTo(task, this.#nodeId)
-          ? this.#opened(id, () => taskAssignment(view, task, this.#context.unseal))
+          ? this.#opened(id, () =>
+              taskAssignment(view, task, routing.hasOtherRoutable(task), unseal),
+            )
           : undefined
       if (task && assignment) {
         if (sameTask(this.#sentTasks.get(taskId), assignment)) continue
@@ -545,14 +671,20 @@ class NodeSession implements Session {
   }
 
   #diffNetworks(): AssignmentChange['networks'] {
-    const { view } = this.#context.store
-    const needed = networksNeeded(view, this.#nodeId)
+    const { networksChanged, routing, store } = this.#context
+    const { view } = store
+    const needed = networksNeeded(view, this.#nodeId, routing.attachedNetworks(this.#nodeId))
+    networksChanged(this.#neededNetworks, needed)
+    this.#neededNetworks = needed
     const delta = diff(this.#sentNetworks, needed, false, (id) => {
       const network = view.get('network', id)
       return network && networkAssignment(network)
     })
-    if (delta.put.length > 0 || delta.remove.length > 0) {
-      for (const endpoint of view.list('endpoint')) this.#dirtyEndpoints.add(endpoint.id)
+    for (const { id } of delta.put) {
+      for (const endpoint of view.endpointsOnNetwork(id)) this.#dirtyEndpoints.add(endpoint.id)
+    }
+    if (delta.remove.length > 0) {
+      for (const id of this.#sentEndpoints.keys()) this.#dirtyEndpoints.add(id)
     }
     return delta
   }
@@ -566,8 +698,8 @@ class NodeSession implements Session {
       const endpoint = view.get('endpoint', id)
       const endpointId: EndpointId = idFrom(id)
       if (endpoint && isRouted(endpoint, networks)) {
-        const assignment = endpointAssignment(view, endpoint)
-        if (isDeepEqual(this.#sentEndpoints.get(endpointId), assignment)) continue
+        const assignment = this.#context.routing.assignmentOf(endpoint)
+        if (this.#sentEndpoints.get(endpointId) === assignment) continue
         this.#sentEndpoints.set(endpointId, assignment)
         put.push(assignment)
       } else if (this.#sentEndpoints.delete(endpointId)) remove.push(endpointId)
@@ -578,7 +710,7 @@ class NodeSession implements Session {
   acknowledge(revision: number): void {
     if (revision <= this.#acknowledgedRevision) return
     this.#acknowledgedRevision = revision
-    this.#context.acknowledged()
+    this.#context.followed()
   }
 
   async report(reports: readonly TaskReport[]): Promise<void> {
@@ -592,13 +724,23 @@ class NodeSession implements Session {
   }
 
   close(because?: UserError): void {
-    this.#closedBecause ??= because
+    if (this.#closed.signal.aborted) return
+    this.#closedBecause = because
     this.#closed.abort()
+    this.#wake.ring()
+    this.#context.followed()
+    this.#context.networksChanged(this.#neededNetworks, new Set())
     this.#context.closed()
   }
 }
 
 const noDelta = { put: [], remove: [] }
+
+function isEmpty({ tasks, secrets, configs, networks, endpoints }: AssignmentChange): boolean {
+  return [tasks, secrets, configs, networks, endpoints].every(
+    ({ put, remove }) => put.length === 0 && remove.length === 0,
+  )
+}
 
 /** A node acts on desired state, traffic and template; what it reported itself is no news to it. */
 function sameTask(before: TaskAssignment | undefined, after: TaskAssignment): boolean {

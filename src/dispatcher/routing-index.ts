@@ -1,0 +1,168 @@
+import { isDeepEqual } from '../base/index.ts'
+import type {
+  Endpoint,
+  EndpointId,
+  Network,
+  NetworkId,
+  NodeId,
+  Task,
+  Workload,
+  WorkloadId,
+} from '../model/index.ts'
+import type { AppliedChange, View } from '../store/store.ts'
+import type { EndpointAssignment } from '../wire/index.ts'
+import { endpointAssignment, isPublished } from './assignments.ts'
+import type { Scope } from './endpoint-rounds.ts'
+
+/** An endpoint whose routers have to be told. */
+export interface RoutingChange {
+  readonly id: EndpointId
+  readonly scope: Scope
+}
+
+const noChanges: readonly RoutingChange[] = []
+const noNetworks: ReadonlySet<NetworkId> = new Set()
+
+/**
+ * What sessions ask for again and again, derived from the view and kept up to date by changes, so that a message to a
+ * node costs what is in it: which endpoints every node routes to, who has plain containers where, how many tasks of a
+ * workload take traffic, and each endpoint as it is sent, made once for all nodes.
+ */
+export class RoutingIndex {
+  readonly #view: View
+  readonly #published = new Set<EndpointId>()
+  readonly #routableByWorkload = new Map<WorkloadId, number>()
+  readonly #attachedByNode = new Map<NodeId, Set<NetworkId>>()
+  readonly #assignments = new Map<EndpointId, EndpointAssignment>()
+
+  private constructor(view: View) {
+    this.#view = view
+  }
+
+  static from(view: View): RoutingIndex {
+    const index = new RoutingIndex(view)
+    for (const kind of ['task', 'endpoint', 'network'] as const) {
+      for (const after of view.list(kind)) index.learn({ kind, id: after.id, after })
+    }
+    return index
+  }
+
+  /** Endpoints that every node routes to. */
+  get published(): ReadonlySet<EndpointId> {
+    return this.#published
+  }
+
+  /** Networks on which a node has plain containers. */
+  attachedNetworks(nodeId: NodeId): ReadonlySet<NetworkId> {
+    return this.#attachedByNode.get(nodeId) ?? noNetworks
+  }
+
+  /** Whether another task of the workload takes connections. */
+  hasOtherRoutable({ workloadId, traffic }: Task): boolean {
+    return (this.#routableByWorkload.get(workloadId) ?? 0) > (traffic === 'routable' ? 1 : 0)
+  }
+
+  /** The endpoint as nodes get it: the same object until it changes. */
+  assignmentOf(endpoint: Endpoint): EndpointAssignment {
+    let assignment = this.#assignments.get(endpoint.id)
+    if (assignment === undefined) {
+      assignment = endpointAssignment(this.#view, endpoint)
+      this.#assignments.set(endpoint.id, assignment)
+    }
+    return assignment
+  }
+
+  /** Takes a change in, in order, once it is in the view. Answers whose routers have to be told. */
+  learn({ kind, before, after }: AppliedChange): readonly RoutingChange[] {
+    switch (kind) {
+      case 'task':
+        return this.#learnTask(
+          before?.kind === 'task' ? before : undefined,
+          after?.kind === 'task' ? after : undefined,
+        )
+      case 'endpoint':
+        return this.#learnEndpoint(
+          before?.kind === 'endpoint' ? before : undefined,
+          after?.kind === 'endpoint' ? after : undefined,
+        )
+      case 'workload':
+        return this.#learnWorkload(
+          before?.kind === 'workload' ? before : undefined,
+          after?.kind === 'workload' ? after : undefined,
+        )
+      case 'network':
+        this.#attach(before?.kind === 'network' ? before : undefined, false)
+        this.#attach(after?.kind === 'network' ? after : undefined, true)
+        return noChanges
+      default:
+        return noChanges
+    }
+  }
+
+  #learnTask(before: Task | undefined, after: Task | undefined): readonly RoutingChange[] {
+    const workloadId = (after ?? before)?.workloadId
+    const wasRoutable = before?.traffic === 'routable'
+    const isRoutable = after?.traffic === 'routable'
+    // Only routable tasks are in the sets, so other news of a task is none to those who route to it.
+    if (workloadId === undefined || wasRoutable === isRoutable) return noChanges
+    const count = (this.#routableByWorkload.get(workloadId) ?? 0) + (isRoutable ? 1 : -1)
+    if (count > 0) this.#routableByWorkload.set(workloadId, count)
+    else this.#routableByWorkload.delete(workloadId)
+    return this.#changed(this.#view.endpointsOfWorkload(workloadId))
+  }
+
+  #learnEndpoint(
+    before: Endpoint | undefined,
+    after: Endpoint | undefined,
+  ): readonly RoutingChange[] {
+    const id = (after ?? before)?.id
+    if (id === undefined) return noChanges
+    if (after && isPublished(after)) this.#published.add(id)
+    else this.#published.delete(id)
+    if (before && after && isSameRouting(before, after)) return noChanges
+    this.#assignments.delete(id)
+    const both = [before, after].flatMap((endpoint) => endpoint ?? [])
+    if (both.some(isPublished)) return [{ id, scope: 'everyone' }]
+    const networks = both.flatMap(({ spec }) => spec.networks.map(({ networkId }) => networkId))
+    return [{ id, scope: networks }]
+  }
+
+  /** Tasks bear its name. */
+  #learnWorkload(
+    before: Workload | undefined,
+    after: Workload | undefined,
+  ): readonly RoutingChange[] {
+    const id = (after ?? before)?.id
+    if (id === undefined || before?.name === after?.name) return noChanges
+    return this.#changed(this.#view.endpointsOfWorkload(id))
+  }
+
+  #changed(endpoints: readonly Endpoint[]): readonly RoutingChange[] {
+    return endpoints.map((endpoint) => {
+      const { id, spec } = endpoint
+      this.#assignments.delete(id)
+      const scope = isPublished(endpoint)
+        ? 'everyone'
+        : spec.networks.map(({ networkId }) => networkId)
+      return { id, scope }
+    })
+  }
+
+  #attach(network: Network | undefined, isThere: boolean): void {
+    for (const { nodeId } of network?.status.attachments ?? []) {
+      if (network === undefined) return
+      const networks = this.#attachedByNode.get(nodeId)
+      if (isThere) {
+        if (networks) networks.add(network.id)
+        else this.#attachedByNode.set(nodeId, new Set([network.id]))
+      } else {
+        networks?.delete(network.id)
+        if (networks?.size === 0) this.#attachedByNode.delete(nodeId)
+      }
+    }
+  }
+}
+
+function isSameRouting(a: Endpoint, b: Endpoint): boolean {
+  return a.name === b.name && isDeepEqual(a.spec, b.spec) && isDeepEqual(a.status, b.status)
+}
