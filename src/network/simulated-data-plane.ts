@@ -1,5 +1,5 @@
 import { UserError } from '../base/index.ts'
-import type { Protocol } from '../model/index.ts'
+import type { NetworkId, Protocol } from '../model/index.ts'
 import type { Backend, NetworkAssignment } from '../wire/index.ts'
 import type { DataPlane, DesiredNetwork, LocalTask } from './data-plane.ts'
 import { indexState, lookUp } from './resolver/lookup.ts'
@@ -12,7 +12,7 @@ export type Connection = { readonly taskName: string } | 'refused'
 export class SimulatedDataPlane implements DataPlane {
   /** Engine networks that are not Skep's, by name. */
   readonly foreignNetworks = new Set<string>()
-  readonly #networks = new Map<string, NetworkAssignment>()
+  readonly #networks = new Map<NetworkId, NetworkAssignment>()
   readonly #openConnections = new Map<number, number>()
   #desired: DesiredNetwork = { networks: [], endpoints: [], tasks: [] }
   #drift: readonly string[] = []
@@ -44,6 +44,8 @@ export class SimulatedDataPlane implements DataPlane {
     const failure = this.#failure
     this.#failure = undefined
     if (failure) throw failure
+    const wanted = new Set(desired.networks.map(({ id }) => id))
+    for (const id of this.#networks.keys()) if (!wanted.has(id)) this.#networks.delete(id)
     for (const network of desired.networks) await this.ensureNetwork(network)
     this.#desired = desired
   }

@@ -53,6 +53,8 @@ export interface SimulatedRuntime extends Runtime {
   reboot(): void
   /** Containers that run now. */
   runningCount(): number
+  /** Tasks whose containers run now. */
+  runningTasks(): readonly TaskId[]
 }
 
 /** A description for tests: 4 CPUs, 8 GiB. */
@@ -119,6 +121,13 @@ class MemoryRuntime implements SimulatedRuntime {
     this.setReachable(false)
     for (const container of this.#containers.values()) this.#end(container, 255, false)
     this.setReachable(wasReachable)
+  }
+
+  runningTasks(): readonly TaskId[] {
+    const running: TaskId[] = []
+    for (const [taskId, { observed }] of this.#containers)
+      if (observed.state === 'running') running.push(taskId)
+    return running
   }
 
   runningCount(): number {

@@ -5,4 +5,4 @@ export type {
   EngineReader,
   Explain,
 } from './context.ts'
-export { type DockerApi, type ListenAddress, openDockerApi } from './server.ts'
+export { type DockerApi, type ListenAddress, type MemoryCall, openDockerApi } from './server.ts'

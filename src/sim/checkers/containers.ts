@@ -1,0 +1,113 @@
+import { isTerminal, type Task, type WorkloadId } from '../../model/index.ts'
+import type { View } from '../../store/store.ts'
+import type { SimulatedCluster } from '../cluster.ts'
+import type { Host } from '../host.ts'
+import type { Checker } from '../judge.ts'
+
+/** A machine that was cut off, stopped or dead a short time ago may still have what nobody wants any more, in ms. */
+const recoveryMs = 45_000
+/** A policy that was changed a short time ago binds what was begun since, in ms. */
+const policyMs = 120_000
+/** How long a container may outlive the record of its task on a sound machine, in ms. */
+const leftoverMs = 40_000
+
+/** Whether the machine's daemon has been able to do its part for a while. */
+export function isSound(cluster: SimulatedCluster, host: Host, forMs = recoveryMs): boolean {
+  return !isTroubled(cluster, host) && cluster.time.nowMs - host.troubledAtMs >= forMs
+}
+
+/** Whether something keeps the machine's daemon from doing its part right now. */
+export function isTroubled(cluster: SimulatedCluster, host: Host): boolean {
+  const daemon = cluster.daemons.get(host.name)
+  const leader = cluster.leader
+  return (
+    !host.isUp ||
+    host.isEngineAway ||
+    !daemon?.process.isRunning ||
+    (leader !== undefined && !cluster.network.areJoined(host.name, leader.process.name))
+  )
+}
+
+/** Never more running containers for a slot than its policy allows, unless a machine is out of reach. */
+export function containers(cluster: SimulatedCluster): Checker {
+  const modeChangedAtMs = new Map<WorkloadId, number>()
+  const goneAtMs = new Map<string, number>()
+  return {
+    name: 'a slot runs what its policy allows',
+    change({ before, after }) {
+      if (before?.kind === 'task' && !after) goneAtMs.set(before.id, cluster.time.nowMs)
+      if (after?.kind === 'workload') modeChangedAtMs.set(after.id, cluster.time.nowMs)
+      return undefined
+    },
+    second(view) {
+      const { nowMs } = cluster.time
+      const byPlace = new Map<string, { readonly task: Task; readonly host: Host }[]>()
+      for (const host of cluster.hosts) {
+        if (isTroubled(cluster, host)) host.troubledAtMs = nowMs
+        if (host.isRemoved || !isSound(cluster, host)) continue
+        for (const taskId of host.engine.runningTasks()) {
+          const task = view.get('task', taskId)
+          if (!task) {
+            const sinceMs = goneAtMs.get(taskId)
+            if (
+              sinceMs !== undefined &&
+              nowMs - sinceMs >
+                leftoverMs + (nowMs - cluster.ledSinceMs > recoveryMs ? 0 : recoveryMs)
+            )
+              return `a container of task ${taskId} runs on ${host.name} ${(nowMs - sinceMs) / 1000} s after the task was forgotten`
+            continue
+          }
+          // A job that is started anew does not wait for what is left of the last time.
+          const key = `${task.workloadId}/${task.slot ?? host.nodeId}/${task.jobIteration ?? ''}`
+          const known = byPlace.get(key)
+          if (known) known.push({ task, host })
+          else byPlace.set(key, [{ task, host }])
+        }
+      }
+      for (const running of byPlace.values()) {
+        const [first] = running
+        if (!first || running.length <= limitFor(view, first.task, nowMs, modeChangedAtMs)) continue
+        const list = running.map(
+          ({ task, host }) =>
+            `${task.id} (${host.name}, ${task.status.state}, wants ${task.desiredState})`,
+        )
+        const service = view.get('workload', first.task.workloadId)?.name ?? first.task.workloadId
+        return `${running.length} containers run for slot ${first.task.slot ?? first.host.name} of ${service}: ${list.join(', ')}`
+      }
+      return undefined
+    },
+  }
+}
+
+function limitFor(
+  view: View,
+  task: Task,
+  nowMs: number,
+  changed: ReadonlyMap<WorkloadId, number>,
+): number {
+  const workload = view.get('workload', task.workloadId)
+  if (!workload) return 2
+  const { update, rollback, mode } = workload.spec
+  if (mode.type === 'replicatedJob' || mode.type === 'globalJob') return 1
+  const isRecent = nowMs - (changed.get(workload.id) ?? 0) < policyMs
+  return isRecent || update.order === 'startFirst' || rollback.order === 'startFirst' ? 2 : 1
+}
+
+/** A task gets its stop signal only when no machine that can be reached sends it connections any more. */
+export function stopsAfterTraffic(cluster: SimulatedCluster, viewOf: () => View) {
+  return (host: Host, taskId: string): string | undefined => {
+    const task = viewOf().get('task', taskId)
+    if (!task || isTerminal(task.status.state) || !host.engine.runningTasks().includes(task.id))
+      return undefined
+    if (!isSound(cluster, host)) return undefined
+    for (const other of cluster.hosts) {
+      if (other.isRemoved || !isSound(cluster, other)) continue
+      const endpoint = other.kernel.desired.endpoints.find(({ backends }) =>
+        backends.some((backend) => backend.taskId === taskId),
+      )
+      if (endpoint)
+        return `task ${taskId} on ${host.name} is stopped while ${other.name} still sends it connections to ${endpoint.name}`
+    }
+    return undefined
+  }
+}

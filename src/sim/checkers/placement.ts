@@ -1,0 +1,93 @@
+import {
+  type ClusterNode,
+  holdsResources,
+  type NodeId,
+  placementFits,
+  type Task,
+} from '../../model/index.ts'
+import type { View } from '../../store/store.ts'
+import type { SimulatedCluster } from '../cluster.ts'
+import type { Checker } from '../judge.ts'
+
+/** How old a picture of a node a placement may be decided on, in true ms: commits under way are not seen yet. */
+const pictureMsMax = 6_000
+
+/** Constraints, availability, reservations and limits hold when a task is placed. */
+export function placement(cluster: SimulatedCluster): Checker {
+  const past = new Map<NodeId, { readonly node: ClusterNode; readonly untilMs: number }[]>()
+  return {
+    name: 'placements are allowed',
+    change({ before, after }, _commit, view) {
+      const { nowMs } = cluster.time
+      if (before?.kind === 'node') {
+        const known = past.get(before.id) ?? []
+        past.set(before.id, [
+          ...known.filter(({ untilMs }) => nowMs - untilMs <= pictureMsMax),
+          { node: before, untilMs: nowMs },
+        ])
+      }
+      if (after?.kind !== 'task' || after.nodeId === undefined) return undefined
+      if (before?.kind === 'task' && before.nodeId !== undefined) return undefined
+      const node = view.get('node', after.nodeId)
+      if (!node) return undefined
+      const pictures = (past.get(node.id) ?? [])
+        .filter(({ untilMs }) => nowMs - untilMs <= pictureMsMax)
+        .map((one) => one.node)
+      const refusals = [node, ...pictures].map((picture) => refusal(picture, after, view))
+      if (refusals.every((text) => text !== undefined))
+        return `task ${after.id} was placed on ${node.name}, but ${refusals[0]}`
+      return overCommitted(node, view)
+    },
+  }
+}
+
+function refusal(node: ClusterNode, task: Task, view: View): string | undefined {
+  if (task.pinnedNodeId !== undefined && task.pinnedNodeId !== node.id)
+    return `it belongs on node ${task.pinnedNodeId}`
+  if (node.status.state !== 'ready') return `the node is ${node.status.state}`
+  if (node.spec.availability !== 'active')
+    return `the node's availability is ${node.spec.availability}`
+  const revision = view.get('revision', task.revisionId)
+  if (!revision) return undefined
+  if (!placementFits(node, revision.template.placement)) return 'its constraints are not met'
+  const { maxReplicasPerNode } = revision.template.placement
+  if (maxReplicasPerNode === 0 || task.slot === undefined) return undefined
+  const beside = view
+    .tasksOfNode(node.id)
+    .filter((other) => other.workloadId === task.workloadId && isWantedThere(other))
+  return beside.length > maxReplicasPerNode
+    ? `${beside.length} of its service are there, and ${maxReplicasPerNode} is the most`
+    : undefined
+}
+
+function isWantedThere({ status, desiredState }: Task): boolean {
+  return (
+    desiredState !== 'shutdown' &&
+    desiredState !== 'remove' &&
+    !['complete', 'shutdown', 'failed', 'rejected', 'remove', 'orphaned'].includes(status.state)
+  )
+}
+
+function overCommitted(node: ClusterNode, view: View): string | undefined {
+  let nanoCpus = 0
+  let memoryBytes = 0
+  const generic = new Map<string, number>()
+  for (const task of view.tasksOfNode(node.id)) {
+    if (!holdsResources(task)) continue
+    const reserved = view.get('revision', task.revisionId)?.template.reservations
+    nanoCpus += reserved?.nanoCpus ?? 0
+    memoryBytes += reserved?.memoryBytes ?? 0
+    for (const { kind, value } of task.genericResources)
+      generic.set(kind, (generic.get(kind) ?? 0) + value)
+  }
+  const { resources } = node.description
+  if (nanoCpus > resources.nanoCpus)
+    return `${node.name} has ${resources.nanoCpus / 1e9} CPUs and ${nanoCpus / 1e9} are reserved`
+  if (memoryBytes > resources.memoryBytes)
+    return `${node.name} has ${resources.memoryBytes} bytes of memory and ${memoryBytes} are reserved`
+  for (const [kind, value] of generic) {
+    const own = resources.generic.find((one) => one.kind === kind)?.value ?? 0
+    if (value > own) return `${node.name} has ${own} ${kind} and ${value} are reserved`
+  }
+  return undefined
+}

@@ -1,0 +1,147 @@
+import {
+  isLive,
+  isStopWanted,
+  isTerminal,
+  type Revision,
+  type Task,
+  type UpdatePolicy,
+  type UpdateStatus,
+  type Workload,
+  type WorkloadId,
+} from '../../model/index.ts'
+import type { Commit, View } from '../../store/store.ts'
+import type { Checker } from '../judge.ts'
+
+/** What an update or rollback is doing to one workload. */
+interface Rollout {
+  readonly workload: Workload
+  readonly update: UpdateStatus
+  readonly wanted: Revision
+  readonly policy: UpdatePolicy
+  readonly served: boolean
+}
+
+function rolloutOf(view: View, id: WorkloadId): Rollout | undefined {
+  const workload = view.get('workload', id)
+  const update = workload?.status.update
+  if (!workload || !update || update.revisionId !== workload.spec.revisionId) return undefined
+  const isRollback = update.state === 'rollbackStarted'
+  if (update.state !== 'updating' && !isRollback) return undefined
+  const wanted = view.get('revision', workload.spec.revisionId)
+  if (!wanted) return undefined
+  const policy = isRollback ? workload.spec.rollback : workload.spec.update
+  const served = view
+    .endpointsOfWorkload(id)
+    .some(
+      ({ spec }) =>
+        spec.networks.length > 0 || spec.ports.some(({ publishMode }) => publishMode === 'ingress'),
+    )
+  return { workload, update, wanted, policy, served }
+}
+
+const isBegun = ({ desiredBecause }: Task) =>
+  /^(update|rollback) to revision/.test(desiredBecause ?? '')
+
+/** Updates replace no more slots at once than they may, in their order, and stop once too many have failed. */
+export function rollout(): Checker {
+  return {
+    name: 'updates keep their policy',
+    commit(commit, view) {
+      const begun = new Map<WorkloadId, Set<Task['slot']>>()
+      for (const { before, after } of commit.changes) {
+        if (before || after?.kind !== 'task' || !isBegun(after)) continue
+        const slots = begun.get(after.workloadId) ?? new Set()
+        begun.set(after.workloadId, slots.add(after.slot ?? undefined))
+      }
+      for (const id of begun.keys()) {
+        const rolling = rolloutOf(view, id)
+        const what = rolling && wrongWith(rolling, view)
+        if (what !== undefined) return what
+      }
+      return orderOf(commit, view)
+    },
+  }
+}
+
+function placesOf(view: View, id: WorkloadId): ReadonlyMap<number | string, readonly Task[]> {
+  const places = new Map<number | string, Task[]>()
+  for (const task of view.tasksOfWorkload(id)) {
+    const key = task.slot ?? task.pinnedNodeId ?? ''
+    const known = places.get(key)
+    if (known) known.push(task)
+    else places.set(key, [task])
+  }
+  return places
+}
+
+function wrongWith({ workload, update, wanted, policy, served }: Rollout, view: View) {
+  const isClean = (task: Task) =>
+    task.revisionId === wanted.id ||
+    view.get('revision', task.revisionId)?.templateHash === wanted.templateHash
+  const isNew = (task: Task) => isClean(task) && task.createdAtMs >= update.startedAtMs
+  let inProgress = 0
+  let failed = 0
+  let slots = 0
+  for (const tasks of placesOf(view, workload.id).values()) {
+    if (
+      !tasks.some((task) => isLive(task)) &&
+      !tasks.some((task) => isNew(task) && isTerminal(task.status.state))
+    )
+      continue
+    slots += 1
+    if (tasks.some((task) => isNew(task) && hasFailed(task, policy, wanted))) failed += 1
+    else if (
+      tasks.some((task) => isNew(task) && isLive(task) && !isUp(task, served)) &&
+      !tasks.some((task) => isNew(task) && isLive(task) && isUp(task, served))
+    )
+      inProgress += 1
+  }
+  const { name, spec } = workload
+  if (policy.parallelism > 0 && inProgress > policy.parallelism)
+    return `${name} replaces ${inProgress} slots at once; its policy allows ${policy.parallelism}`
+  const total = spec.mode.type === 'replicated' ? spec.mode.replicas : slots
+  if (policy.onFailure !== 'continue' && failed / Math.max(1, total) > policy.maxFailureRatio)
+    return `${name} goes on with its update although ${failed} of ${total} slots failed (ratio ${policy.maxFailureRatio} allowed)`
+  return undefined
+}
+
+function isUp(task: Task, served: boolean): boolean {
+  const { state, ready } = task.status
+  return state === 'running' && ready && (!served || task.traffic === 'routable')
+}
+
+function hasFailed(task: Task, policy: UpdatePolicy, wanted: Revision): boolean {
+  const { state, atMs, readyAtMs } = task.status
+  if (state !== 'failed' && state !== 'rejected' && state !== 'complete') return false
+  if (state === 'complete' && wanted.template.restart.condition !== 'any') return false
+  return readyAtMs === undefined || atMs - readyAtMs <= policy.monitorMs
+}
+
+/** Start first: what serves is told to stop only once its successor serves. */
+function orderOf(commit: Commit, view: View): string | undefined {
+  for (const { before, after } of commit.changes) {
+    if (before?.kind !== 'task' || after?.kind !== 'task') continue
+    if (isStopWanted(before) || !isStopWanted(after) || isTerminal(before.status.state)) continue
+    if (!(after.desiredBecause ?? '').startsWith('replaced by task') && !isBegun(after)) continue
+    const rolling = rolloutOf(view, after.workloadId)
+    if (!rolling) continue
+    const { policy, served, workload } = rolling
+    const hasHostPort = view
+      .endpointsOfWorkload(workload.id)
+      .some(({ spec }) =>
+        spec.ports.some((port) => port.publishMode === 'host' && port.publishedPort !== 0),
+      )
+    if (policy.order !== 'startFirst' || hasHostPort || !isUp(before, served)) continue
+    const beside = view
+      .tasksOfWorkload(workload.id)
+      .filter(
+        (task) =>
+          task.id !== after.id &&
+          task.slot === after.slot &&
+          task.pinnedNodeId === after.pinnedNodeId,
+      )
+    if (!beside.some((task) => isUp(task, served) && !isStopWanted(task)))
+      return `${workload.name} starts the new task first, but task ${after.id} was told to stop while nothing else serves in its slot`
+  }
+  return undefined
+}

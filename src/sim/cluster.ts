@@ -1,0 +1,441 @@
+import { type Agent, startAgent } from '../agent/index.ts'
+import { type DockerApi, type EngineProxy, openDockerApi } from '../api/docker/index.ts'
+import { type Log, messageOf, UserError } from '../base/index.ts'
+import { type Control, initialNetworks, openControl, type Sealer } from '../control/index.ts'
+import { type Manager, startManager } from '../manager/index.ts'
+import { idFrom, mintId, type NodeId, type NodeRole } from '../model/index.ts'
+import { buildClusterSpec, buildNode } from '../model/testing.ts'
+import { explainTask, explainWorkload, observeWorkload } from '../orchestrator/index.ts'
+import type { SimulatedBehaviour } from '../runtime/simulated-runtime.ts'
+import { type Commit, type LeaderEpoch, type Store, StoreCore } from '../store/index.ts'
+import { SimulatedDisk } from '../store/simulated-disk.ts'
+import type { Assignments, TaskAssignment } from '../wire/index.ts'
+import { applyChange } from '../wire/index.ts'
+import { Chance } from './chance.ts'
+import { dataPlaneFor, persistenceFor, runtimeFor, storeForLeader } from './guarded.ts'
+import { Host } from './host.ts'
+import { type LeaderAddress, SimulatedLink } from './link.ts'
+import { SimulatedNetwork } from './network.ts'
+import { SimulatedProcess } from './process.ts'
+import { SimulatedTime } from './time.ts'
+import type { Trace } from './trace.ts'
+
+/** What watches a simulated cluster from outside, as no part of it could. */
+export interface Observer {
+  /** The durable state was opened by a new process: what it holds is what was not lost. */
+  storeOpened(store: Store): void
+  committed(commit: Commit): void
+  /** A leader's write was accepted; `newestEpoch` had begun when it was made. */
+  leaderWrote(fence: number | undefined, newestEpoch: number): void
+  leaderBegan(epoch: number): void
+  /** What a node has been told, after one more message. */
+  assigned(nodeId: NodeId, assignments: Assignments): void
+  /** A line that some part of the cluster wrote to its log. */
+  logged(line: string): void
+}
+
+/** Seals by a pattern, so that plain bytes are never in the store, and the same seed gives the same text. */
+const sealer: Sealer = {
+  seal: (bytes, context) => ({
+    keyId: context,
+    nonce: '',
+    ciphertext: Buffer.from(bytes.map((byte) => byte ^ 0x55)).toString('base64'),
+  }),
+  unseal: (sealed, context) => {
+    if (sealed.keyId !== context) throw new Error('sealed for another object')
+    return Buffer.from(sealed.ciphertext, 'base64').map((byte) => byte ^ 0x55)
+  },
+}
+
+/** One leader's loops: they may be stopped, or deposed, by themselves. */
+interface Leadership {
+  readonly process: SimulatedProcess
+  readonly manager: Manager
+  readonly epoch: number
+}
+
+/** The daemon of one machine, from its start to its end. */
+export interface Daemon {
+  readonly process: SimulatedProcess
+  readonly agent: Agent
+  readonly manager?: {
+    readonly store: Store & LeaderEpoch
+    readonly control: Control
+    readonly api: DockerApi
+    /** Newest last; older ones have been deposed. */
+    readonly leaderships: Leadership[]
+  }
+}
+
+const startMs = 1_800_000_000_000
+const firstHardware = { nanoCpus: 4e9, memoryBytes: 8 * 1024 ** 3, gpus: 0 }
+
+/** A whole cluster in one process: real managers and agents between simulated machines. */
+export class SimulatedCluster {
+  readonly seed: number
+  readonly time = new SimulatedTime(startMs)
+  readonly network: SimulatedNetwork
+  readonly hosts: Host[] = []
+  readonly daemons = new Map<string, Daemon>()
+  readonly disk: SimulatedDisk
+  /** Longest time that a sync takes now, in ms. */
+  syncMsMax = 2
+  trace: Trace | undefined
+  observer: Observer | undefined
+  /** How a container is going to behave; decided when it is made. */
+  behave: (host: Host, assignment: TaskAssignment) => SimulatedBehaviour = () => ({})
+  /** Called when a daemon is about to have a container stopped. */
+  beforeStop: (host: Host, taskId: string) => void = () => {}
+  readonly #idChance: Chance
+  #hostCount = 0
+  #newestEpoch = 0
+  /** Since when somebody has led without a break, in true ms. */
+  ledSinceMs = startMs
+
+  constructor(seed: number) {
+    this.seed = seed
+    this.network = new SimulatedNetwork(this.time, Chance.of(seed, 'network'))
+    this.#idChance = Chance.of(seed, 'ids')
+    const syncMs = () => this.syncMsMax
+    this.disk = new SimulatedDisk({
+      clock: { nowMs: () => this.time.nowMs, sleep: (ms) => this.#sleepTrue(ms) },
+      random: Chance.of(seed, 'disk'),
+      get syncMsMax() {
+        return syncMs()
+      },
+    })
+  }
+
+  /** The daemon whose loops act now, or would if its process ran. */
+  get leader(): Daemon | undefined {
+    for (const daemon of this.daemons.values()) if (daemon.manager) return daemon
+    return undefined
+  }
+
+  get store(): (Store & LeaderEpoch) | undefined {
+    return this.leader?.manager?.store
+  }
+
+  host(name: string): Host {
+    const host = this.hosts.find((one) => one.name === name)
+    if (!host) throw new Error(`broken invariant: there is no host ${name}`)
+    return host
+  }
+
+  addHost(hardware = firstHardware): Host {
+    const name = `h${++this.#hostCount}`
+    const host: Host = new Host({
+      name,
+      nodeId: mintId<'node'>(this.#idChance),
+      time: this.time,
+      chance: Chance.of(this.seed, `engine of ${name}`),
+      hardware,
+      behave: (assignment) => this.behave(host, assignment),
+    })
+    this.hosts.push(host)
+    return host
+  }
+
+  /** Makes the cluster's first objects, on the first host's disk. */
+  async found(): Promise<void> {
+    const random = this.#idChance
+    const persistence = this.disk.attach()
+    const store = await StoreCore.open({ clock: this.#trueClock, persistence })
+    const sealed = { keyId: '', nonce: '', ciphertext: '' }
+    const cluster = {
+      kind: 'cluster',
+      id: mintId<'cluster'>(random),
+      namespace: 'default',
+      name: 'default',
+      labels: {},
+      version: 0,
+      specVersion: 0,
+      createdAtMs: 0,
+      updatedAtMs: 0,
+      source: { dialect: 'docker', document: {} },
+      spec: buildClusterSpec({ taskHistoryLimit: 2 }),
+      status: {
+        root: { certificatePem: '', key: sealed, issuerSubject: '', issuerPublicKey: '' },
+        rootRotationInProgress: false,
+        joinTokens: { worker: sealed, manager: sealed },
+        addressPools: ['10.0.0.0/8'],
+        subnetSize: 24,
+        dataPathPort: 4789,
+      },
+    } as const
+    const objects = [cluster, ...initialNetworks(random)]
+    const done = store.commit(objects.map((object) => ({ type: 'create' as const, object })))
+    await this.time.runUntil(this.time.nowMs + 1_000)
+    await done
+  }
+
+  /** What a join comes to in the store. Resolves with whether it did. */
+  async enrol(host: Host, role: NodeRole): Promise<boolean> {
+    const store = this.store
+    if (!store) return false
+    const node = buildNode({ id: host.nodeId, hostname: host.name, role, state: 'unknown' })
+    const done = store.commit([{ type: 'create', object: node }]).then(
+      () => true,
+      () => false,
+    )
+    return Promise.race([done, this.#sleepTrue(30_000).then(() => false)])
+  }
+
+  /** Managers whose daemon is there, be it stopped. */
+  managers(): readonly Daemon[] {
+    return [...this.daemons.values()].filter(({ manager }) => manager)
+  }
+
+  /** Whether somebody leads who can. */
+  get isLed(): boolean {
+    const leadership = this.leader?.manager?.leaderships.at(-1)
+    return leadership?.process.isRunning === true && this.disk.fault === 'none'
+  }
+
+  powerOn(host: Host): void {
+    if (host.isRemoved) return
+    host.isUp = true
+    this.startDaemon(host)
+  }
+
+  /** What the network did by itself, as kinds of faults. */
+  networkFaults(): Record<string, number> {
+    const { lost, doubled, late } = this.network.counts
+    return { 'messages lost': lost, 'messages doubled': doubled, 'messages late': late }
+  }
+
+  shutDown(host: Host): void {
+    this.crashHost(host)
+  }
+
+  /** Starts the daemon of a machine. */
+  startDaemon(host: Host): void {
+    if (this.daemons.has(host.name) || !host.isUp) return
+    const isManager = host === this.hosts[0]
+    const process = new SimulatedProcess(this.time, host.clock, host.name)
+    host.engine.setReachable(!host.isEngineAway)
+    const log = this.#logOf(host.name)
+    const agentOn = (): Agent => {
+      let known: Assignments | undefined
+      return startAgent({
+        nodeId: host.nodeId,
+        runtime: runtimeFor(process, host.engine, (taskId) => this.beforeStop(host, taskId)),
+        dataPlane: dataPlaneFor(process, host.kernel),
+        link: new SimulatedLink({
+          time: this.time,
+          network: this.network,
+          hostName: host.name,
+          process,
+          leader: () => this.#leaderAddress(),
+          received: (nodeId, change) => {
+            known = applyChange(known, change)
+            this.observer?.assigned(nodeId, known)
+          },
+        }),
+        clock: process.clock,
+        log,
+        describeHost: async () => ({ skepVersion: 'simulated', hostSubnets: [] }),
+      })
+    }
+    if (!isManager) {
+      this.daemons.set(host.name, { process, agent: agentOn() })
+      return
+    }
+    void this.#startManager(host, process, agentOn).catch((error: unknown) => {
+      this.trace?.say(`the manager on ${host.name} did not start: ${messageOf(error)}`)
+    })
+  }
+
+  async #startManager(host: Host, process: SimulatedProcess, agentOn: () => Agent): Promise<void> {
+    const { clock } = process
+    const random = Chance.of(this.seed, `manager ${this.time.nowMs}`)
+    const log = this.#logOf(host.name)
+    const store = await StoreCore.open({
+      clock,
+      persistence: persistenceFor(process, this.disk.attach()),
+    })
+    this.observer?.storeOpened(store)
+    store.subscribe((commit) => this.observer?.committed(commit))
+    const control = openControl({ store, clock, random, sealer })
+    const api = openApi(control, host, clock, log)
+    const leaderships: Leadership[] = []
+    const daemon: Daemon = {
+      process,
+      agent: agentOn(),
+      manager: { store, control, api, leaderships },
+    }
+    this.daemons.set(host.name, daemon)
+    await this.#lead(host, daemon)
+  }
+
+  /** Begins a leadership on a manager; an older one there is deposed, whether it knows or not. */
+  async #lead(host: Host, daemon: Daemon): Promise<void> {
+    const { manager } = daemon
+    if (!manager) return
+    const epoch = await manager.store.advanceEpoch()
+    const process = new SimulatedProcess(this.time, host.clock, `leader ${epoch} on ${host.name}`)
+    this.#newestEpoch = epoch
+    this.observer?.leaderBegan(epoch)
+    this.ledSinceMs = this.time.nowMs
+    this.trace?.say(`${host.name} leads, epoch ${epoch}`)
+    manager.leaderships.push({
+      process,
+      epoch,
+      manager: startManager({
+        store: storeForLeader(process, manager.store, {
+          newestEpoch: () => this.#newestEpoch,
+          wrote: (fence, newestEpoch) => this.observer?.leaderWrote(fence, newestEpoch),
+        }),
+        epoch,
+        unseal: (sealed, aad) => sealer.unseal(sealed, aad),
+        clock: process.clock,
+        random: Chance.of(this.seed, `leader ${epoch}`),
+        log: this.#logOf(`${host.name}/leader ${epoch}`),
+      }),
+    })
+  }
+
+  /** Another leader takes over while the old one is stopped. Returns the old one, which knows nothing of it. */
+  depose(): Leadership | undefined {
+    const daemon = this.leader
+    const old = daemon?.manager?.leaderships.at(-1)
+    if (!daemon?.process.isRunning || !old?.process.isRunning) return undefined
+    old.process.pause()
+    void this.#lead(this.host(daemon.process.name), daemon).catch((error: unknown) => {
+      this.trace?.say(`nobody else could lead: ${messageOf(error)}`)
+      old.process.resume()
+    })
+    return old
+  }
+
+  #leaderAddress(): LeaderAddress | undefined {
+    const daemon = this.leader
+    const leadership = daemon?.manager?.leaderships.at(-1)
+    if (!daemon || !leadership) return undefined
+    return {
+      hostName: daemon.process.name,
+      process: leadership.process,
+      link: leadership.manager.link,
+    }
+  }
+
+  /** `kill -9`: containers go on. */
+  killDaemon(host: Host): void {
+    const daemon = this.daemons.get(host.name)
+    if (!daemon) return
+    this.daemons.delete(host.name)
+    daemon.process.kill()
+    for (const { process } of daemon.manager?.leaderships ?? []) process.kill()
+    if (daemon.manager) this.disk.crash()
+  }
+
+  pauseDaemon(host: Host): Daemon | undefined {
+    const daemon = this.daemons.get(host.name)
+    daemon?.process.pause()
+    for (const { process } of daemon?.manager?.leaderships ?? []) process.pause()
+    return daemon
+  }
+
+  resumeDaemon(daemon: Daemon): void {
+    daemon.process.resume()
+    for (const { process } of daemon.manager?.leaderships ?? []) process.resume()
+  }
+
+  /** The power goes: daemon, containers and all that was not synced. */
+  crashHost(host: Host): void {
+    this.killDaemon(host)
+    host.isUp = false
+    host.engine.reboot()
+    host.engine.setReachable(false)
+  }
+
+  get #trueClock() {
+    return { nowMs: () => this.time.nowMs, sleep: (ms: number) => this.#sleepTrue(ms) }
+  }
+
+  #sleepTrue(ms: number): Promise<void> {
+    return new Promise((resolve) => this.time.after(ms, resolve))
+  }
+
+  #logOf(name: string): Log {
+    const write =
+      (level: string) =>
+      (message: string, fields: Record<string, unknown> = {}): void => {
+        const line = `${name} ${level}: ${message} ${JSON.stringify(fields)}`
+        this.observer?.logged(line)
+        if (level !== 'debug') this.trace?.say(line)
+      }
+    return {
+      debug: write('debug'),
+      info: write('info'),
+      warn: write('warn'),
+      error: write('error'),
+    }
+  }
+}
+
+/** The Docker API of a manager, over its real control operations. Nothing of it is passed on to an engine. */
+function openApi(
+  control: Control,
+  host: Host,
+  clock: SimulatedProcess['clock'],
+  log: Log,
+): DockerApi {
+  const refuse = (): never => {
+    throw new UserError('unsupported', 'the simulated engine does not do that')
+  }
+  const proxy: EngineProxy = { handle: refuse, checkContinue: refuse, upgrade: refuse }
+  return openDockerApi({
+    control: () => control,
+    node: {
+      state: () => ({
+        localNodeState: 'active',
+        nodeId: host.nodeId,
+        nodeAddress: host.name,
+        controlAvailable: true,
+        error: '',
+        remoteManagers: [],
+      }),
+      init: refuse,
+      join: refuse,
+      leave: refuse,
+      unlock: refuse,
+      unlockKey: refuse,
+      joinTokens: async () => ({ worker: '', manager: '' }),
+      rotateTokens: refuse,
+      rotateRoot: refuse,
+    },
+    logs: host.engine,
+    proxy,
+    engine: {
+      ping: async () => ({ 'api-version': '1.41', ostype: 'linux', server: 'simulated' }),
+      version: refuse,
+      info: refuse,
+      events: refuse,
+      containers: { inspect: refuse },
+      networks: {
+        list: async () => [],
+        inspect: refuse,
+        connect: refuse,
+        disconnect: refuse,
+        prune: refuse,
+      },
+    },
+    attachments: { reserve: refuse, release: refuse },
+    explain: {
+      workload: (view, id) => {
+        const slice = observeWorkload(view, idFrom(id))
+        return slice && explainWorkload(slice, clock.nowMs())
+      },
+      task: (view, id) => {
+        const task = view.get('task', id)
+        const slice = task && observeWorkload(view, task.workloadId)
+        return slice && explainTask(slice, idFrom(id), clock.nowMs())
+      },
+    },
+    checkTemplate: () => {},
+    clock,
+    log,
+    skepVersion: 'simulated',
+  })
+}

@@ -1,0 +1,74 @@
+import type { DataPlane } from '../network/data-plane.ts'
+import type { Runtime } from '../runtime/runtime.ts'
+import type { Persistence } from '../store/index.ts'
+import type { LeaderEpoch, Store } from '../store/store.ts'
+import type { SimulatedProcess } from './process.ts'
+
+/** An engine as one process sees it: what was asked for goes on when the process ends, but nobody hears of it. */
+export function runtimeFor(
+  process: SimulatedProcess,
+  engine: Runtime,
+  beforeStop: (taskId: string) => void,
+): Runtime {
+  return {
+    describe: () => process.gate(engine.describe()),
+    prepare: (assignment, materials, signal) =>
+      process.gate(engine.prepare(assignment, materials, signal)),
+    start: (taskId, signal) => process.gate(engine.start(taskId, signal)),
+    stop(taskId, graceMs) {
+      beforeStop(taskId)
+      return process.gate(engine.stop(taskId, graceMs))
+    },
+    remove: (taskId) => process.gate(engine.remove(taskId)),
+    probe: (taskId, check, signal) => process.gate(engine.probe(taskId, check, signal)),
+    list: () => process.gate(engine.list()),
+    inspect: (taskId) => process.gate(engine.inspect(taskId)),
+    watch: (onEvent, signal) => engine.watch((event) => process.post(() => onEvent(event)), signal),
+    logs: (taskId, options, signal) => engine.logs(taskId, options, signal),
+  }
+}
+
+export function dataPlaneFor(process: SimulatedProcess, kernel: DataPlane): DataPlane {
+  return {
+    ensureNetwork: (network) => process.gate(kernel.ensureNetwork(network)),
+    apply: (desired) => process.gate(kernel.apply(desired)),
+    nameserversFor: (networks) => kernel.nameserversFor(networks),
+    audit: () => process.gate(kernel.audit()),
+    openConnections: (task, ports) => process.gate(kernel.openConnections(task, ports)),
+    clear: () => process.gate(kernel.clear()),
+    close: () => process.gate(kernel.close()),
+  }
+}
+
+export function persistenceFor(process: SimulatedProcess, disk: Persistence): Persistence {
+  return {
+    load: () => process.gate(disk.load()),
+    persist: (batch) => process.gate(disk.persist(batch)),
+    close: () => process.gate(disk.close()),
+  }
+}
+
+/** A store as the loops of one leader see it, who may be stopped by himself. */
+export function storeForLeader(
+  process: SimulatedProcess,
+  store: Store & LeaderEpoch,
+  watch: {
+    readonly newestEpoch: () => number
+    wrote(fence: number | undefined, newestEpoch: number): void
+  },
+): Store {
+  return {
+    view: store.view,
+    commit(changes, options) {
+      const newestEpoch = watch.newestEpoch()
+      const done = store.commit(changes, options)
+      done.then(
+        () => watch.wrote(options?.fence, newestEpoch),
+        () => {},
+      )
+      return process.gate(done)
+    },
+    subscribe: (listener) => store.subscribe((commit) => process.post(() => listener(commit))),
+    close: () => process.gate(store.close()),
+  }
+}

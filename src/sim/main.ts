@@ -1,0 +1,186 @@
+/**
+ * Runs seeds of the simulator behind `./dev sim`: in worker processes, or one seed here with its trace. Says what was
+ * found, how often what was tried, and how fast. Exit status 1: a seed failed.
+ */
+import { fork } from 'node:child_process'
+import { parseArgs } from 'node:util'
+import { type Outcome, runSeed } from './run.ts'
+
+interface Wish {
+  readonly from: number
+  readonly seeds: number
+  readonly minutes: number
+  readonly workers: number
+}
+
+const usage = `./dev sim [--seeds N] [--from N] [--minutes M] [--workers N]   run N seeds (1000), from one on (1), for M minutes at most
+./dev sim --seed N [--trace]                                 run one seed again, with everything that happened in words`
+
+const failuresShown = 3
+const flags = {
+  seeds: { type: 'string', default: '1000' },
+  from: { type: 'string', default: '1' },
+  seed: { type: 'string' },
+  minutes: { type: 'string', default: '0' },
+  workers: { type: 'string', default: '2' },
+  trace: { type: 'boolean', default: false },
+  worker: { type: 'boolean', default: false },
+  help: { type: 'boolean', short: 'h', default: false },
+} as const
+
+function whole(text: string, name: string): number {
+  const number = Number(text)
+  if (Number.isInteger(number) && number >= 0) return number
+  throw new Error(`--${name} takes a whole number, not "${text}"`)
+}
+
+/** A worker: runs the seeds it is sent, one after the other. */
+function serve(): void {
+  process.on('message', (seed: number) => {
+    void runSeed(seed).then((outcome) => process.send?.(outcome))
+  })
+}
+
+async function one(seed: number, isTraced: boolean): Promise<number> {
+  const outcome = await runSeed(seed, isTraced ? { print: (line) => console.log(line) } : {})
+  if (outcome.violation) report(outcome, !isTraced)
+  else
+    console.log(
+      `seed ${seed}: nothing broke (${outcome.commits} commits, trace ${outcome.traceHash})`,
+    )
+  return outcome.violation ? 1 : 0
+}
+
+function report({ seed, violation, lastEvents }: Outcome, withEvents: boolean): void {
+  if (!violation) return
+  console.log(`\nseed ${seed} broke "${violation.checker}": ${violation.what}`)
+  if (withEvents) console.log(lastEvents.map((line) => `  ${line}`).join('\n'))
+  console.log(`replay it: ./dev sim --seed ${seed} --trace`)
+}
+
+/** Adds the counts of one run to those of all. */
+function add(to: Map<string, number>, counts: Readonly<Record<string, number>>): void {
+  for (const [name, count] of Object.entries(counts)) to.set(name, (to.get(name) ?? 0) + count)
+}
+
+function listOf(counts: ReadonlyMap<string, number>): string {
+  return [...counts]
+    .sort(([, a], [, b]) => b - a)
+    .map(([name, count]) => `${name} ${count}`)
+    .join(', ')
+}
+
+export interface Summary {
+  readonly outcomes: number
+  readonly failures: readonly Outcome[]
+  readonly tookMs: number
+}
+
+/** Runs seeds in worker processes. `onFailure` returns whether to go on. */
+export async function many(wish: Wish, onFailure: (outcome: Outcome) => boolean): Promise<Summary> {
+  const startedMs = performance.now()
+  const faults = new Map<string, number>()
+  const operations = new Map<string, number>()
+  const failures: Outcome[] = []
+  let [next, done, simulatedMs, cpuMs, commits, calls, unchecked, slowestMs, fewestFaults] = [
+    wish.from,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    Number.POSITIVE_INFINITY,
+  ]
+  let goesOn = true
+  const hasNext = (): boolean =>
+    goesOn &&
+    next < wish.from + wish.seeds &&
+    (wish.minutes === 0 || performance.now() - startedMs < wish.minutes * 60_000)
+  await Promise.all(
+    Array.from({ length: Math.min(wish.workers, wish.seeds) }, () => {
+      const worker = fork(import.meta.filename, ['--worker'], { execArgv: process.execArgv })
+      return new Promise<void>((resolve, reject) => {
+        const give = (): void => {
+          if (hasNext()) worker.send(next++)
+          else {
+            worker.disconnect()
+            resolve()
+          }
+        }
+        worker.on('error', reject)
+        worker.on('exit', (code) => {
+          if (code !== 0) reject(new Error(`a worker ended with ${code} near seed ${next - 1}`))
+        })
+        worker.on('message', (outcome: Outcome) => {
+          done += 1
+          simulatedMs += outcome.simulatedMs
+          cpuMs += outcome.cpuMs
+          commits += outcome.commits
+          calls += outcome.calls
+          unchecked += outcome.uncheckedHistories
+          slowestMs = Math.max(slowestMs, outcome.convergedAfterMs)
+          if (!outcome.violation) fewestFaults = Math.min(fewestFaults, outcome.faultCount)
+          add(faults, outcome.faults)
+          add(operations, outcome.operations)
+          if (outcome.violation) {
+            failures.push(outcome)
+            if (goesOn) goesOn = onFailure(outcome)
+          }
+          give()
+        })
+        give()
+      })
+    }),
+  )
+  const tookMs = performance.now() - startedMs
+  console.log(`\nfaults: ${listOf(faults)}`)
+  console.log(`people: ${listOf(operations)}`)
+  console.log(
+    `${done} seeds in ${(tookMs / 1000).toFixed(1)} s: ${(done / (tookMs / 1000)).toFixed(2)} seeds/s, ` +
+      `${(cpuMs / 1000 / Math.max(1, done)).toFixed(2)} CPU s a seed; ${(simulatedMs / 3_600_000).toFixed(1)} simulated hours, ` +
+      `${commits} commits, ${calls} recorded calls (${unchecked} histories not checked to the end), ` +
+      `at least ${fewestFaults} faults a seed, slowest convergence ${slowestMs / 1000} s`,
+  )
+  console.log(
+    failures.length === 0
+      ? 'nothing broke'
+      : `${failures.length} seeds failed: ${failures.map(({ seed }) => seed).join(', ')}`,
+  )
+  return { outcomes: done, failures, tookMs }
+}
+
+async function main(): Promise<number> {
+  const { values } = parseArgs({ options: flags })
+  if (values.help) {
+    console.log(usage)
+    return 0
+  }
+  if (values.seed !== undefined) return one(whole(values.seed, 'seed'), values.trace)
+  let shown = 0
+  const { failures } = await many(
+    {
+      from: whole(values.from, 'from'),
+      seeds: whole(values.seeds, 'seeds'),
+      minutes: Number(values.minutes),
+      workers: whole(values.workers, 'workers'),
+    },
+    (outcome) => {
+      if (shown++ < failuresShown) report(outcome, true)
+      return true
+    },
+  )
+  return failures.length > 0 ? 1 : 0
+}
+
+if (process.argv.includes('--worker')) serve()
+else if (import.meta.main) {
+  main().then(
+    (status) => process.exit(status),
+    (error: unknown) => {
+      console.error(error instanceof Error ? error.message : error)
+      process.exit(2)
+    },
+  )
+}

@@ -1,0 +1,218 @@
+import { Chance } from './chance.ts'
+import { addresses, addressesHaveNetworks } from './checkers/addresses.ts'
+import { containers, stopsAfterTraffic } from './checkers/containers.ts'
+import { forward } from './checkers/forward.ts'
+import { placement } from './checkers/placement.ts'
+import { reasons } from './checkers/reasons.ts'
+import { rollout } from './checkers/rollout.ts'
+import { secrets } from './checkers/secrets.ts'
+import { SimulatedCluster } from './cluster.ts'
+import { unconverged } from './convergence.ts'
+import { Faults } from './faults.ts'
+import { History } from './history.ts'
+import { Judge, type Violation } from './judge.ts'
+import { People } from './people.ts'
+import { behaviourOf } from './services.ts'
+import { Trace } from './trace.ts'
+
+export interface Outcome {
+  readonly seed: number
+  readonly violation: Violation | undefined
+  /** Follows from everything that happened, in order. */
+  readonly traceHash: string
+  readonly simulatedMs: number
+  readonly cpuMs: number
+  readonly faults: Readonly<Record<string, number>>
+  /** Those that were struck, without what the network did by itself. */
+  readonly faultCount: number
+  readonly operations: Readonly<Record<string, number>>
+  readonly commits: number
+  readonly calls: number
+  readonly uncheckedHistories: number
+  /** From the last heal to everything as declared, in simulated ms. */
+  readonly convergedAfterMs: number
+  readonly lastEvents: readonly string[]
+}
+
+export interface RunOptions {
+  readonly print?: (line: string) => void
+}
+
+/** How long things go wrong, in simulated ms. */
+const troubleMs = 500_000
+/** After the last fault heals the cluster has to be as declared within this, in simulated ms. */
+const convergenceMsMax = 30_000
+/** Monitor periods and restart delays may end after that; then nothing may be written any more. */
+const settlingMs = 25_000
+const quietMs = 60_000
+const eventsShown = 50
+
+/** Runs one cluster through one life that follows from the seed alone, and says how it went. */
+export async function runSeed(seed: number, options: RunOptions = {}): Promise<Outcome> {
+  const began = process.cpuUsage()
+  const cluster = new SimulatedCluster(seed)
+  const { time } = cluster
+  const trace = new Trace(time, options.print)
+  const judge = new Judge(cluster, trace)
+  const history = new History()
+  const faults = new Faults(cluster, trace)
+  const people = new People(cluster, history, trace)
+  cluster.trace = trace
+  cluster.observer = judge
+  judge.checkers.push(
+    forward(),
+    addresses(cluster),
+    addressesHaveNetworks(),
+    placement(cluster),
+    rollout(),
+    containers(cluster),
+    secrets(),
+    reasons(cluster),
+    {
+      name: 'history',
+      change({ before, after }) {
+        if (before?.kind !== 'workload' || after?.kind !== 'workload') return undefined
+        const isByItself = (after.status.update?.message ?? '').startsWith('update rolled back')
+        if (before.spec.revisionId !== after.spec.revisionId && isByItself)
+          history.happened(`services/${after.name}`, {
+            type: 'become',
+            mark: after.labels['mark'] ?? '',
+          })
+        return undefined
+      },
+    },
+  )
+  const wrongStop = stopsAfterTraffic(cluster, () => judge.view)
+  cluster.beforeStop = (host, taskId) => {
+    const what = wrongStop(host, taskId)
+    if (what !== undefined) judge.fail('no traffic to a task that stops', what)
+  }
+  let isHealed = false
+  const behaviourChance = Chance.of(seed, 'containers')
+  cluster.behave = (_host, assignment) => behaviourOf(behaviourChance, assignment, isHealed)
+
+  const onCrash = (error: unknown): void => judge.crashed(error)
+  process.on('uncaughtException', onCrash)
+  process.on('unhandledRejection', onCrash)
+  const startMs = time.nowMs
+  const isOver = (): boolean => judge.violation !== undefined
+  let convergedAfterMs = 0
+  const settle = async (): Promise<void> => {
+    people.isAsleep = true
+    isHealed = true
+    trace.say('everything heals')
+    faults.healAll()
+    for (const host of cluster.hosts) cluster.powerOn(host)
+    const healedAtMs = time.nowMs
+    let isTidy = false
+    void people.tidyUp().then(() => {
+      isTidy = true
+    })
+    for (let lag: string | undefined = ''; lag !== undefined; ) {
+      await time.runUntil(time.nowMs + 500, isOver)
+      if (isOver()) return
+      lag = isTidy ? unconverged(cluster, judge.view) : 'people still tidy up'
+      const sinceMs = time.nowMs - healedAtMs
+      if (lag !== undefined && sinceMs > convergenceMsMax + patienceFor(judge))
+        judge.fail('convergence', `${sinceMs / 1000} s after the last fault healed: ${lag}`)
+    }
+    convergedAfterMs = time.nowMs - healedAtMs
+    trace.say(`as declared after ${convergedAfterMs} ms`)
+    await time.runUntil(time.nowMs + settlingMs, isOver)
+    const { commitCount } = judge
+    await time.runUntil(time.nowMs + quietMs, isOver)
+    if (isOver()) return
+    if (judge.commitCount > commitCount)
+      judge.fail(
+        'quiet',
+        `${judge.commitCount - commitCount} commits were made although nothing happened`,
+      )
+    const last = unconverged(cluster, judge.view)
+    if (last !== undefined) judge.fail('stability', `it was as declared, and is no more: ${last}`)
+  }
+  try {
+    await begin(cluster, seed)
+    const everySecond = (): void => {
+      if (!cluster.isLed) cluster.ledSinceMs = time.nowMs
+      judge.second()
+      time.after(1_000, everySecond)
+    }
+    time.after(1_000, everySecond)
+    for (const host of cluster.hosts)
+      history.ended(`nodes/${host.nodeId}`, history.began(), { type: 'create', mark: '' }, true)
+    for (let person = 1; person <= 3; person++) people.begin(person)
+    faults.begin()
+    await time.runUntil(time.nowMs + troubleMs, isOver)
+
+    if (!isOver()) await settle()
+    if (people.leaked !== undefined)
+      judge.fail('secrets are only where a task needs them', people.leaked)
+  } catch (error) {
+    judge.crashed(error)
+  } finally {
+    process.off('uncaughtException', onCrash)
+    process.off('unhandledRejection', onCrash)
+  }
+  const verdict = history.judge()
+  if (verdict.wrong !== undefined) judge.fail('linearizability', verdict.wrong)
+  const { user, system } = process.cpuUsage(began)
+  return {
+    seed,
+    violation: judge.violation,
+    traceHash: trace.hash,
+    simulatedMs: time.nowMs - startMs,
+    cpuMs: (user + system) / 1000,
+    faults: { ...Object.fromEntries(faults.counts), ...cluster.networkFaults() },
+    faultCount: faults.count,
+    operations: Object.fromEntries(people.counts),
+    commits: judge.commitCount,
+    calls: history.callCount,
+    uncheckedHistories: verdict.unchecked,
+    convergedAfterMs,
+    lastEvents: trace.last(eventsShown),
+  }
+}
+
+async function begin(cluster: SimulatedCluster, seed: number): Promise<void> {
+  const { time } = cluster
+  const chance = Chance.of(seed, 'cluster')
+  await cluster.found()
+  const count = chance.between(3, 7)
+  for (let i = 0; i < count; i++) {
+    const host = cluster.addHost({
+      nanoCpus: chance.between(2, 4) * 1e9,
+      memoryBytes: chance.between(2, 8) * 1024 ** 3,
+      gpus: chance.below(3),
+    })
+    host.isFounder = true
+    if (i === 0) {
+      cluster.startDaemon(host)
+      await time.runUntil(time.nowMs + 500)
+    }
+    const done = cluster.enrol(host, i === 0 ? 'manager' : 'worker')
+    await time.runUntil(time.nowMs + 100)
+    await done
+    cluster.startDaemon(host)
+  }
+  await time.runUntil(time.nowMs + 3_000)
+}
+
+/** What declared delays still ask for: restart delays, updates under way, jobs that run. */
+function patienceFor(judge: Judge): number {
+  let longest = 0
+  for (const { id, spec, status } of judge.view.list('workload')) {
+    const tasks = judge.view.tasksOfWorkload(id)
+    let own = 0
+    for (const { startNotBeforeMs = 0, createdAtMs } of tasks)
+      own = Math.max(own, startNotBeforeMs - createdAtMs)
+    const isJob = spec.mode.type === 'replicatedJob' || spec.mode.type === 'globalJob'
+    if (isJob) own += 60_000
+    if (status.update) {
+      const policy = status.update.state.startsWith('rollback') ? spec.rollback : spec.update
+      const rounds = Math.ceil(tasks.length / Math.max(1, policy.parallelism || tasks.length))
+      own += rounds * (policy.delayMs + policy.monitorMs + 14_000)
+    }
+    longest = Math.max(longest, own)
+  }
+  return longest
+}
