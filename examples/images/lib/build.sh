@@ -29,7 +29,7 @@ public() {
 # shellcheck source=../catalogue.sh
 . "$here/catalogue.sh"
 
-# What a demo, the tests and the benchmarks use.
+# What the demo and the benchmarks use; the tests run every example.
 core=(busybox alpine whoami my-registry.com/api nginx:{alpine,latest,1.24,1.25} postgres:15-alpine redis:7-alpine)
 
 # refs_of [PATTERN...] : the references that match, with or without tag; the core without any, every one for "all"
