@@ -75,6 +75,7 @@ import {
   refused,
   type Shape,
   shapeOf,
+  supported,
   textOf,
   warned,
   wrong,
@@ -895,6 +896,7 @@ const external: Shape<External> = shapeOf<External>({
     return { isExternal: true, name: text.parse(name, here) }
   },
   write: ({ isExternal }) => isExternal,
+  inside: { kind: 'fields', fields: [{ name: 'name', compose: supported, stack: supported }] },
 })
 
 /** What is there already is only named. */

@@ -1,7 +1,15 @@
 import type { DeviceMapping, ExtraHost, Port, PortRange, ServiceVolume, Ulimit } from './project.ts'
 import { isMapping } from './reader.ts'
 import { absolutePath, pairText } from './scalars.ts'
-import { type Place, type RecordOf, type Shape, shapeOf, textOf, wrong } from './shape.ts'
+import {
+  type Place,
+  type RecordOf,
+  type Shape,
+  shapeOf,
+  supported,
+  textOf,
+  wrong,
+} from './shape.ts'
 
 /** `{K: v}` or `[K=v]`. A list's item without a value, and a key without one, are `whenBare`. */
 function pairs<T extends string | null>(whenBare: T): Shape<RecordOf<T | string>> {
@@ -244,6 +252,13 @@ export const ulimit: Shape<Ulimit> = shapeOf<Ulimit>({
     return { soft: limitOf(soft, at.to('soft')), hard: limitOf(hard, at.to('hard')) }
   },
   write: ({ soft, hard }) => (soft === hard ? soft : { soft, hard }),
+  inside: {
+    kind: 'fields',
+    fields: [
+      { name: 'soft', compose: supported, stack: supported },
+      { name: 'hard', compose: supported, stack: supported },
+    ],
+  },
 })
 
 function limitOf(value: unknown, at: Place): number {
