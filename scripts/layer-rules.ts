@@ -35,6 +35,7 @@ export const mayImport: Readonly<Record<string, readonly string[] | 'everything'
   'api/proxy': ['base', 'engine'],
   'api/docker': [...loops, 'manager', 'security', 'control', 'engine', 'api/proxy'],
   compose: ['base'],
+  'compose-run': ['base', 'compose', 'engine'],
   daemon: 'everything',
   cli: 'everything',
   sim: 'everything',

@@ -54,7 +54,7 @@ export interface PortBinding {
 export type PortMap = Readonly<Record<string, readonly PortBinding[] | null>>
 
 export interface MountBody {
-  readonly Type: 'bind' | 'volume' | 'tmpfs'
+  readonly Type: 'bind' | 'volume' | 'tmpfs' | 'image'
   readonly Source?: string
   readonly Target: string
   readonly ReadOnly?: boolean
@@ -74,6 +74,8 @@ export interface MountBody {
       readonly Options: Readonly<Record<string, string>>
     }
   }
+  /** From API 1.48 on. */
+  readonly ImageOptions?: { readonly Subpath?: string }
   readonly TmpfsOptions?: {
     readonly SizeBytes?: number
     readonly Mode?: number
@@ -351,6 +353,7 @@ export interface ExecCreateBody {
   readonly Env?: readonly string[]
   readonly User?: string
   readonly WorkingDir?: string
+  readonly Privileged?: boolean
 }
 
 export interface ImageInspect {
@@ -371,6 +374,8 @@ export interface ImageInspect {
   } | null
   readonly Created?: string
   readonly Variant?: string
+  /** When this engine pulled, built or tagged it, as RFC 3339. */
+  readonly Metadata?: { readonly LastTagTime?: string }
 }
 
 export interface ImageListItem {

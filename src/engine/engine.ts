@@ -58,7 +58,13 @@ export interface Engine {
     signal?: Signal,
   ): Promise<AsyncIterable<EngineEvent>>
   readonly containers: {
-    create(name: string, body: ContainerCreateBody, signal?: Signal): Promise<{ Id: string }>
+    /** `platform`: `os[/arch[/variant]]`. An empty name: the engine chooses one. */
+    create(
+      name: string,
+      body: ContainerCreateBody,
+      signal?: Signal,
+      platform?: string,
+    ): Promise<{ Id: string }>
     start(id: string, signal?: Signal): Promise<void>
     /** `timeoutSeconds` between the stop signal and SIGKILL. */
     stop(id: string, options: { timeoutSeconds?: number }, signal?: Signal): Promise<void>
@@ -264,8 +270,14 @@ export function openEngine(options: {
       return guarded(readJsonLines(body), (line) => line as EngineEvent, transport.where, signal)
     },
     containers: {
-      create: (name, json, signal) =>
-        call({ method: 'POST', path: '/containers/create', query: { name }, json, signal }),
+      create: (name, json, signal, platform) =>
+        call({
+          method: 'POST',
+          path: '/containers/create',
+          query: { name: name === '' ? undefined : name, platform },
+          json,
+          signal,
+        }),
       start: (id, signal) => run({ method: 'POST', path: `/containers/${part(id)}/start`, signal }),
       stop: (id, { timeoutSeconds }, signal) =>
         run({
