@@ -1,5 +1,5 @@
 export { publicKeyHashOf, rootHashOf } from './fingerprint.ts'
-export { type Keyring, openKeyring } from './keyring.ts'
+export { importKeyring, type Keyring, openKeyring } from './keyring.ts'
 export {
   createCertificateRequest,
   createNodeKey,
@@ -30,4 +30,5 @@ export {
   type JoinToken,
   parseJoinToken,
   parseUnlockKey,
+  tokenHashOf,
 } from './token.ts'

@@ -6,7 +6,7 @@ import { describe, type TestContext, test } from 'node:test'
 import { inspect } from 'node:util'
 import fc from 'fast-check'
 import { UserError } from '../base/index.ts'
-import { openKeyring } from './index.ts'
+import { createUnlockKey, importKeyring, openKeyring, parseUnlockKey } from './index.ts'
 
 function pathFor(t: TestContext): string {
   const directory = mkdtempSync(join(tmpdir(), 'skep-keys-'))
@@ -93,7 +93,7 @@ describe('a keyring', () => {
         return true
       })
     }
-    writeFileSync(path, text.replace('"version": 1', '"version": 2'))
+    writeFileSync(path, text.replace('"version": 1', '"version":3'))
     await assert.rejects(openKeyring({ path }), { message: /newer version/ })
   })
 
@@ -112,5 +112,53 @@ describe('a keyring', () => {
     const secret = /"key": "([^"]+)"/.exec(readFileSync(path, 'utf8'))?.[1] ?? '?'
     assert.ok(!inspect(keyring, { depth: 9, showHidden: true }).includes(secret))
     assert.ok(!JSON.stringify(keyring).includes(secret))
+  })
+
+  describe('that is locked', () => {
+    const key = parseUnlockKey(createUnlockKey())
+
+    test('opens with its unlock key only, and has no key in the clear', async (t) => {
+      const path = pathFor(t)
+      const keyring = await openKeyring({ path })
+      const sealed = keyring.seal(bytes('geheim'), 'a')
+      const [plainKey = ''] = /"key": "([^"]+)"/.exec(keyring.exportKeys())?.slice(1) ?? []
+      assert(readFileSync(path, 'utf8').includes(plainKey))
+      await keyring.lockWith(key)
+      assert(!readFileSync(path, 'utf8').includes(plainKey))
+      assert.equal(statSync(path).mode & 0o777, 0o600)
+      await assert.rejects(openKeyring({ path }), { code: 'locked' })
+      const other = parseUnlockKey(createUnlockKey())
+      await assert.rejects(openKeyring({ path, unlockKey: other }), {
+        code: 'forbidden',
+        message: 'swarm could not be unlocked: invalid key provided',
+      })
+      const again = await openKeyring({ path, unlockKey: key })
+      assert.deepEqual(again.unseal(sealed, 'a'), bytes('geheim'))
+    })
+
+    test('stays so through a rotation of its keys; another unlock key takes over; none opens it', async (t) => {
+      const path = pathFor(t)
+      const keyring = await openKeyring({ path })
+      await keyring.lockWith(key)
+      await keyring.rotate()
+      const sealed = keyring.seal(bytes('geheim'), 'a')
+      await assert.rejects(openKeyring({ path }), { code: 'locked' })
+      const next = parseUnlockKey(createUnlockKey())
+      await keyring.lockWith(next)
+      await assert.rejects(openKeyring({ path, unlockKey: key }), { code: 'forbidden' })
+      const opened = await openKeyring({ path, unlockKey: next })
+      assert.deepEqual(opened.unseal(sealed, 'a'), bytes('geheim'))
+      await opened.lockWith(undefined)
+      await openKeyring({ path })
+    })
+
+    test('can be taken to another node', async (t) => {
+      const keyring = await openKeyring({ path: pathFor(t) })
+      const sealed = keyring.seal(bytes('geheim'), 'a')
+      const path = pathFor(t)
+      await importKeyring({ path, text: keyring.exportKeys(), unlockKey: key })
+      const there = await openKeyring({ path, unlockKey: key })
+      assert.deepEqual(there.unseal(sealed, 'a'), bytes('geheim'))
+    })
   })
 })

@@ -1,4 +1,4 @@
-import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto'
+import { createCipheriv, createDecipheriv, createHash, hkdfSync, randomBytes } from 'node:crypto'
 import { UserError } from '../base/index.ts'
 import type { Sealed } from '../model/index.ts'
 import { readPrivateFile, writePrivateFile } from './private-file.ts'
@@ -15,6 +15,13 @@ export interface Keyring {
   unseal(sealed: Sealed, aad: string): Uint8Array
   /** Adds a key, which seals from now on. Older ones still open what they sealed. */
   rotate(): Promise<void>
+  /**
+   * Encrypts the keys on disk with an unlock key (its 32 bytes) that only people keep; `undefined`: no longer. Resolves once
+   * that is durable. Nothing is written when it is so already.
+   */
+  lockWith(unlockKey: Uint8Array | undefined): Promise<void>
+  /** All keys as text that `importKeyring` takes: as secret as everything they ever sealed. */
+  exportKeys(): string
 }
 
 interface Key {
@@ -26,23 +33,62 @@ const keyBytes = 32
 const nonceBytes = 12
 const tagBytes = 16
 
-/** Opens the file of data keys (mode 0600), or makes it with a first key. */
-export async function openKeyring({ path }: { readonly path: string }): Promise<Keyring> {
+/**
+ * Opens the file of data keys (mode 0600), or makes it with a first key. Throws `locked` when it needs an unlock key,
+ * `forbidden` when that is not the one given.
+ */
+export async function openKeyring({
+  path,
+  unlockKey,
+}: {
+  readonly path: string
+  readonly unlockKey?: Uint8Array
+}): Promise<Keyring> {
   const text = await readPrivateFile(path)
-  if (text !== undefined) return new FileKeyring(path, parseKeys(path, text))
-  const keys = [newKey()]
-  await writePrivateFile(path, formatKeys(keys))
-  return new FileKeyring(path, keys)
+  if (text === undefined) {
+    const keys = [newKey()]
+    await writePrivateFile(path, formatKeys(keys))
+    return new FileKeyring(path, keys, undefined)
+  }
+  const locked = parseLocked(text)
+  if (!locked) return new FileKeyring(path, parseKeys(path, text), undefined)
+  if (!unlockKey) {
+    throw new UserError('locked', `${path} is encrypted with the unlock key of the swarm`, {
+      next: 'Run `docker swarm unlock`.',
+    })
+  }
+  const opened = openLocked(path, locked, unlockKey)
+  return new FileKeyring(path, parseKeys(path, opened), unlockKey)
+}
+
+/** Writes the keys of `exportKeys` as the file of another node, which must have none. */
+export async function importKeyring({
+  path,
+  text,
+  unlockKey,
+}: {
+  readonly path: string
+  readonly text: string
+  readonly unlockKey?: Uint8Array
+}): Promise<Keyring> {
+  const keys = parseKeys(path, text)
+  const keyring = new FileKeyring(path, keys, unlockKey)
+  await keyring.write(keys)
+  return keyring
 }
 
 class FileKeyring implements Keyring {
   readonly #path: string
   /** Newest last. */
   #keys: readonly Key[]
+  #unlockKey: Uint8Array | undefined
+  /** One write of the file at a time. */
+  #writing: Promise<unknown> = Promise.resolve()
 
-  constructor(path: string, keys: readonly Key[]) {
+  constructor(path: string, keys: readonly Key[], unlockKey: Uint8Array | undefined) {
     this.#path = path
     this.#keys = keys
+    this.#unlockKey = unlockKey
   }
 
   get keyId(): string {
@@ -97,10 +143,41 @@ class FileKeyring implements Keyring {
   }
 
   async rotate(): Promise<void> {
-    const keys = [...this.#keys, newKey()]
-    // Durable before anything is sealed with it.
-    await writePrivateFile(this.#path, formatKeys(keys))
-    this.#keys = keys
+    await this.#inTurn(async () => {
+      const keys = [...this.#keys, newKey()]
+      // Durable before anything is sealed with it.
+      await this.write(keys)
+      this.#keys = keys
+    })
+  }
+
+  async lockWith(unlockKey: Uint8Array | undefined): Promise<void> {
+    await this.#inTurn(async () => {
+      const before = this.#unlockKey
+      if (idOf(before) === idOf(unlockKey)) return
+      this.#unlockKey = unlockKey
+      try {
+        await this.write(this.#keys)
+      } catch (error) {
+        this.#unlockKey = before
+        throw error
+      }
+    })
+  }
+
+  exportKeys(): string {
+    return formatKeys(this.#keys)
+  }
+
+  async write(keys: readonly Key[]): Promise<void> {
+    const text = formatKeys(keys)
+    await writePrivateFile(this.#path, this.#unlockKey ? formatLocked(text, this.#unlockKey) : text)
+  }
+
+  #inTurn(work: () => Promise<void>): Promise<void> {
+    const turn = this.#writing.then(work, work)
+    this.#writing = turn.catch(() => {})
+    return turn
   }
 
   #newest(): Key {
@@ -119,10 +196,71 @@ function formatKeys(keys: readonly Key[]): string {
   return `${JSON.stringify({ version: 1, keys: listed }, undefined, 2)}\n`
 }
 
+/** The file while it is locked: what the plain one would hold, encrypted. */
+interface LockedFile {
+  readonly nonce: string
+  readonly ciphertext: string
+}
+
+const lockedVersion = 2
+const lockedAad = Buffer.from('skep data keys, locked')
+
+function formatLocked(text: string, unlockKey: Uint8Array): string {
+  const nonce = randomBytes(nonceBytes)
+  const cipher = createCipheriv('aes-256-gcm', wrappingKey(unlockKey), nonce)
+  cipher.setAAD(lockedAad)
+  const ciphertext = Buffer.concat([cipher.update(text), cipher.final(), cipher.getAuthTag()])
+  const file = {
+    version: lockedVersion,
+    nonce: nonce.toString('base64'),
+    ciphertext: ciphertext.toString('base64'),
+  }
+  return `${JSON.stringify(file, undefined, 2)}\n`
+}
+
+function parseLocked(text: string): LockedFile | undefined {
+  const file = parseJson(text)
+  if (!isRecord(file) || file['version'] !== lockedVersion) return undefined
+  const { nonce, ciphertext } = file
+  return typeof nonce === 'string' && typeof ciphertext === 'string'
+    ? { nonce, ciphertext }
+    : undefined
+}
+
+function openLocked(path: string, { nonce, ciphertext }: LockedFile, unlockKey: Uint8Array) {
+  const bytes = Buffer.from(ciphertext, 'base64')
+  const tagAt = Math.max(0, bytes.length - tagBytes)
+  try {
+    const decipher = createDecipheriv(
+      'aes-256-gcm',
+      wrappingKey(unlockKey),
+      Buffer.from(nonce, 'base64'),
+      { authTagLength: tagBytes },
+    )
+    decipher.setAAD(lockedAad)
+    decipher.setAuthTag(bytes.subarray(tagAt))
+    return decipher.update(bytes.subarray(0, tagAt), undefined, 'utf8') + decipher.final('utf8')
+  } catch {
+    // The library's error tells nothing that helps, and there is no telling a wrong key from a damaged file.
+    throw new UserError('forbidden', 'swarm could not be unlocked: invalid key provided', {
+      next: `If the key is right, ${path} is damaged: restore it from a backup.`,
+    })
+  }
+}
+
+/** The unlock key is 256 random bits already: no slow derivation is needed. */
+function wrappingKey(unlockKey: Uint8Array): Buffer {
+  return Buffer.from(hkdfSync('sha256', unlockKey, '', 'skep data keys', keyBytes))
+}
+
+function idOf(unlockKey: Uint8Array | undefined): string {
+  return unlockKey ? createHash('sha256').update(unlockKey).digest('hex') : ''
+}
+
 /** Its errors never quote the text: it is all keys. */
 function parseKeys(path: string, text: string): readonly Key[] {
   const file = parseJson(text)
-  if (isRecord(file) && typeof file['version'] === 'number' && file['version'] > 1) {
+  if (isRecord(file) && typeof file['version'] === 'number' && file['version'] > lockedVersion) {
     throw new UserError('failedPrecondition', `${path} was written by a newer version of Skep`, {
       next: 'Start that version or a later one.',
     })
