@@ -10,6 +10,7 @@ import type { NodeId, NodeRole } from '../model/index.ts'
 export interface Message {
   readonly type: string
   readonly bytes?: Uint8Array
+  readonly [field: string]: unknown
 }
 
 /** Who is at the other end, as far as it has proved that. */

@@ -39,6 +39,8 @@ export interface ClusterStatus {
   readonly crossCertificates?: readonly string[]
   /** Join tokens beside the two that everybody knows, each with its own bounds. */
   readonly issuedTokens?: readonly IssuedToken[]
+  /** Tokens that were rotated away, newest first, so that whoever still has one is told what happened to it. */
+  readonly rotatedTokens?: readonly RotatedToken[]
   readonly joinTokens: { readonly worker: Sealed; readonly manager: Sealed }
   readonly unlockKey?: Sealed
   /** CIDR pools that network subnets come from. */
@@ -52,6 +54,16 @@ export interface ClusterStatus {
 export const crossCertificatesMax = 8
 /** Join tokens of their own kind that a cluster keeps at once. */
 export const issuedTokensMax = 100
+
+/** Rotated tokens that are remembered. */
+export const rotatedTokensMax = 20
+
+export interface RotatedToken {
+  /** SHA-256 of the token, base64. */
+  readonly hash: string
+  readonly role: NodeRole
+  readonly atMs: number
+}
 
 /** A join token with bounds: for whom, until when, how often, and what labels its nodes get. */
 export interface IssuedToken {

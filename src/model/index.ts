@@ -6,6 +6,8 @@ export {
   crossCertificatesMax,
   type IssuedToken,
   issuedTokensMax,
+  type RotatedToken,
+  rotatedTokensMax,
   type Secret,
 } from './cluster.ts'
 export type { Endpoint, EndpointSpec, EndpointStatus, PortSpec, Protocol } from './endpoint.ts'

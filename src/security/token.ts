@@ -44,6 +44,11 @@ export function isTokenForRoot(token: JoinToken, rootCertificatePem: string): bo
   return isSameSecret(token.digest, digestOfRoot(rootCertificatePem))
 }
 
+/** SHA-256 of a token, base64: what is kept of one that is no longer taken. */
+export function tokenHashOf(token: string): string {
+  return createHash('sha256').update(token.trim()).digest('base64')
+}
+
 /** Whether two secrets are equal, in a time that tells nothing about where they differ. */
 export function isSameSecret(one: string, other: string): boolean {
   const hash = (text: string): Buffer => createHash('sha256').update(text).digest()

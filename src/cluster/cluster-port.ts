@@ -1,0 +1,339 @@
+import {
+  type Clock,
+  type Log,
+  messageOf,
+  newId,
+  type Random,
+  UserError,
+  unreachable,
+} from '../base/index.ts'
+import { clusterOf } from '../control/index.ts'
+import type { Dispatcher } from '../dispatcher/index.ts'
+import type { ClusterNode, NodeId } from '../model/index.ts'
+import { rootHashOf } from '../security/index.ts'
+import type { Commit, Store } from '../store/index.ts'
+import { decideRefusal } from './authorisation.ts'
+import { type Authority, managersOf, rootsOf } from './authority.ts'
+import {
+  type Call,
+  type ManagerAddress,
+  type NodeRequest,
+  parseCall,
+  protocolVersion,
+  refused,
+  type SessionSettings,
+} from './messages.ts'
+import { type SessionServer, serveSession } from './session-server.ts'
+import type { Listener, Message, MessageStream, Transport } from './transport.ts'
+
+export interface ClusterPortOptions {
+  readonly transport: Transport
+  /** `0.0.0.0:2377`; port 0 takes a free one. */
+  readonly listenAddress: string
+  readonly store: Store
+  readonly authority: Authority
+  /** The leader's dispatcher while this manager leads. */
+  readonly dispatcher: () => Pick<Dispatcher, 'open' | 'heard' | 'livenessLimits'> | undefined
+  /** What other nodes reach this manager by, `host:port`; known once the port is open. */
+  readonly ownAddress: () => string
+  readonly clock: Clock
+  readonly random: Random
+  readonly log: Log
+  readonly skepVersion: string
+  /** The cluster's data keys for a manager that joins; undefined: not given out. */
+  readonly keys?: () => Message
+}
+
+/** The manager's end of the cluster port. */
+export interface ClusterPort {
+  readonly address: string
+  /**
+   * Asks a node for something and resolves with the stream on which it answers. Rejects with `unavailable` when the
+   * node has no session with this manager, or does not answer in time.
+   */
+  ask(nodeId: NodeId, request: NodeRequest, signal: AbortSignal): Promise<MessageStream>
+  /** This manager leads no longer, or does now: nodes look for the leader anew. */
+  leadershipChanged(): void
+  close(): Promise<void>
+}
+
+/** For the first message on a connection, in ms. */
+const firstMessageMs = 10_000
+/** For a node to open the stream that it was asked for, in ms. */
+const answerMs = 5_000
+/** Questions to nodes that wait for their streams. */
+const asksMax = 10_000
+/** Time that a manager takes to sign a certificate, with room for other work, in ms. */
+const signMs = 20
+
+/** Opens the cluster port. Rejects with `failedPrecondition` when the address can't be used. */
+export async function openClusterPort(options: ClusterPortOptions): Promise<ClusterPort> {
+  const port = new RunningPort(options)
+  await port.listen()
+  return port
+}
+
+interface Ask {
+  readonly nodeId: NodeId
+  readonly answered: (stream: MessageStream) => void
+}
+
+class RunningPort implements ClusterPort {
+  readonly #options: ClusterPortOptions
+  readonly #stop = new AbortController()
+  readonly #sessions = new Map<NodeId, SessionServer>()
+  readonly #asks = new Map<string, Ask>()
+  readonly #unsubscribe: () => void
+  /** What is the same in every node's settings, as text. */
+  #commonSettings = ''
+  #listener: Listener | undefined
+
+  constructor(options: ClusterPortOptions) {
+    this.#options = options
+    this.#unsubscribe = options.store.subscribe((commit) => this.#learn(commit))
+  }
+
+  get address(): string {
+    return this.#listener?.address ?? this.#options.listenAddress
+  }
+
+  async listen(): Promise<void> {
+    const { transport, listenAddress } = this.#options
+    this.#listener = await transport.listen(listenAddress, (stream) => void this.#serve(stream))
+  }
+
+  async ask(nodeId: NodeId, request: NodeRequest, signal: AbortSignal): Promise<MessageStream> {
+    const { clock, random } = this.#options
+    const session = this.#sessions.get(nodeId)
+    if (!session) {
+      throw new UserError('unavailable', `node ${nodeId} has no session with this manager`)
+    }
+    if (this.#asks.size >= asksMax) {
+      throw new UserError('unavailable', `more than ${asksMax} questions to nodes are open`)
+    }
+    const id = newId(random)
+    const done = new AbortController()
+    const stream = new Promise<MessageStream>((resolve, reject) => {
+      this.#asks.set(id, { nodeId, answered: resolve })
+      const giveUp = (why: string) => () =>
+        reject(new UserError('unavailable', `node ${nodeId} ${why}`))
+      void clock.sleep(answerMs, done.signal).then(giveUp(`did not answer in ${answerMs / 1000} s`))
+      void session.over.then(giveUp('has lost its session'))
+      signal.addEventListener('abort', giveUp('was no longer waited for'), {
+        once: true,
+        signal: done.signal,
+      })
+      session
+        .ask({ type: 'request', id, address: this.#options.ownAddress(), request })
+        .catch(reject)
+    })
+    try {
+      return await stream
+    } finally {
+      done.abort()
+      this.#asks.delete(id)
+    }
+  }
+
+  leadershipChanged(): void {
+    if (this.#options.dispatcher()) return
+    const why = new UserError('unavailable', 'this manager no longer leads')
+    for (const session of this.#sessions.values()) session.close(why)
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort()
+    this.#unsubscribe()
+    const why = new UserError('unavailable', 'this manager is shutting down')
+    const sessions = [...this.#sessions.values()]
+    for (const session of sessions) session.close(why)
+    await this.#listener?.close()
+    await Promise.all(sessions.map(({ over }) => over))
+  }
+
+  async #serve(stream: MessageStream): Promise<void> {
+    const { clock, log } = this.#options
+    const late = new AbortController()
+    const done = new AbortController()
+    void clock.sleep(firstMessageMs, done.signal).then(() => {
+      if (!done.signal.aborted) late.abort()
+    })
+    try {
+      const first = await stream.receive(AbortSignal.any([late.signal, this.#stop.signal]))
+      done.abort()
+      if (first === undefined) {
+        stream.close()
+        return
+      }
+      const { call } = parseCall(first)
+      const { peer } = stream
+      const known =
+        peer.type === 'anonymous' ? undefined : this.#options.store.view.get('node', peer.nodeId)
+      const refusal = decideRefusal(call.call, peer, known)
+      if (refusal) {
+        log.warn('a call on the cluster port was refused', {
+          call: call.call,
+          from: stream.remoteAddress,
+          why: refusal.message,
+        })
+        throw refusal
+      }
+      await this.#handle(call, stream, known)
+    } catch (error) {
+      if (!(error instanceof UserError)) {
+        log.error('a call on the cluster port failed', { error: messageOf(error) })
+      }
+      await stream.send(refused(error)).catch(() => {})
+      stream.close()
+    } finally {
+      done.abort()
+    }
+  }
+
+  /** `known` is the node that calls; there is one wherever the table of authorisation asks for it. */
+  async #handle(call: Call, stream: MessageStream, known: ClusterNode | undefined): Promise<void> {
+    const { authority, clock, log, skepVersion } = this.#options
+    switch (call.call) {
+      case 'root': {
+        const [certificatePem] = authority.rootsPem()
+        const answer = {
+          type: 'root',
+          certificatePem,
+          nowMs: clock.nowMs(),
+          protocol: protocolVersion,
+          skepVersion,
+        }
+        return this.#answerOnce(stream, answer)
+      }
+      case 'join': {
+        const admission = await authority.admit(call.request, stream.remoteAddress)
+        log.info('a node joined', { nodeId: admission.nodeId, address: admission.nodeAddress })
+        return this.#answerOnce(stream, { type: 'admitted', ...admission })
+      }
+      case 'renew': {
+        const admission = await authority.renew(idOf(known), call.csrPem)
+        log.info('a node renewed its certificate', { nodeId: admission.nodeId })
+        return this.#answerOnce(stream, { type: 'admitted', ...admission })
+      }
+      case 'session':
+        return this.#beginSession(call, stream, idOf(known))
+      case 'answer': {
+        const ask = this.#asks.get(call.requestId)
+        if (!ask || ask.nodeId !== idOf(known)) {
+          throw new UserError('notFound', 'nobody waits for this answer')
+        }
+        ask.answered(stream)
+        return
+      }
+      case 'leave':
+        await this.#leave(idOf(known))
+        return this.#answerOnce(stream, { type: 'left' })
+      case 'keys': {
+        const keys = this.#options.keys?.()
+        if (!keys) throw new UserError('unsupported', 'this manager gives out no keys')
+        return this.#answerOnce(stream, keys)
+      }
+      default:
+        return unreachable(call)
+    }
+  }
+
+  async #answerOnce(stream: MessageStream, answer: Message): Promise<void> {
+    await stream.send(answer)
+    stream.close()
+  }
+
+  async #beginSession(
+    call: Extract<Call, { readonly call: 'session' }>,
+    stream: MessageStream,
+    nodeId: NodeId,
+  ): Promise<void> {
+    const { clock, log } = this.#options
+    const dispatcher = this.#options.dispatcher()
+    if (!dispatcher) {
+      return this.#answerOnce(stream, { type: 'redirect', managers: this.#managers() })
+    }
+    const session = await serveSession(
+      {
+        stream,
+        nodeId,
+        dispatcher,
+        clock,
+        log,
+        settings: () => this.#settingsOf(nodeId, dispatcher),
+      },
+      call.description,
+    )
+    if (this.#stop.signal.aborted) {
+      session.close(new UserError('unavailable', 'this manager is shutting down'))
+    }
+    this.#sessions.set(nodeId, session)
+    log.info('a node has a session', { nodeId, from: stream.remoteAddress })
+    void session.over.then(() => {
+      if (this.#sessions.get(nodeId) === session) this.#sessions.delete(nodeId)
+    })
+  }
+
+  async #leave(nodeId: NodeId): Promise<void> {
+    const { store, clock } = this.#options
+    const node = store.view.get('node', nodeId)
+    if (!node) return
+    const status = {
+      ...node.status,
+      state: 'down' as const,
+      message: 'left the cluster',
+      sinceMs: clock.nowMs(),
+    }
+    await store.commit([{ type: 'update', object: { ...node, status } }])
+    this.#sessions.get(nodeId)?.close(new UserError('notInCluster', 'the node has left'))
+  }
+
+  #managers(): readonly ManagerAddress[] {
+    return managersOf(this.#options.store.view.list('node'))
+  }
+
+  #settingsOf(nodeId: NodeId, dispatcher: Pick<Dispatcher, 'livenessLimits'>): SessionSettings {
+    const { view } = this.#options.store
+    const cluster = clusterOf(view)
+    const { heartbeatMs, silenceMs } = dispatcher.livenessLimits()
+    const certificate = view.get('node', nodeId)?.certificate
+    const isOfThisRoot = certificate?.rootHash === rootHashOf(cluster.status.root.certificatePem)
+    return {
+      heartbeatMs,
+      silenceMs,
+      managers: this.#managers(),
+      rootsPem: rootsOf(cluster),
+      ...(certificate && !isOfThisRoot ? { renewWithinMs: view.count('node') * signMs } : {}),
+    }
+  }
+
+  /** Sessions are told when what they were told may differ: all of them, or that of the node which changed. */
+  #learn({ changes }: Commit): void {
+    let isCommon = false
+    for (const { kind, before, after } of changes) {
+      if (kind === 'cluster') isCommon = true
+      if (kind !== 'node') continue
+      const [old, node] = [before, after].map((object) =>
+        object?.kind === 'node' ? object : undefined,
+      )
+      if (!old || !node || old.manager !== node.manager) isCommon = true
+      else if (old.certificate !== node.certificate) this.#sessions.get(node.id)?.settingsChanged()
+    }
+    if (!isCommon) return
+    const { view } = this.#options.store
+    const [cluster] = view.list('cluster')
+    const common = JSON.stringify([
+      cluster && rootsOf(cluster),
+      this.#managers(),
+      this.#options.dispatcher()?.livenessLimits().heartbeatMs,
+    ])
+    if (common === this.#commonSettings) return
+    this.#commonSettings = common
+    for (const session of this.#sessions.values()) session.settingsChanged()
+  }
+}
+
+function idOf(known: ClusterNode | undefined): NodeId {
+  if (known) return known.id
+  throw new UserError('internal', 'the table of authorisation let a stranger through')
+}

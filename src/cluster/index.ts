@@ -1,0 +1,24 @@
+export { Authority, managersOf, rootsOf } from './authority.ts'
+export { openClusterLogs } from './cluster-logs.ts'
+export { type ClusterPort, type ClusterPortOptions, openClusterPort } from './cluster-port.ts'
+export { foundCluster } from './found-cluster.ts'
+export { announceLeave, type Joined, joinCluster, renewCertificate } from './join.ts'
+export type { Admission, ManagerAddress, SessionSettings } from './messages.ts'
+export { NodeAnswers, type NodeServices } from './node-answers.ts'
+export {
+  openTlsTransport,
+  splitAddress,
+  type TlsTransport,
+  type TransportCredentials,
+} from './real-transport.ts'
+export { beginRotation, endRotation, isRotationDone } from './root-rotation.ts'
+export { openRemoteLink, type RemoteLinkOptions } from './session-client.ts'
+export {
+  issueToken,
+  openToken,
+  type TokenSummary,
+  type TokenWish,
+  withNewTokens,
+  withoutToken,
+} from './tokens.ts'
+export type { Listener, Message, MessageStream, Peer, Transport, Trust } from './transport.ts'

@@ -1,0 +1,186 @@
+import { type Clock, UserError } from '../base/index.ts'
+import { createCertificateRequest, isTokenForRoot, parseJoinToken } from '../security/index.ts'
+import {
+  type Admission,
+  type AdmissionRequest,
+  type Call,
+  callMessage,
+  checkProtocol,
+  parseAdmission,
+  parseAnswer,
+} from './messages.ts'
+import type { Fields } from './read.ts'
+import type { MessageStream, Transport, Trust } from './transport.ts'
+
+export interface JoinWorld {
+  readonly transport: Transport
+  readonly clock: Clock
+  readonly skepVersion: string
+}
+
+export interface JoinWish extends Omit<AdmissionRequest, 'csrPem'> {
+  /** The node's key (PKCS #8). It stays here. */
+  readonly keyPem: string
+  /** Managers to ask, `host` or `host:port`; the first that answers decides. */
+  readonly addresses: readonly string[]
+}
+
+export interface Joined {
+  readonly admission: Admission
+  /** The manager that let this node in. */
+  readonly managerAddress: string
+  /** This host's address as that connection had it. */
+  readonly localAddress: string
+}
+
+/** How far the clocks of a joining host and its manager may be apart, in ms: certificates and logs are read by them. */
+const clockSkewMsMax = 5 * 60_000
+const clusterPortDefault = 2377
+/** For one call to be answered, in ms. */
+const answerMs = 15_000
+
+/**
+ * Makes this host a node: gets the root certificate, checks that it is the one the token was made for, and only then
+ * shows the token. Rejects with a sentence for each way in which it can fail.
+ */
+export async function joinCluster(
+  world: JoinWorld,
+  wish: JoinWish,
+  signal: AbortSignal,
+): Promise<Joined> {
+  const csrPem = await createCertificateRequest(wish.keyPem)
+  const token = parseJoinToken(wish.token)
+  return firstOf(wish.addresses.map(withPort), async (address) => {
+    const root = await callOnce(
+      world,
+      address,
+      { type: 'nobody' },
+      { call: 'root' },
+      'root',
+      signal,
+    )
+    const skepVersion = root.fields.text('skepVersion', 100)
+    checkProtocol(root.fields.number('protocol'), skepVersion, 'this host')
+    const rootPem = root.fields.text('certificatePem')
+    if (!isTokenForRoot(token, rootPem)) {
+      throw new UserError(
+        'forbidden',
+        `remote CA does not match fingerprint: the root certificate of ${address} is not the one this join token was made for`,
+        {
+          next: 'Is it the right cluster? If its root was rotated, get a new token with `docker swarm join-token worker`.',
+        },
+      )
+    }
+    checkClock(address, root.fields.number('nowMs'), world.clock.nowMs())
+    const { token: text, hostname, availability, advertiseAddress } = wish
+    const request = { token: text.trim(), csrPem, hostname, availability, advertiseAddress }
+    const { fields, localAddress } = await callOnce(
+      world,
+      address,
+      { type: 'root', rootPem },
+      { call: 'join', request },
+      'admitted',
+      signal,
+    )
+    return { admission: parseAdmission(fields), managerAddress: address, localAddress }
+  })
+}
+
+/** A new certificate for the node's own key, from any manager. The old one may have ended. */
+export async function renewCertificate(
+  world: JoinWorld,
+  keyPem: string,
+  managers: readonly string[],
+  signal: AbortSignal,
+): Promise<Admission> {
+  const csrPem = await createCertificateRequest(keyPem)
+  return firstOf(managers, async (address) => {
+    const call: Call = { call: 'renew', csrPem }
+    const { fields } = await callOnce(world, address, { type: 'cluster' }, call, 'admitted', signal)
+    return parseAdmission(fields)
+  })
+}
+
+/** Says goodbye, so that the node is known to be down at once. */
+export async function announceLeave(
+  world: JoinWorld,
+  managers: readonly string[],
+  signal: AbortSignal,
+): Promise<void> {
+  await firstOf(managers, (address) =>
+    callOnce(world, address, { type: 'cluster' }, { call: 'leave' }, 'left', signal),
+  )
+}
+
+/** One after the other, until one answers. A refusal is an answer; silence is not. */
+async function firstOf<T>(
+  addresses: readonly string[],
+  ask: (address: string) => Promise<T>,
+): Promise<T> {
+  let failure: unknown
+  for (const address of addresses) {
+    try {
+      return await ask(address)
+    } catch (error) {
+      if (!(error instanceof UserError && error.code === 'unavailable')) throw error
+      failure ??= error
+    }
+  }
+  throw failure ?? new UserError('unavailable', 'no manager is known to this node')
+}
+
+interface Answered {
+  readonly fields: Fields
+  readonly localAddress: string
+}
+
+async function callOnce(
+  { transport, clock, skepVersion }: JoinWorld,
+  address: string,
+  trust: Trust,
+  call: Call,
+  answer: string,
+  signal: AbortSignal,
+): Promise<Answered> {
+  const done = new AbortController()
+  const late = new AbortController()
+  void clock.sleep(answerMs, done.signal).then(() => {
+    if (!done.signal.aborted) late.abort()
+  })
+  const ended = AbortSignal.any([signal, late.signal])
+  let stream: MessageStream | undefined
+  try {
+    stream = await transport.connect(address, trust, ended)
+    await stream.send(callMessage(call, skepVersion))
+    const { localAddress } = stream
+    return { fields: parseAnswer(await stream.receive(ended), answer), localAddress }
+  } catch (error) {
+    if (!late.signal.aborted) throw error
+    throw new UserError('unavailable', `${address} did not answer in ${answerMs / 1000} s`, {
+      next: 'Look into the log of the daemon there.',
+      cause: error,
+    })
+  } finally {
+    done.abort()
+    stream?.close()
+  }
+}
+
+function checkClock(address: string, theirsMs: number, ownMs: number): void {
+  const skewMs = ownMs - theirsMs
+  if (Math.abs(skewMs) <= clockSkewMsMax) return
+  const minutes = Math.round(Math.abs(skewMs) / 60_000)
+  const [own, theirs] = [ownMs, theirsMs].map((ms) => new Date(ms).toISOString())
+  throw new UserError(
+    'failedPrecondition',
+    `this host's clock is ${minutes} min ${skewMs > 0 ? 'ahead of' : 'behind'} that of ${address} (here ${own}, there ${theirs})`,
+    { next: 'Set both clocks (chrony or systemd-timesyncd), and join again.' },
+  )
+}
+
+/** An address of a manager, with the cluster port's default where none is given. */
+function withPort(address: string): string {
+  const text = address.trim()
+  if (/^[^:]+$/.test(text) || /^\[[^\]]+\]$/.test(text)) return `${text}:${clusterPortDefault}`
+  return text
+}

@@ -1,0 +1,537 @@
+import { UserError } from '../base/index.ts'
+import {
+  type ClusterId,
+  idFrom,
+  type NodeDescription,
+  type NodeId,
+  rankOf,
+  type TaskId,
+  type TaskState,
+  type TaskStatus,
+} from '../model/index.ts'
+import type {
+  AssignmentChange,
+  ConfigAssignment,
+  LogLine,
+  LogOptions,
+  SecretAssignment,
+  TaskReport,
+} from '../wire/index.ts'
+import { Fields } from './read.ts'
+import type { Message } from './transport.ts'
+
+/** Counted up when an older node would misunderstand this one. */
+export const protocolVersion = 1
+/** The oldest that is still understood. */
+export const protocolVersionMin = 1
+
+/** The first message of every stream: what it is for. */
+export type Call =
+  | { readonly call: 'root' }
+  | { readonly call: 'join'; readonly request: AdmissionRequest }
+  | { readonly call: 'renew'; readonly csrPem: string }
+  | { readonly call: 'session'; readonly description: NodeDescription }
+  | { readonly call: 'answer'; readonly requestId: string }
+  | { readonly call: 'leave' }
+  | { readonly call: 'keys' }
+export type CallName = Call['call']
+
+/** What a host says that wants to be a node. */
+export interface AdmissionRequest {
+  readonly token: string
+  readonly csrPem: string
+  readonly hostname: string
+  readonly availability: 'active' | 'pause' | 'drain'
+  /** Without port; empty: as the manager sees it. */
+  readonly advertiseAddress: string
+}
+
+/** What a node gets that was let in, or renewed. */
+export interface Admission {
+  readonly nodeId: NodeId
+  readonly clusterId: ClusterId
+  readonly certificatePem: string
+  readonly rootsPem: readonly string[]
+  readonly managers: readonly ManagerAddress[]
+  readonly nodeAddress: string
+}
+
+export interface ManagerAddress {
+  readonly nodeId: NodeId
+  /** `host:port` of its cluster port. */
+  readonly address: string
+}
+
+/** What a root is asked for with: before anything is trusted. */
+export interface RootAnswer {
+  readonly certificatePem: string
+  readonly nowMs: number
+  readonly protocol: number
+  readonly skepVersion: string
+}
+
+/** What every node with a session is to know beside its assignments. Sent whole, whenever it differs. */
+export interface SessionSettings {
+  readonly heartbeatMs: number
+  /** Silence of the manager after which the node looks for another one. */
+  readonly silenceMs: number
+  /** The leader first. */
+  readonly managers: readonly ManagerAddress[]
+  readonly rootsPem: readonly string[]
+  /** The node's certificate is to be renewed within this time, because its root retires. Absent: it is fine. */
+  readonly renewWithinMs?: number
+}
+
+/** From the manager, in a session. */
+export type ToNode =
+  | { readonly type: 'settings'; readonly settings: SessionSettings }
+  | { readonly type: 'redirect'; readonly managers: readonly ManagerAddress[] }
+  | { readonly type: 'assignments'; readonly number: number; readonly change: AssignmentChange }
+  | { readonly type: 'alive' }
+  /** Ends what has this id; `error`: it was not done. */
+  | { readonly type: 'done'; readonly id: number; readonly error?: Refusal }
+  /** The node opens a stream to `address` and answers there. */
+  | {
+      readonly type: 'request'
+      readonly id: string
+      readonly address: string
+      readonly request: NodeRequest
+    }
+  | { readonly type: 'over'; readonly why: Refusal }
+
+/** From the node, in a session. */
+export type FromNode =
+  | { readonly type: 'heartbeat' }
+  /** The node took the message of this number: the manager may send another. */
+  | { readonly type: 'taken'; readonly number: number }
+  | { readonly type: 'routed'; readonly revision: number }
+  | { readonly type: 'report'; readonly id: number; readonly reports: readonly TaskReport[] }
+  | { readonly type: 'describe'; readonly id: number; readonly description: NodeDescription }
+
+/** What a manager can ask of a node, beside its assignments. */
+export type NodeRequest = {
+  readonly kind: 'logs'
+  readonly taskId: TaskId
+  readonly options: LogOptions
+}
+
+export interface Refusal {
+  readonly code: UserError['code']
+  readonly message: string
+  readonly next?: string
+}
+
+/** Reports in one message. */
+export const reportsPerMessageMax = 500
+/** Assignment messages under way that the node has not taken yet; changes meanwhile are put together. */
+export const assignmentsAheadMax = 2
+
+// ---- Writing ----
+
+export function callMessage(call: Call, skepVersion: string): Message {
+  return { type: 'call', protocol: protocolVersion, skepVersion, ...call }
+}
+
+export function refusalOf(error: unknown): Refusal {
+  return error instanceof UserError
+    ? {
+        code: error.code,
+        message: error.message,
+        ...(error.next === undefined ? {} : { next: error.next }),
+      }
+    : { code: 'internal', message: 'the manager failed; its log says why' }
+}
+
+export function refused(error: unknown): Message {
+  return { type: 'refused', ...refusalOf(error) }
+}
+
+/** The bytes of secrets and configs as base64, since the rest is text. */
+export function assignmentsMessage(number: number, change: AssignmentChange): Message {
+  const withText = <T extends { readonly data: Uint8Array }>(put: readonly T[]) =>
+    put.map((value) => ({ ...value, data: Buffer.from(value.data).toString('base64') }))
+  return {
+    type: 'assignments',
+    number,
+    change: {
+      ...change,
+      secrets: { ...change.secrets, put: withText(change.secrets.put) },
+      configs: { ...change.configs, put: withText(change.configs.put) },
+    },
+  }
+}
+
+export function logLineMessage({ data, ...line }: LogLine): Message {
+  return { type: 'line', ...line, bytes: data }
+}
+
+// ---- Reading ----
+
+/** Throws `unsupported` for another version of the protocol, and `invalidInput`. */
+export function parseCall(message: unknown): { readonly call: Call; readonly skepVersion: string } {
+  const fields = new Fields('call', message)
+  const protocol = fields.number('protocol')
+  const skepVersion = fields.text('skepVersion', 100)
+  checkProtocol(protocol, skepVersion, 'this manager')
+  const name = fields.oneOf('call', callNames)
+  return { call: parseCallOf(name, fields), skepVersion }
+}
+
+const callNames: readonly CallName[] = [
+  'root',
+  'join',
+  'renew',
+  'session',
+  'answer',
+  'leave',
+  'keys',
+]
+
+function parseCallOf(call: CallName, fields: Fields): Call {
+  switch (call) {
+    case 'join': {
+      const request = fields.inside('request')
+      return {
+        call,
+        request: {
+          token: request.text('token', 1000),
+          csrPem: request.text('csrPem', 10_000),
+          hostname: request.text('hostname', 255),
+          availability: request.oneOf('availability', ['active', 'pause', 'drain']),
+          advertiseAddress: request.text('advertiseAddress', 255),
+        },
+      }
+    }
+    case 'renew':
+      return { call, csrPem: fields.text('csrPem', 10_000) }
+    case 'session':
+      return { call, description: parseDescription(fields.raw('description')) }
+    case 'answer':
+      return { call, requestId: fields.text('requestId', 100) }
+    default:
+      return { call }
+  }
+}
+
+/** Whether two versions can talk. Throws `unsupported` with a sentence that names the older one. */
+export function checkProtocol(protocol: number, skepVersion: string, self: string): void {
+  if (protocol >= protocolVersionMin && protocol <= protocolVersion) return
+  throw protocol < protocolVersionMin
+    ? new UserError('unsupported', `Skep ${skepVersion} there is too old for ${self}`, {
+        next: 'Install the version that the managers run on that host.',
+      })
+    : new UserError('unsupported', `Skep ${skepVersion} there is newer than ${self} understands`, {
+        next: 'Update the managers first, then the workers.',
+      })
+}
+
+/** The one answer of a call. Rejected as `UserError` when it was refused, or when the stream ended without it. */
+export function parseAnswer(message: unknown, type: string): Fields {
+  if (message === undefined) {
+    throw new UserError('unavailable', 'the manager ended the connection without an answer', {
+      next: 'Look into its log.',
+    })
+  }
+  const fields = new Fields('answer', message)
+  const got = fields.text('type', 100)
+  if (got === 'refused') throw errorOf(parseRefusal(message))
+  if (got !== type) throw new UserError('internal', `the manager answered "${got}", not "${type}"`)
+  return fields
+}
+
+export function parseRefusal(value: unknown): Refusal {
+  const fields = new Fields('refusal', value)
+  return {
+    code: fields.oneOf('code', errorCodes),
+    message: fields.text('message', 10_000),
+    ...(fields.has('next') ? { next: fields.text('next', 10_000) } : {}),
+  }
+}
+
+export function errorOf({ code, message, next }: Refusal): UserError {
+  return new UserError(code, message, next === undefined ? {} : { next })
+}
+
+const errorCodes = [
+  'invalidInput',
+  'notFound',
+  'ambiguous',
+  'conflict',
+  'outOfSequence',
+  'inUse',
+  'notManager',
+  'alreadyInCluster',
+  'notInCluster',
+  'locked',
+  'failedPrecondition',
+  'forbidden',
+  'unsupported',
+  'unavailable',
+  'tooLarge',
+  'internal',
+] as const satisfies readonly UserError['code'][]
+
+export function parseAdmission(fields: Fields): Admission {
+  return {
+    nodeId: idFrom(fields.text('nodeId', 100)),
+    clusterId: idFrom(fields.text('clusterId', 100)),
+    certificatePem: fields.text('certificatePem'),
+    rootsPem: fields.texts('rootsPem'),
+    managers: fields.list('managers', parseManager),
+    nodeAddress: fields.text('nodeAddress', 255),
+  }
+}
+
+function parseManager(value: unknown): ManagerAddress {
+  const fields = new Fields('manager', value)
+  return { nodeId: idFrom(fields.text('nodeId', 100)), address: fields.text('address', 255) }
+}
+
+export function parseToNode(message: unknown): ToNode {
+  const fields = new Fields('message', message)
+  const type = fields.text('type', 100)
+  switch (type) {
+    case 'settings':
+      return { type, settings: parseSettings(fields.inside('settings')) }
+    case 'redirect':
+      return { type, managers: fields.list('managers', parseManager) }
+    case 'assignments':
+      return { type, number: fields.number('number'), change: parseChange(fields.inside('change')) }
+    case 'alive':
+      return { type }
+    case 'done':
+      return {
+        type,
+        id: fields.number('id'),
+        ...(fields.has('error') ? { error: parseRefusal(fields.raw('error')) } : {}),
+      }
+    case 'request':
+      return {
+        type,
+        id: fields.text('id', 100),
+        address: fields.text('address', 255),
+        request: parseRequest(fields.inside('request')),
+      }
+    case 'over':
+      return { type, why: parseRefusal(fields.raw('why')) }
+    case 'refused':
+      return { type: 'over', why: parseRefusal(message) }
+    default:
+      throw new UserError(
+        'unsupported',
+        `the manager sent "${type}", which this version does not know`,
+      )
+  }
+}
+
+function parseSettings(fields: Fields): SessionSettings {
+  return {
+    heartbeatMs: fields.number('heartbeatMs'),
+    silenceMs: fields.number('silenceMs'),
+    managers: fields.list('managers', parseManager),
+    rootsPem: fields.texts('rootsPem'),
+    ...(fields.has('renewWithinMs') ? { renewWithinMs: fields.number('renewWithinMs') } : {}),
+  }
+}
+
+/** The managers are trusted with what they say of tasks: its shape is the model's own. */
+function parseChange(fields: Fields): AssignmentChange {
+  const delta = (name: string) => {
+    const inside = fields.inside(name)
+    return { put: inside.list('put', (value) => value), remove: inside.texts('remove') }
+  }
+  for (const name of ['tasks', 'networks', 'endpoints']) delta(name)
+  const change = {
+    ...fields.all(),
+    full: fields.truth('full'),
+    revision: fields.number('revision'),
+    secrets: withBytes(delta('secrets')),
+    configs: withBytes(delta('configs')),
+  }
+  return change as unknown as AssignmentChange
+}
+
+function withBytes(delta: {
+  readonly put: readonly unknown[]
+  readonly remove: readonly string[]
+}) {
+  return {
+    put: delta.put.map((value): SecretAssignment | ConfigAssignment => {
+      const data = new Fields('data', value).text('data', 10_000_000)
+      const bytes = new Uint8Array(Buffer.from(data, 'base64'))
+      return { ...(value as SecretAssignment), data: bytes }
+    }),
+    remove: delta.remove,
+  }
+}
+
+function parseRequest(fields: Fields): NodeRequest {
+  const kind = fields.oneOf('kind', ['logs'])
+  const options = fields.inside('options')
+  const tail = options.raw('tail')
+  return {
+    kind,
+    taskId: idFrom(fields.text('taskId', 100)),
+    options: {
+      stdout: options.truth('stdout'),
+      stderr: options.truth('stderr'),
+      follow: options.truth('follow'),
+      tail: typeof tail === 'number' ? tail : 'all',
+      ...(options.has('sinceMs') ? { sinceMs: options.number('sinceMs') } : {}),
+      ...(options.has('untilMs') ? { untilMs: options.number('untilMs') } : {}),
+    },
+  }
+}
+
+export function parseLogLine(message: unknown): LogLine {
+  const fields = new Fields('line', message)
+  return {
+    taskId: idFrom(fields.text('taskId', 100)),
+    nodeId: idFrom(fields.text('nodeId', 100)),
+    stream: fields.oneOf('stream', ['stdout', 'stderr']),
+    timestamp: fields.text('timestamp', 100),
+    details: fields.record('details'),
+    data: fields.bytes('bytes'),
+  }
+}
+
+export function parseFromNode(message: unknown): FromNode {
+  const fields = new Fields('message', message)
+  const type = fields.oneOf('type', ['heartbeat', 'taken', 'routed', 'report', 'describe'])
+  switch (type) {
+    case 'heartbeat':
+      return { type }
+    case 'taken':
+      return { type, number: fields.number('number') }
+    case 'routed':
+      return { type, revision: fields.number('revision') }
+    case 'report':
+      return { type, id: fields.number('id'), reports: fields.list('reports', parseReport) }
+    default:
+      return {
+        type,
+        id: fields.number('id'),
+        description: parseDescription(fields.raw('description')),
+      }
+  }
+}
+
+function parseReport(value: unknown): TaskReport {
+  const fields = new Fields('report', value)
+  return {
+    taskId: idFrom(fields.text('taskId', 100)),
+    status: parseStatus(fields.inside('status')),
+  }
+}
+
+/** Every field anew: what else a node sends does not get into the store. */
+function parseStatus(fields: Fields): TaskStatus {
+  const container = fields.has('container') ? fields.inside('container') : undefined
+  return {
+    state: parseState(fields.text('state', 20)),
+    atMs: fields.number('atMs'),
+    message: fields.text('message', 4_096),
+    ...(fields.has('error') ? { error: fields.text('error', 4_096) } : {}),
+    ...(container
+      ? {
+          container: {
+            containerId: container.text('containerId', 100),
+            pid: container.number('pid'),
+            ...(container.has('exitCode') ? { exitCode: container.number('exitCode') } : {}),
+          },
+        }
+      : {}),
+    ready: fields.truth('ready'),
+    ...(fields.has('readyAtMs') ? { readyAtMs: fields.number('readyAtMs') } : {}),
+    hostPorts: fields.list('hostPorts', (port) => {
+      const inside = new Fields('port', port)
+      return {
+        protocol: inside.oneOf('protocol', ['tcp', 'udp', 'sctp']),
+        targetPort: inside.number('targetPort'),
+        publishedPort: inside.number('publishedPort'),
+      }
+    }),
+  }
+}
+
+function parseState(text: string): TaskState {
+  const state = text as TaskState
+  if (rankOf(state) > 0) return state
+  throw new UserError('invalidInput', `a node reported "${text}", which is no state of a task`)
+}
+
+export function parseDescription(value: unknown): NodeDescription {
+  const fields = new Fields('description', value)
+  const [platform, resources, engine] = [
+    fields.inside('platform'),
+    fields.inside('resources'),
+    fields.inside('engine'),
+  ]
+  const tls = fields.has('tls') ? fields.inside('tls') : undefined
+  return {
+    hostname: fields.text('hostname', 255),
+    platform: { architecture: platform.text('architecture', 100), os: platform.text('os', 100) },
+    resources: {
+      nanoCpus: resources.number('nanoCpus'),
+      memoryBytes: resources.number('memoryBytes'),
+      generic: resources.list('generic', (resource) => parseGeneric(resource)),
+    },
+    engine: {
+      version: engine.text('version', 100),
+      apiVersion: engine.text('apiVersion', 100),
+      labels: engine.record('labels'),
+      plugins: engine.list('plugins', (plugin) => {
+        const inside = new Fields('plugin', plugin)
+        return { type: inside.text('type', 255), name: inside.text('name', 255) }
+      }),
+    },
+    skepVersion: fields.text('skepVersion', 100),
+    ...(tls
+      ? {
+          tls: {
+            trustRoot: tls.text('trustRoot'),
+            issuerSubject: tls.text('issuerSubject'),
+            issuerPublicKey: tls.text('issuerPublicKey'),
+          },
+        }
+      : {}),
+    hostSubnets: fields.texts('hostSubnets'),
+  }
+}
+
+type Generic = NodeDescription['resources']['generic'][number]
+
+function parseGeneric(value: unknown): Generic {
+  const fields = new Fields('resource', value)
+  return {
+    kind: fields.text('kind', 255),
+    value: fields.number('value'),
+    ...(fields.has('names') ? { names: fields.texts('names') } : {}),
+  }
+}
+
+/** A field that is added to these must be read above too: without its name here it does not compile. */
+export const fieldsRead: {
+  readonly status: Record<keyof TaskStatus, true>
+  readonly description: Record<keyof NodeDescription, true>
+} = {
+  status: {
+    state: true,
+    atMs: true,
+    message: true,
+    error: true,
+    container: true,
+    ready: true,
+    readyAtMs: true,
+    hostPorts: true,
+  },
+  description: {
+    hostname: true,
+    platform: true,
+    resources: true,
+    engine: true,
+    skepVersion: true,
+    tls: true,
+    hostSubnets: true,
+  },
+}

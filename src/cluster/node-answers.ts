@@ -1,0 +1,100 @@
+import { type Log, messageOf } from '../base/index.ts'
+import type { LogSource } from '../wire/index.ts'
+import { callMessage, logLineMessage, type NodeRequest, refused } from './messages.ts'
+import type { MessageStream, Transport } from './transport.ts'
+
+/** What a node can be asked for. */
+export interface NodeServices {
+  readonly logs: LogSource
+}
+
+/** Questions that one node answers at the same time. */
+const answersMax = 2_000
+
+/** Answers what managers ask of this node: each on a stream that this node opens, until either side closes it. */
+export class NodeAnswers {
+  readonly #transport: Transport
+  readonly #services: NodeServices
+  readonly #skepVersion: string
+  readonly #log: Log
+  readonly #stop = new AbortController()
+  #open = 0
+
+  constructor(transport: Transport, services: NodeServices, skepVersion: string, log: Log) {
+    this.#transport = transport
+    this.#services = services
+    this.#skepVersion = skepVersion
+    this.#log = log
+  }
+
+  answer(ask: {
+    readonly id: string
+    readonly address: string
+    readonly request: NodeRequest
+  }): void {
+    if (this.#open >= answersMax) {
+      this.#log.warn('too many questions are open; one is not answered', { kind: ask.request.kind })
+      return
+    }
+    this.#open += 1
+    this.#answer(ask)
+      .catch((error: unknown) =>
+        this.#log.debug('a question was not answered to its end', {
+          kind: ask.request.kind,
+          error: messageOf(error),
+        }),
+      )
+      .finally(() => {
+        this.#open -= 1
+      })
+  }
+
+  close(): void {
+    this.#stop.abort()
+  }
+
+  async #answer({
+    id,
+    address,
+    request,
+  }: {
+    readonly id: string
+    readonly address: string
+    readonly request: NodeRequest
+  }): Promise<void> {
+    const { signal } = this.#stop
+    const stream = await this.#transport.connect(address, { type: 'cluster' }, signal)
+    try {
+      await stream.send(callMessage({ call: 'answer', requestId: id }, this.#skepVersion))
+      await sendLogs(this.#services.logs, request, stream, signal)
+      await stream.send({ type: 'end' })
+    } catch (error) {
+      await stream.send(refused(error)).catch(() => {})
+      throw error
+    } finally {
+      stream.close()
+    }
+  }
+}
+
+/** Sends lines no faster than they are taken, and stops when the asker hangs up. */
+async function sendLogs(
+  logs: LogSource,
+  { taskId, options }: NodeRequest,
+  stream: MessageStream,
+  signal: AbortSignal,
+): Promise<void> {
+  const gone = new AbortController()
+  // Nothing comes from the asker but its end.
+  void stream
+    .receive(gone.signal)
+    .catch(() => {})
+    .finally(() => gone.abort())
+  try {
+    for await (const line of logs.logs(taskId, options, AbortSignal.any([signal, gone.signal]))) {
+      await stream.send(logLineMessage(line))
+    }
+  } finally {
+    gone.abort()
+  }
+}

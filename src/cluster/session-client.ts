@@ -1,0 +1,357 @@
+import { type Clock, type Log, messageOf, type Random, UserError, WakeUp } from '../base/index.ts'
+import type { NodeDescription, NodeId } from '../model/index.ts'
+import type { AssignmentChange, ManagerLink, Session, TaskReport } from '../wire/index.ts'
+import {
+  callMessage,
+  errorOf,
+  type FromNode,
+  type ManagerAddress,
+  type NodeRequest,
+  parseToNode,
+  reportsPerMessageMax,
+  type SessionSettings,
+  type ToNode,
+} from './messages.ts'
+import type { MessageStream, Transport } from './transport.ts'
+
+export interface RemoteLinkOptions {
+  readonly transport: Transport
+  readonly clock: Clock
+  readonly random: Random
+  readonly log: Log
+  readonly skepVersion: string
+  /** Addresses of managers as last known; the one that led last comes first. */
+  readonly managers: () => readonly string[]
+  /** What a manager says that this node has to know from now on: at each session's begin, and at each change. */
+  readonly learned: (settings: SessionSettings) => void
+  /** A manager asks for something: answer on a stream to `address`. */
+  readonly asked: (ask: {
+    readonly id: string
+    readonly address: string
+    readonly request: NodeRequest
+  }) => void
+}
+
+/** Before the next manager is tried beside one that has not answered yet, in ms. */
+const nextManagerMs = 400
+/** Managers sent to by others within one search. */
+const redirectsMax = 5
+/** For a manager to say whether it leads. */
+const welcomeMs = 4_000
+/** A report or description that nobody acknowledges: the session is given up after it, in ms. */
+const doneMs = 30_000
+
+/** Finds the leader among the managers, over a network. Only one session at a time. */
+export function openRemoteLink(options: RemoteLinkOptions): ManagerLink {
+  return {
+    async open(nodeId, description, signal) {
+      const { stream, settings } = await findLeader(options, nodeId, description, signal)
+      options.learned(settings)
+      return new RemoteSession(options, stream, settings, signal)
+    },
+  }
+}
+
+interface Welcomed {
+  readonly stream: MessageStream
+  readonly settings: SessionSettings
+}
+
+/** Asks one manager after the other, a little apart, and takes the first that leads. */
+async function findLeader(
+  options: RemoteLinkOptions,
+  nodeId: NodeId,
+  description: NodeDescription,
+  signal: AbortSignal,
+): Promise<Welcomed> {
+  const { clock } = options
+  const found = Promise.withResolvers<Welcomed>()
+  const search = new AbortController()
+  const ended = AbortSignal.any([signal, search.signal])
+  const addresses = [...new Set(options.managers())]
+  const asked = new Set<string>()
+  const failures: UserError[] = []
+  let open = 0
+  let redirects = 0
+  const hurry = new WakeUp()
+  const ask = (address: string): void => {
+    asked.add(address)
+    open += 1
+    askManager(options, address, nodeId, description, ended)
+      .then((answer) => {
+        if ('settings' in answer) {
+          if (ended.aborted) answer.stream.close()
+          else found.resolve(answer)
+          return
+        }
+        // What a manager says of the leader goes before what was known.
+        if (redirects++ >= redirectsMax) return
+        for (const { address: other } of answer.managers.toReversed()) {
+          if (!asked.has(other)) addresses.unshift(other)
+        }
+      })
+      .catch((error: unknown) => {
+        failures.push(
+          error instanceof UserError ? error : new UserError('unavailable', messageOf(error)),
+        )
+      })
+      .finally(() => {
+        open -= 1
+        hurry.ring()
+      })
+  }
+  const searching = (async () => {
+    while (!ended.aborted) {
+      const next = addresses.find((address) => !asked.has(address))
+      if (next !== undefined) ask(next)
+      else if (open === 0) break
+      await hurry.wait(clock, ended, clock.nowMs() + nextManagerMs)
+    }
+    found.reject(noLeader(failures, [...asked]))
+  })()
+  try {
+    return await found.promise
+  } finally {
+    search.abort()
+    await searching
+  }
+}
+
+/** The failure worth telling: a refusal rather than a silence. */
+function noLeader(failures: readonly UserError[], asked: readonly string[]): UserError {
+  const final = failures.find(({ code }) => code !== 'unavailable')
+  if (final) return final
+  const [first] = failures
+  if (failures.length === 1 && first && asked.length === 1) return first
+  return new UserError(
+    'unavailable',
+    asked.length === 0
+      ? 'no manager is known to this node'
+      : `no manager leads the cluster: asked ${asked.join(', ')}${first ? ` (${first.message})` : ''}`,
+    { next: 'Check that more than half of the managers run and can be reached from here.' },
+  )
+}
+
+async function askManager(
+  { transport, clock, skepVersion }: RemoteLinkOptions,
+  address: string,
+  _nodeId: NodeId,
+  description: NodeDescription,
+  signal: AbortSignal,
+): Promise<Welcomed | { readonly managers: readonly ManagerAddress[] }> {
+  const timeout = new AbortController()
+  const done = new AbortController()
+  void clock.sleep(welcomeMs, done.signal).then(() => {
+    if (!done.signal.aborted) timeout.abort()
+  })
+  const ended = AbortSignal.any([signal, timeout.signal])
+  let stream: MessageStream | undefined
+  try {
+    stream = await transport.connect(address, { type: 'cluster' }, ended)
+    await stream.send(callMessage({ call: 'session', description }, skepVersion))
+    const message = await stream.receive(ended)
+    if (message === undefined)
+      throw new UserError('unavailable', `${address} closed the connection`)
+    const answer = parseToNode(message)
+    if (answer.type === 'settings') return { stream, settings: answer.settings }
+    stream.close()
+    if (answer.type === 'redirect') return { managers: answer.managers }
+    if (answer.type === 'over') throw errorOf(answer.why)
+    throw new UserError('internal', `${address} began a session with "${answer.type}"`)
+  } catch (error) {
+    stream?.close()
+    throw timeout.signal.aborted
+      ? new UserError('unavailable', `${address} did not answer in ${welcomeMs / 1000} s`)
+      : error
+  } finally {
+    done.abort()
+  }
+}
+
+class RemoteSession implements Session {
+  readonly #options: RemoteLinkOptions
+  readonly #stream: MessageStream
+  readonly #ended = new AbortController()
+  readonly #arrived = new WakeUp()
+  readonly #changes: { readonly number: number; readonly change: AssignmentChange }[] = []
+  readonly #open = new Map<number, PromiseWithResolvers<void>>()
+  #settings: SessionSettings
+  #nextId = 1
+  #lastNumber = 0
+  #heardAtMs: number
+  #why: UserError | undefined
+
+  constructor(
+    options: RemoteLinkOptions,
+    stream: MessageStream,
+    settings: SessionSettings,
+    signal: AbortSignal,
+  ) {
+    this.#options = options
+    this.#stream = stream
+    this.#settings = settings
+    this.#heardAtMs = options.clock.nowMs()
+    signal.addEventListener('abort', () => this.close(), {
+      once: true,
+      signal: this.#ended.signal,
+    })
+    if (signal.aborted) this.close()
+    void this.#read()
+    void this.#beat()
+  }
+
+  async next(signal: AbortSignal): Promise<AssignmentChange> {
+    const ended = AbortSignal.any([signal, this.#ended.signal])
+    while (this.#changes.length === 0) {
+      if (ended.aborted) throw this.#why ?? sessionOver()
+      await this.#arrived.wait(this.#options.clock, ended)
+    }
+    const taken = this.#changes.shift()
+    if (!taken) throw sessionOver()
+    this.#tell({ type: 'taken', number: taken.number })
+    return taken.change
+  }
+
+  acknowledge(revision: number): void {
+    this.#tell({ type: 'routed', revision })
+  }
+
+  async report(reports: readonly TaskReport[]): Promise<void> {
+    for (let at = 0; at < reports.length; at += reportsPerMessageMax) {
+      const part = reports.slice(at, at + reportsPerMessageMax)
+      await this.#untilDone((id) => ({ type: 'report', id, reports: part }))
+    }
+  }
+
+  async describe(description: NodeDescription): Promise<void> {
+    await this.#untilDone((id) => ({ type: 'describe', id, description }))
+  }
+
+  close(): void {
+    this.#end(sessionOver())
+  }
+
+  async #untilDone(message: (id: number) => FromNode): Promise<void> {
+    if (this.#ended.signal.aborted) throw this.#why ?? sessionOver()
+    const id = this.#nextId++
+    const done = Promise.withResolvers<void>()
+    done.promise.catch(() => {}) // The send below may fail first, with the same reason.
+    this.#open.set(id, done)
+    const timer = new AbortController()
+    void this.#options.clock.sleep(doneMs, timer.signal).then(() => {
+      if (!timer.signal.aborted) this.#end(silent())
+    })
+    try {
+      await this.#stream.send(message(id))
+      await done.promise
+    } finally {
+      timer.abort()
+      this.#open.delete(id)
+    }
+  }
+
+  /** What needs no answer. A stream that breaks is noticed by who reads it. */
+  #tell(message: FromNode): void {
+    this.#stream.send(message).catch((error: unknown) => this.#fail(error))
+  }
+
+  async #read(): Promise<void> {
+    const { signal } = this.#ended
+    try {
+      while (!signal.aborted) {
+        const message = await this.#stream.receive(signal)
+        if (message === undefined) throw sessionOver()
+        this.#heardAtMs = this.#options.clock.nowMs()
+        this.#handle(parseToNode(message))
+      }
+    } catch (error) {
+      this.#fail(error)
+    }
+  }
+
+  #handle(message: ToNode): void {
+    switch (message.type) {
+      case 'settings':
+        this.#settings = message.settings
+        this.#options.learned(message.settings)
+        break
+      case 'assignments':
+        // Streams keep order, so a gap is a fault of the manager; a new session begins with everything.
+        if (message.number !== this.#lastNumber + 1) {
+          throw new UserError('internal', 'a message of assignments is missing')
+        }
+        this.#lastNumber = message.number
+        this.#changes.push(message)
+        this.#arrived.ring()
+        break
+      case 'done': {
+        const open = this.#open.get(message.id)
+        if (message.error) open?.reject(errorOf(message.error))
+        else open?.resolve()
+        break
+      }
+      case 'request':
+        this.#options.asked(message)
+        break
+      case 'over':
+        this.#end(errorOf(message.why))
+        break
+      case 'redirect':
+        this.#end(new UserError('unavailable', 'this manager no longer leads'))
+        break
+      case 'alive':
+        break
+      default:
+        message satisfies never
+    }
+  }
+
+  /** Speaks regularly, and listens whether the manager still does. */
+  async #beat(): Promise<void> {
+    const { clock, random } = this.#options
+    const { signal } = this.#ended
+    let awakeAtMs = clock.nowMs()
+    while (!signal.aborted) {
+      const { heartbeatMs, silenceMs } = this.#settings
+      // Not all nodes at once.
+      await clock.sleep(heartbeatMs - random.below(Math.ceil(heartbeatMs / 5)), signal)
+      if (signal.aborted) return
+      const nowMs = clock.nowMs()
+      // This process was stopped itself: what the manager said meanwhile has yet to be read.
+      const wasAway = nowMs - awakeAtMs > heartbeatMs + silenceMs / 2
+      awakeAtMs = nowMs
+      if (wasAway) this.#heardAtMs = nowMs
+      if (nowMs - this.#heardAtMs > silenceMs) {
+        this.#end(silent())
+        return
+      }
+      this.#tell({ type: 'heartbeat' })
+    }
+  }
+
+  #fail(error: unknown): void {
+    this.#end(
+      error instanceof UserError
+        ? error
+        : new UserError('internal', `the session with the manager failed: ${messageOf(error)}`, {
+            cause: error,
+          }),
+    )
+  }
+
+  #end(why: UserError): void {
+    if (this.#ended.signal.aborted) return
+    this.#why = why
+    this.#ended.abort()
+    this.#stream.close()
+    for (const open of this.#open.values()) open.reject(why)
+  }
+}
+
+function sessionOver(): UserError {
+  return new UserError('unavailable', 'the session with the manager is over')
+}
+
+function silent(): UserError {
+  return new UserError('unavailable', 'the manager has fallen silent')
+}

@@ -1,0 +1,200 @@
+import { type Clock, type Log, messageOf, UserError, WakeUp } from '../base/index.ts'
+import type { Dispatcher } from '../dispatcher/index.ts'
+import type { NodeDescription, NodeId } from '../model/index.ts'
+import type { Session } from '../wire/index.ts'
+import {
+  assignmentsAheadMax,
+  assignmentsMessage,
+  type FromNode,
+  parseFromNode,
+  refusalOf,
+  type SessionSettings,
+  type ToNode,
+} from './messages.ts'
+import type { MessageStream } from './transport.ts'
+
+export interface SessionServerOptions {
+  readonly stream: MessageStream
+  readonly nodeId: NodeId
+  readonly dispatcher: Pick<Dispatcher, 'open' | 'heard'>
+  readonly clock: Clock
+  readonly log: Log
+  /** What this node is to know now; asked again whenever `settingsChanged` is called. */
+  readonly settings: () => SessionSettings
+}
+
+/** Reports that wait to be written; a node that sends more waits for its answers first. */
+const reportsWaitingMax = 16
+
+/** A node's session as the leader serves it. */
+export interface SessionServer {
+  readonly nodeId: NodeId
+  /** Resolves when the session is over; never rejects. */
+  readonly over: Promise<void>
+  settingsChanged(): void
+  /** Asks the node for something, see `ToNode`. Rejects when the session is over. */
+  ask(message: Extract<ToNode, { readonly type: 'request' }>): Promise<void>
+  close(because: UserError): void
+}
+
+/** Begins a session: registers the node, says what it has to know, and carries both ways until one of them ends. */
+export async function serveSession(
+  options: SessionServerOptions,
+  description: NodeDescription,
+): Promise<SessionServer> {
+  const ended = new AbortController()
+  const session = await options.dispatcher.open(options.nodeId, description, ended.signal, {
+    isRemote: true,
+  })
+  const server = new RunningSession(options, session, ended)
+  return server
+}
+
+class RunningSession implements SessionServer {
+  readonly nodeId: NodeId
+  readonly over: Promise<void>
+  readonly #options: SessionServerOptions
+  readonly #session: Session
+  readonly #ended: AbortController
+  readonly #taken = new WakeUp()
+  readonly #settingsWanted = new WakeUp()
+  #why: UserError | undefined
+  #sentNumber = 0
+  #takenNumber = 0
+  #reportsOpen = 0
+
+  constructor(options: SessionServerOptions, session: Session, ended: AbortController) {
+    this.nodeId = options.nodeId
+    this.#options = options
+    this.#session = session
+    this.#ended = ended
+    this.#settingsWanted.ring()
+    ended.signal.addEventListener('abort', () => this.#hangUp(), { once: true })
+    this.over = this.#run()
+  }
+
+  settingsChanged(): void {
+    this.#settingsWanted.ring()
+  }
+
+  async ask(message: Extract<ToNode, { readonly type: 'request' }>): Promise<void> {
+    if (this.#ended.signal.aborted) {
+      throw new UserError('unavailable', `node ${this.nodeId} has no session with this manager`)
+    }
+    await this.#options.stream.send(message)
+  }
+
+  close(because: UserError): void {
+    this.#why ??= because
+    this.#ended.abort()
+  }
+
+  async #run(): Promise<void> {
+    // Settings go first: they say that this manager leads.
+    const loops = [this.#sendSettings(), this.#sendAssignments(), this.#receive()].map((loop) =>
+      loop.catch((error: unknown) => {
+        this.#why ??=
+          error instanceof UserError ? error : new UserError('internal', messageOf(error))
+        this.#ended.abort()
+      }),
+    )
+    await Promise.all(loops)
+  }
+
+  /** Not only once the loops have ended: one may be waiting for room to send to a node that is gone. */
+  #hangUp(): void {
+    const { log, stream } = this.#options
+    const why = this.#why ?? new UserError('unavailable', 'the session is over')
+    log.info('a node has no session any more', { nodeId: this.nodeId, why: why.message })
+    this.#session.close()
+    this.#send({ type: 'over', why: refusalOf(why) })
+    stream.close()
+  }
+
+  async #sendSettings(): Promise<void> {
+    const { clock, stream, settings } = this.#options
+    const { signal } = this.#ended
+    let sent = ''
+    while (!signal.aborted) {
+      await this.#settingsWanted.wait(clock, signal)
+      if (signal.aborted) return
+      const wanted = settings()
+      const text = JSON.stringify(wanted)
+      if (text === sent) continue
+      sent = text
+      await stream.send({ type: 'settings', settings: wanted })
+    }
+  }
+
+  async #sendAssignments(): Promise<void> {
+    const { clock, stream } = this.#options
+    const { signal } = this.#ended
+    while (!signal.aborted) {
+      // What changes while the node is busy is put together into its next message.
+      if (this.#sentNumber - this.#takenNumber >= assignmentsAheadMax) {
+        await this.#taken.wait(clock, signal)
+        continue
+      }
+      const change = await this.#session.next(signal)
+      this.#sentNumber += 1
+      await stream.send(assignmentsMessage(this.#sentNumber, change))
+    }
+  }
+
+  async #receive(): Promise<void> {
+    const { clock, dispatcher, stream } = this.#options
+    const { signal } = this.#ended
+    const answered = new WakeUp()
+    while (!signal.aborted) {
+      if (this.#reportsOpen >= reportsWaitingMax) {
+        await answered.wait(clock, signal)
+        continue
+      }
+      const message = await stream.receive(signal)
+      if (message === undefined) throw new UserError('unavailable', 'the node ended the session')
+      dispatcher.heard(this.nodeId)
+      this.#handle(parseFromNode(message), () => answered.ring())
+    }
+  }
+
+  #handle(message: FromNode, answered: () => void): void {
+    switch (message.type) {
+      case 'heartbeat':
+        this.#send({ type: 'alive' })
+        break
+      case 'taken':
+        this.#takenNumber = Math.min(message.number, this.#sentNumber)
+        this.#taken.ring()
+        break
+      case 'routed':
+        this.#session.acknowledge(message.revision)
+        break
+      case 'report':
+        void this.#answer(message.id, this.#session.report(message.reports), answered)
+        break
+      case 'describe':
+        void this.#answer(message.id, this.#session.describe(message.description), answered)
+        break
+      default:
+        message satisfies never
+    }
+  }
+
+  async #answer(id: number, work: Promise<void>, answered: () => void): Promise<void> {
+    this.#reportsOpen += 1
+    try {
+      await work
+      this.#send({ type: 'done', id })
+    } catch (error) {
+      this.#send({ type: 'done', id, error: refusalOf(error) })
+    } finally {
+      this.#reportsOpen -= 1
+      answered()
+    }
+  }
+
+  /** A stream that breaks is noticed by who reads it. */
+  #send(message: ToNode): void {
+    this.#options.stream.send(message).catch(() => {})
+  }
+}
