@@ -1,7 +1,9 @@
 import type { Command } from 'commander'
+import { UserError } from '../base/index.ts'
 import type { ApiInfo, ApiNode, ApiSwarm } from './api.ts'
 import { openClient } from './client.ts'
 import { type CliContext, checked, collect, newCommand, usageError } from './command.ts'
+import { readSecret } from './secret-input.ts'
 import { count, oneOf } from './service-spec.ts'
 
 interface InitFlags {
@@ -150,6 +152,72 @@ export function buildCommand(context: CliContext): Command {
     })
 
   swarm
+    .command('unlock')
+    .description('Unlock a manager that was restarted: asks for the key, or reads it from a pipe')
+    .action(async () => {
+      const client = await openClient(context)
+      const { Swarm = {} } = await client.call<ApiInfo>('/info')
+      if (Swarm.LocalNodeState !== 'locked') {
+        throw new UserError(
+          'failedPrecondition',
+          Swarm.LocalNodeState === 'active'
+            ? 'the swarm is not locked'
+            : 'this node is not part of a swarm',
+        )
+      }
+      const key = await readSecret(io, 'Unlock key: ')
+      await client.call('/swarm/unlock', { method: 'POST', body: { UnlockKey: key } })
+    })
+
+  swarm
+    .command('unlock-key')
+    .description('Show the key that unlocks restarted managers')
+    .option('--rotate', 'Make a new one; managers ask for the new one from now on')
+    .option('-q, --quiet', 'Only the key')
+    .action(async (flags: { rotate?: boolean; quiet?: boolean }) => {
+      const client = await openClient(context)
+      if (flags.rotate) {
+        const { Spec, Version } = await client.call<ApiSwarm>('/swarm')
+        await client.call('/swarm/update', {
+          method: 'POST',
+          query: { version: Version.Index, rotateManagerUnlockKey: true },
+          body: Spec,
+        })
+      }
+      const { UnlockKey } = await client.call<{ UnlockKey: string }>('/swarm/unlockkey')
+      if (UnlockKey === '') {
+        throw new UserError('failedPrecondition', 'no unlock key is set', {
+          next: 'Switch autolock on with `skep swarm update --autolock`.',
+        })
+      }
+      if (flags.quiet) io.stdout.write(`${UnlockKey}\n`)
+      else {
+        if (flags.rotate) io.stdout.write('Successfully rotated manager unlock key.\n\n')
+        io.stdout.write(unlockText(UnlockKey))
+      }
+    })
+
+  swarm
+    .command('update')
+    .description('Change the cluster')
+    .option('--autolock', 'Encrypt the keys of managers with a key that people hold')
+    .option('--no-autolock', 'No longer')
+    .action(async ({ autolock }: { autolock?: boolean }) => {
+      if (autolock === undefined) throw usageError('Say --autolock or --no-autolock.')
+      const client = await openClient(context)
+      const { Spec, Version } = await client.call<ApiSwarm>('/swarm')
+      await client.call('/swarm/update', {
+        method: 'POST',
+        query: { version: Version.Index },
+        body: { ...Spec, EncryptionConfig: { AutoLockManagers: autolock } },
+      })
+      io.stdout.write('Swarm updated.\n')
+      if (!autolock) return
+      const { UnlockKey } = await client.call<{ UnlockKey: string }>('/swarm/unlockkey')
+      io.stdout.write(`\n${unlockText(UnlockKey)}`)
+    })
+
+  swarm
     .command('info')
     .description("Show this node's part in the cluster")
     .option('--json', 'One JSON document')
@@ -175,6 +243,10 @@ export function buildCommand(context: CliContext): Command {
     })
 
   return swarm
+}
+
+function unlockText(key: string): string {
+  return `A restarted manager asks for this key; keep it where it outlives the managers:\n\n    ${key}\n\nUnlock with: skep swarm unlock\n`
 }
 
 async function joinText(

@@ -16,7 +16,10 @@ export interface NodeControl {
   /** `undefined` while autolock is off. */
   unlockKey(): Promise<string | undefined>
   joinTokens(): Promise<{ readonly worker: string; readonly manager: string }>
-  /** Makes new ones of those asked for. The unlock key is also made here when autolock has just been switched on. */
+  /**
+   * Makes new ones of those asked for, and brings the lock of this node's disk in step: call it also when autolock was
+   * switched. Resolves once all that is durable.
+   */
   rotateTokens(which: TokenRotation): Promise<void>
   /** Begins a rotation of the root certificate: to the given one, or to a new one. */
   rotateRoot(root: { readonly certificatePem?: string; readonly keyPem?: string }): Promise<void>

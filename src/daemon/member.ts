@@ -7,7 +7,7 @@ import { type Manager, startManager } from '../manager/index.ts'
 import type { Network, NetworkAttachment, NetworkId } from '../model/index.ts'
 import { bridgeName, type DataPlane, openLinuxDataPlane } from '../network/index.ts'
 import { openDockerRuntime, type Runtime, removeSecretsDir } from '../runtime/index.ts'
-import { type Keyring, openKeyring } from '../security/index.ts'
+import { type Keyring, openKeyring, parseUnlockKey } from '../security/index.ts'
 import { type LeaderEpoch, nextCommit, openSqliteStore, type Store } from '../store/index.ts'
 import { hostSubnets } from './host-facts.ts'
 import { dataPaths, type Identity } from './identity.ts'
@@ -46,6 +46,7 @@ export class Member {
   readonly #world: MemberWorld
   readonly #dataPlane: DataPlane
   readonly #plain: PlainContainers
+  readonly #unfollowLock: () => void
   #sweeping = false
 
   private constructor(
@@ -85,39 +86,28 @@ export class Member {
       describeHost: async () => this.#describeHost(),
       plainContainers: () => this.#plain.list(),
     })
+    this.#unfollowLock = this.#followLock()
   }
 
   /** Opens the cluster's state on this node and starts working. */
-  static async open(world: MemberWorld, identity: Identity, clusterId?: string): Promise<Member> {
-    const { options, clock, random, log, engine } = world
+  static async open(
+    world: MemberWorld,
+    identity: Identity,
+    unlockKey?: Uint8Array,
+  ): Promise<Member> {
+    const { options, clock, random, log } = world
     const paths = dataPaths(options.dataRoot)
-    const keyring = await openKeyring({ path: paths.keys })
+    const keyring = await openKeyring({ path: paths.keys, ...(unlockKey ? { unlockKey } : {}) })
     const store = await openSqliteStore({ path: paths.store, clock, log })
     try {
       const [cluster] = store.view.list('cluster')
-      const id = cluster?.id ?? clusterId
+      const id = cluster?.id
       if (id === undefined) {
         throw new UserError('internal', `${paths.store} holds no cluster`, {
           next: 'Leave with `docker swarm leave --force`, or restore a backup.',
         })
       }
-      const runtime = openDockerRuntime({
-        engine,
-        clusterId: id,
-        nodeId: identity.nodeId,
-        stateDir: options.dataRoot,
-        secretsDir: options.runDir,
-        clock,
-        log,
-      })
-      const dataPlane = await openLinuxDataPlane({
-        engine,
-        stateDir: paths.network,
-        // Its own, so that daemons of several clusters can share a machine.
-        tableName: `skep-${id.slice(0, 8)}`,
-        clock,
-        log,
-      })
+      const { runtime, dataPlane } = await openHost(world, identity, id)
       const epoch = await store.advanceEpoch()
       const manager = startManager({
         store,
@@ -132,6 +122,34 @@ export class Member {
       await store.close()
       throw error
     }
+  }
+
+  /**
+   * Brings the lock of the data keys on this node's disk in step with what the cluster says. Resolves once it is durable.
+   * Every manager does so for its own disk.
+   */
+  async keepLocked(): Promise<void> {
+    const [cluster] = this.store.view.list('cluster')
+    if (!cluster) return
+    const sealed = cluster.spec.autoLock ? cluster.status.unlockKey : undefined
+    const key =
+      sealed &&
+      parseUnlockKey(new TextDecoder().decode(this.keyring.unseal(sealed, `${cluster.id}/unlock`)))
+    await this.keyring.lockWith(key)
+  }
+
+  #followLock(): () => void {
+    const { log } = this.#world
+    const keep = () =>
+      this.keepLocked().catch((error: unknown) =>
+        log.error('the data keys could not be locked as the swarm wants it', {
+          error: messageOf(error),
+        }),
+      )
+    void keep()
+    return this.store.subscribe(({ changes }) => {
+      if (changes.some(({ kind }) => kind === 'cluster')) void keep()
+    })
   }
 
   #describeHost() {
@@ -240,6 +258,7 @@ export class Member {
 
   /** Stops working; containers, traffic and names go on. */
   async close(): Promise<void> {
+    this.#unfollowLock()
     await this.#plain.close()
     await this.agent.close()
     await this.manager.close()
@@ -249,26 +268,74 @@ export class Member {
 
   /** Ends every task of the cluster on this host and removes what it needed. */
   async destroy(): Promise<void> {
-    const { log } = this.#world
+    this.#unfollowLock()
     await this.#plain.close()
     await this.agent.close()
     await this.manager.close()
-    const observed = await this.runtime.list()
-    await Promise.all(
-      observed.map(async ({ taskId }) => {
-        try {
-          await this.runtime.stop(taskId, 10_000)
-          await this.runtime.remove(taskId)
-        } catch (error) {
-          log.warn('a container could not be removed', { taskId, error: messageOf(error) })
-        }
-      }),
-    )
-    await this.#dataPlane.clear()
-    await removeSecretsDir(this.#world.options.runDir).catch((error: unknown) =>
-      log.warn('the secrets folder could not be removed', { error: messageOf(error) }),
-    )
-    await this.#dataPlane.close()
+    await clearHost(this.#world, this.runtime, this.#dataPlane)
     await this.store.close()
   }
+
+  /** As `destroy`, for a member whose keys nobody has unlocked. */
+  static async destroyLocked(world: MemberWorld, identity: Identity): Promise<void> {
+    const { options, clock, log } = world
+    const store = await openSqliteStore({ path: dataPaths(options.dataRoot).store, clock, log })
+    try {
+      const [cluster] = store.view.list('cluster')
+      if (!cluster) return
+      const { runtime, dataPlane } = await openHost(world, identity, cluster.id)
+      await clearHost(world, runtime, dataPlane)
+    } finally {
+      await store.close()
+    }
+  }
+}
+
+/** What a member does on its host: containers and packets. */
+async function openHost(
+  { options, engine, clock, log }: MemberWorld,
+  identity: Identity,
+  clusterId: string,
+): Promise<{ readonly runtime: Runtime; readonly dataPlane: DataPlane }> {
+  const runtime = openDockerRuntime({
+    engine,
+    clusterId,
+    nodeId: identity.nodeId,
+    stateDir: options.dataRoot,
+    secretsDir: options.runDir,
+    clock,
+    log,
+  })
+  const dataPlane = await openLinuxDataPlane({
+    engine,
+    stateDir: dataPaths(options.dataRoot).network,
+    // Its own, so that daemons of several clusters can share a machine.
+    tableName: `skep-${clusterId.slice(0, 8)}`,
+    clock,
+    log,
+  })
+  return { runtime, dataPlane }
+}
+
+async function clearHost(
+  { options, log }: MemberWorld,
+  runtime: Runtime,
+  dataPlane: DataPlane,
+): Promise<void> {
+  const observed = await runtime.list()
+  await Promise.all(
+    observed.map(async ({ taskId }) => {
+      try {
+        await runtime.stop(taskId, 10_000)
+        await runtime.remove(taskId)
+      } catch (error) {
+        log.warn('a container could not be removed', { taskId, error: messageOf(error) })
+      }
+    }),
+  )
+  await dataPlane.clear()
+  await removeSecretsDir(options.runDir).catch((error: unknown) =>
+    log.warn('the secrets folder could not be removed', { error: messageOf(error) }),
+  )
+  await dataPlane.close()
 }

@@ -22,7 +22,9 @@ import {
   createRootCa,
   createUnlockKey,
   describeRoot,
+  type Keyring,
   openKeyring,
+  parseUnlockKey,
   rootFromPem,
 } from '../security/index.ts'
 import { nextCommit, openSqliteStore } from '../store/index.ts'
@@ -47,6 +49,8 @@ const dataPathPortDefault = 4789
 export class Membership implements NodeControl {
   readonly #world: MemberWorld
   #member: Member | undefined
+  /** Who this node is while its keys wait for a person to unlock them. */
+  #locked: Identity | undefined
   /** One change of membership at a time. */
   #changing: Promise<unknown> = Promise.resolve()
   #trouble = ''
@@ -63,14 +67,21 @@ export class Membership implements NodeControl {
   /** Takes up the cluster that the data root knows of, if any. */
   async resume(): Promise<void> {
     const identity = await readIdentity(this.#world.options.dataRoot)
-    if (identity) this.#member = await Member.open(this.#world, identity)
+    if (!identity) return
+    try {
+      this.#member = await Member.open(this.#world, identity)
+    } catch (error) {
+      if (!(error instanceof UserError && error.code === 'locked')) throw error
+      this.#locked = identity
+      this.#world.log.warn('locked: run `docker swarm unlock`; tasks, traffic and names go on', {})
+    }
   }
 
   state(): NodeState {
     const member = this.#member
     if (!member) {
       return {
-        localNodeState: 'inactive',
+        localNodeState: this.#locked ? 'locked' : 'inactive',
         nodeId: '',
         nodeAddress: '',
         controlAvailable: false,
@@ -107,7 +118,9 @@ export class Membership implements NodeControl {
   leave(force: boolean): Promise<void> {
     return this.#exclusively(async () => {
       const member = this.#member
-      if (!member) throw new UserError('notInCluster', 'This node is not part of a swarm')
+      const locked = this.#locked
+      if (!member && !locked)
+        throw new UserError('notInCluster', 'This node is not part of a swarm')
       if (!force) {
         throw new UserError(
           'failedPrecondition',
@@ -116,14 +129,20 @@ export class Membership implements NodeControl {
         )
       }
       this.#member = undefined
-      await member.destroy()
+      this.#locked = undefined
+      if (member) await member.destroy()
+      else if (locked) await Member.destroyLocked(this.#world, locked)
       await removeIdentity(this.#world.options.dataRoot)
     })
   }
 
-  async unlock(): Promise<void> {
-    if (!this.#member) throw new UserError('notInCluster', 'This node is not part of a swarm')
-    throw new UserError('conflict', 'swarm is not locked')
+  async unlock(key: string): Promise<void> {
+    await this.#exclusively(async () => {
+      if (this.#member) throw new UserError('conflict', 'swarm is not locked')
+      if (!this.#locked) throw new UserError('notInCluster', 'This node is not part of a swarm')
+      this.#member = await Member.open(this.#world, this.#locked, parseUnlockKey(key))
+      this.#locked = undefined
+    })
   }
 
   async unlockKey(): Promise<string | undefined> {
@@ -142,7 +161,14 @@ export class Membership implements NodeControl {
   }
 
   async rotateTokens(which: TokenRotation): Promise<void> {
-    const { keyring } = this.#memberOrThrow()
+    const member = this.#memberOrThrow()
+    const { keyring } = member
+    if (which.worker || which.manager || which.unlockKey) await this.#rotate(keyring, which)
+    // Nobody is told that the swarm is locked, or with which key, before this node's disk is.
+    await member.keepLocked()
+  }
+
+  async #rotate(keyring: Keyring, which: TokenRotation): Promise<void> {
     await this.#changeStatus((cluster) => ({
       ...cluster.status,
       joinTokens: {
@@ -197,7 +223,7 @@ export class Membership implements NodeControl {
   }
 
   async #init(request: InitRequest): Promise<NodeId> {
-    if (this.#member) throw alreadyInCluster()
+    if (this.#member || this.#locked) throw alreadyInCluster()
     const { options, clock, random, log } = this.#world
     const listenAddress = request.listenAddress || options.listenAddress
     const listenPort = Number(/:(\d+)$/.exec(listenAddress)?.[1] ?? clusterPortDefault)
@@ -282,6 +308,7 @@ export class Membership implements NodeControl {
     await writeIdentity(options.dataRoot, identity)
     const member = await Member.open(this.#world, identity)
     this.#member = member
+    await member.keepLocked()
     await this.#untilReady(member)
     return identity.nodeId
   }

@@ -175,8 +175,9 @@ async function update(api: ApiContext, call: Call) {
   const spec = call.read(swarmSpec).value
   const declaration = lowerCluster(spec)
   const before = await control.updateCluster(version, declaration)
-  const isNewlyLocked = declaration.spec.autoLock && !before.spec.autoLock
-  if (rotate.worker || rotate.manager || rotate.unlockKey || isNewlyLocked) {
+  const isLockChanged = declaration.spec.autoLock !== before.spec.autoLock
+  const isNewlyLocked = declaration.spec.autoLock && isLockChanged
+  if (rotate.worker || rotate.manager || rotate.unlockKey || isLockChanged) {
     await api.node.rotateTokens({ ...rotate, unlockKey: rotate.unlockKey || isNewlyLocked })
   }
   await rotateRoot(api, documentOf(before.source), spec)
