@@ -13,7 +13,10 @@ import type {
  * change replaces the object, so a kept reference is a snapshot of it.
  */
 export interface View {
-  /** Count of commits since the store was made. Objects carry the one that changed them as `version`. */
+  /**
+   * Grows with commits; those that were stored together may share one. Objects carry the one that changed them as
+   * `version`.
+   */
   readonly revision: number
   get<K extends Kind>(kind: K, id: string): ObjectByKind[K] | undefined
   /** In order of creation. */

@@ -94,10 +94,10 @@ export type Op =
   | { readonly type: 'delete'; readonly key: string; readonly end?: string }
   | ({ readonly type: 'range' } & RangeRequest)
 
-/** All of `then` if all of `when` holds, else all of `otherwise`. No key may be written twice. */
+/** All of `apply` if all of `when` holds, else all of `otherwise`. No key may be written twice. */
 export interface Txn {
   readonly when: readonly Compare[]
-  readonly then: readonly Op[]
+  readonly apply: readonly Op[]
   readonly otherwise?: readonly Op[]
 }
 

@@ -367,9 +367,9 @@ export class SimulatedEtcd {
 
   // What etcd's state machine does.
 
-  txn({ when, then, otherwise = [] }: Txn): TxnResult {
+  txn({ when, apply, otherwise = [] }: Txn): TxnResult {
     const succeeded = when.every((compare) => this.#holds(compare))
-    const ops = succeeded ? then : otherwise
+    const ops = succeeded ? apply : otherwise
     const written = new Set<string>()
     for (const op of ops) {
       if (op.type !== 'put') continue
