@@ -140,17 +140,14 @@ export class Dispatcher implements ManagerLink {
   }
 
   /**
-   * Whether every node routes as the store said at `revision`. One that has lost its session still routes by what it
-   * was told last: it is waited for until it is back, or down.
+   * The last revision that every node routes by. One that has lost its session still routes by what it was told last: it
+   * is waited for until it is back, or down.
    */
-  isAcknowledged(revision: number): boolean {
-    const untold = this.#rounds.pendingSinceRevision
-    const slowest = this.#behind.firstRank
-    return (
-      this.#away.size === 0 &&
-      (untold === undefined || untold > revision) &&
-      (slowest === undefined || slowest >= revision)
-    )
+  get acknowledgedRevision(): number {
+    if (this.#away.size > 0) return -1
+    const untold = this.#rounds.pendingSinceRevision ?? Number.POSITIVE_INFINITY
+    const slowest = this.#behind.firstRank ?? Number.POSITIVE_INFINITY
+    return Math.min(untold - 1, slowest)
   }
 
   /** How far a session has followed may differ: rings when that takes everybody further. */

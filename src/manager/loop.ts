@@ -25,6 +25,8 @@ export interface LoopOptions {
 
 /** When a decision that lost a race is made again, if nothing wakes its loop sooner, in ms. */
 const raceRetryMs = 50
+/** Changes of one loop under way at once; a single commit may have so many too. */
+const changesPerWaveMax = 2 * changesPerCommitMax
 /** Pause before a loop whose commit could not be stored tries again, in ms. */
 const unavailableMs = 1000
 
@@ -41,16 +43,7 @@ export async function runLoop(options: LoopOptions): Promise<void> {
     const turn = decide(clock.nowMs())
     wakeAtMs = turn.wakeAtMs
     if (turn.more) wake.ring()
-    const results = await Promise.allSettled(
-      turn.commits.flatMap((changes, index) =>
-        chunks(changes).map((chunk) =>
-          store.commit(chunk, { fence }).catch((error: unknown) => {
-            turn.failed?.(index)
-            throw error
-          }),
-        ),
-      ),
-    )
+    const results = await commitAll(turn, (changes) => store.commit(changes, { fence }))
     let pause = false
     for (const result of results) {
       if (result.status === 'fulfilled') continue
@@ -73,6 +66,37 @@ export async function runLoop(options: LoopOptions): Promise<void> {
     // A turn without a commit has not let anybody else run.
     else if (turn.more && results.length === 0) await clock.sleep(0, signal)
   }
+}
+
+/**
+ * Commits all that a turn wants. A large turn goes in waves, so that others' changes get in between and the store's
+ * queue stays short; what was decided is checked against the versions it was decided on all the same.
+ */
+async function commitAll(
+  { commits, failed }: Turn,
+  commit: (changes: readonly Change[]) => Promise<unknown>,
+): Promise<readonly PromiseSettledResult<unknown>[]> {
+  const results: PromiseSettledResult<unknown>[] = []
+  let wave: Promise<unknown>[] = []
+  let changesInWave = 0
+  for (const [index, group] of commits.entries()) {
+    for (const changes of chunks(group)) {
+      if (changesInWave + changes.length > changesPerWaveMax) {
+        results.push(...(await Promise.allSettled(wave)))
+        wave = []
+        changesInWave = 0
+      }
+      changesInWave += changes.length
+      wave.push(
+        commit(changes).catch((error: unknown) => {
+          failed?.(index)
+          throw error
+        }),
+      )
+    }
+  }
+  results.push(...(await Promise.allSettled(wave)))
+  return results
 }
 
 function isRace(error: UserError): boolean {

@@ -10,6 +10,9 @@ export const commitsQueuedMax = 10_000
 /** Once so many characters of JSON wait for the disk, no further commit is taken. */
 export const charactersQueuedMax = 64_000_000
 
+/** Changes that become visible in one turn of the event loop: everybody else waits for it. */
+const changesPerBatchMax = 2_000
+
 export interface StoreCoreOptions {
   readonly clock: Clock
   readonly persistence: Persistence
@@ -162,7 +165,7 @@ export class StoreCore implements Store, LeaderEpoch {
     // Commits of the same turn share the first batch too.
     await Promise.resolve()
     while (this.#queue.length > 0) {
-      const batch = this.#singly > 0 ? this.#queue.splice(0, 1) : this.#queue.splice(0)
+      const batch = this.#queue.splice(0, this.#singly > 0 ? 1 : commitsOfBatch(this.#queue))
       if (this.#singly > 0) this.#singly -= 1
       this.#inFlight = batch.length
       const failure = await this.#persist(batch)
@@ -265,6 +268,18 @@ export class StoreCore implements Store, LeaderEpoch {
       }
     }
   }
+}
+
+/** How many of the commits that wait share the next batch: all, up to the bound on changes, but always one. */
+function commitsOfBatch(queue: readonly Entry[]): number {
+  let changes = 0
+  let commits = 0
+  for (const entry of queue) {
+    if (entry.type === 'commit') changes += entry.changes.length
+    if (commits > 0 && changes > changesPerBatchMax) break
+    commits += 1
+  }
+  return commits
 }
 
 function notStored(error: unknown): UserError {
