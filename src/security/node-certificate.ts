@@ -36,6 +36,8 @@ export interface NodeCertificateRequest {
   readonly clusterId: ClusterId
   /** PEM. Of a signing request only the key is taken, and only if its owner signed it. */
   readonly key: { readonly publicKeyPem: string } | { readonly csrPem: string }
+  /** IP addresses that the node may be reached at by those who check them: a manager's, for etcd's own traffic. */
+  readonly addresses?: readonly string[]
   /** How long it is valid from now, in ms; never longer than the root. */
   readonly expiryMs: number
   readonly nowMs: number
@@ -64,7 +66,7 @@ export async function createCertificateRequest(keyPem: string): Promise<string> 
 
 /** Signs a node's certificate; answers it as PEM. Throws `invalidInput` for a key or request that is not accepted. */
 export async function issueNodeCertificate(request: NodeCertificateRequest): Promise<string> {
-  const { root, nodeId, role, clusterId, expiryMs, nowMs } = request
+  const { root, nodeId, role, clusterId, addresses = [], expiryMs, nowMs } = request
   const x509 = await loadX509()
   const issuer = new x509.X509Certificate(root.certificatePem)
   const signer = signingKeyFromPem(root.keyPem)
@@ -89,7 +91,10 @@ export async function issueNodeCertificate(request: NodeCertificateRequest): Pro
         x509.ExtendedKeyUsage.serverAuth,
         x509.ExtendedKeyUsage.clientAuth,
       ]),
-      new x509.SubjectAlternativeNameExtension(names.map((value) => ({ type: 'dns', value }))),
+      new x509.SubjectAlternativeNameExtension([
+        ...names.map((value) => ({ type: 'dns', value }) as const),
+        ...addresses.map((value) => ({ type: 'ip', value }) as const),
+      ]),
       await x509.SubjectKeyIdentifierExtension.create(publicKey),
       await x509.AuthorityKeyIdentifierExtension.create(issuer.publicKey),
     ],
