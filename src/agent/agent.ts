@@ -26,6 +26,8 @@ import {
   type Session,
   type TaskAssignment,
 } from '../wire/index.ts'
+import type { Journal } from './journal.ts'
+import { decideLocalRestart } from './local-restart.ts'
 import { decideStep, runningStatus } from './task-step.ts'
 
 export interface AgentOptions {
@@ -39,6 +41,8 @@ export interface AgentOptions {
   readonly describeHost: () => Promise<Pick<NodeDescription, 'skepVersion' | 'tls' | 'hostSubnets'>>
   /** Containers that are no tasks but run on cluster networks all the same. */
   readonly plainContainers?: () => readonly LocalTask[]
+  /** Where it keeps what it was told last. Without: it knows nothing until a manager is in reach. */
+  readonly journal?: Journal
 }
 
 export interface Agent {
@@ -64,6 +68,11 @@ const drainLookMs = 200
 /** Pause before a call that the engine did not answer is tried again, in ms. */
 const engineRetryMs = 1000
 const reconnectMs = 500
+const reconnectMsMax = 3_000
+/** Between two writes of the journal, in ms. */
+const journalEveryMs = 1000
+/** Without a session for so long, a node decides by itself what becomes of a task that ended, in ms. */
+const aloneAfterMs = 5_000
 const auditEveryMs = 10_000
 
 /**
@@ -82,10 +91,14 @@ class RunningAgent implements Agent {
   readonly #stops = new Semaphore(stopsMax)
   readonly #reportWanted = new WakeUp()
   readonly #networkWanted = new WakeUp()
+  readonly #journalWanted = new WakeUp()
   readonly #unreported = new Set<TaskId>()
   readonly #finished: Promise<unknown>
   #assignments: Assignments | undefined
   #session: Session | undefined
+  /** When there last was a session; the start counts as one, since the managers may be about to answer. */
+  #inReachAtMs: number
+  readonly #sessionChanged = new Set<() => void>()
   #networkDirty = true
   #engineTrouble: string | undefined
   #networkTrouble: string | undefined
@@ -94,6 +107,7 @@ class RunningAgent implements Agent {
 
   constructor(options: AgentOptions) {
     this.#options = options
+    this.#inReachAtMs = options.clock.nowMs()
     options.runtime.watch((event) => {
       switch (event.type) {
         case 'changed':
@@ -114,7 +128,8 @@ class RunningAgent implements Agent {
       }
     }, this.#stop.signal)
     this.#finished = Promise.all([
-      this.#sessionLoop(),
+      this.#recall().then(() => this.#sessionLoop()),
+      this.#journalLoop(),
       this.#reportLoop(),
       this.#networkLoop(),
       this.#auditLoop(),
@@ -139,8 +154,10 @@ class RunningAgent implements Agent {
     this.#session?.close()
     this.#reportWanted.ring()
     this.#networkWanted.ring()
+    this.#journalWanted.ring()
     for (const runner of this.#runners.values()) runner.close()
     await this.#finished
+    await this.#writeJournal()
   }
 
   // ---- Manager ----
@@ -148,23 +165,107 @@ class RunningAgent implements Agent {
   async #sessionLoop(): Promise<void> {
     const { clock, link, log, nodeId } = this.#options
     const { signal } = this.#stop
+    let pauseMs = reconnectMs
     while (!signal.aborted) {
       try {
         const session = await link.open(nodeId, await this.#describe(), signal)
-        this.#session = session
+        pauseMs = reconnectMs
+        this.#inSession(session)
         this.#managerTrouble = undefined
         for (const taskId of this.#runners.keys()) this.#unreported.add(taskId)
         this.#reportWanted.ring()
         while (!signal.aborted) await this.#take(session, signal)
       } catch (error) {
         if (signal.aborted) break
-        this.#session = undefined
-        this.#managerTrouble = messageOf(error)
-        log.warn('no session with a manager', { error: messageOf(error) })
-        await clock.sleep(reconnectMs, signal)
+        this.#inSession(undefined)
+        const why = messageOf(error)
+        // Said once, not at each attempt.
+        if (why !== this.#managerTrouble) log.warn('no session with a manager', { error: why })
+        this.#managerTrouble = why
+        await clock.sleep(pauseMs, signal)
+        pauseMs = Math.min(pauseMs * 2, reconnectMsMax)
       }
     }
   }
+
+  #inSession(session: Session | undefined): void {
+    if (this.#session || session) this.#inReachAtMs = this.#options.clock.nowMs()
+    this.#session = session
+    for (const changed of this.#sessionChanged) changed()
+  }
+
+  /**
+   * Whether this node has to decide for itself: no manager has been in reach for a while. Resolves at once while there
+   * is a session, and otherwise when there is one or the while is over.
+   */
+  async #isAlone(signal: AbortSignal): Promise<boolean> {
+    const { clock } = this.#options
+    while (!signal.aborted && !this.#session) {
+      const leftMs = this.#inReachAtMs + aloneAfterMs - clock.nowMs()
+      if (leftMs <= 0) return true
+      const changed = new AbortController()
+      const wake = () => changed.abort()
+      this.#sessionChanged.add(wake)
+      await clock.sleep(leftMs, AbortSignal.any([signal, changed.signal]))
+      this.#sessionChanged.delete(wake)
+    }
+    return false
+  }
+
+  // ---- Journal ----
+
+  /** Goes on with what was known last, before any manager has answered. */
+  async #recall(): Promise<void> {
+    const { journal, log } = this.#options
+    const entry = await journal?.read().catch((error: unknown) => {
+      log.error('what this node was told last can not be read; the managers know it', {
+        error: messageOf(error),
+      })
+      return undefined
+    })
+    if (!entry || this.#stop.signal.aborted) return
+    this.#assignments = entry.assignments
+    this.#networkDirty = true
+    this.#networkWanted.ring()
+    const observed = await this.#observeAll()
+    for (const assignment of entry.assignments.tasks.values()) {
+      const { task } = assignment
+      const status = entry.statuses.get(task.id)
+      this.#drive(
+        status ? { ...assignment, task: { ...task, status } } : assignment,
+        observed.find(({ taskId }) => taskId === task.id),
+      )
+    }
+  }
+
+  async #journalLoop(): Promise<void> {
+    const { clock, journal } = this.#options
+    const { signal } = this.#stop
+    while (journal && !signal.aborted) {
+      await this.#journalWanted.wait(clock, signal)
+      if (signal.aborted) return
+      await this.#writeJournal()
+      await clock.sleep(journalEveryMs, signal)
+    }
+  }
+
+  async #writeJournal(): Promise<void> {
+    const { journal, log } = this.#options
+    const assignments = this.#assignments
+    if (!journal || !assignments) return
+    const statuses = new Map(
+      [...this.#runners].map(([taskId, { status }]) => [taskId, status] as const),
+    )
+    try {
+      await journal.write({ assignments, statuses })
+    } catch (error) {
+      log.warn('what this node was told last could not be kept; trying again with the next news', {
+        error: messageOf(error),
+      })
+    }
+  }
+
+  // ---- Assignments ----
 
   async #take(session: Session, signal: AbortSignal): Promise<void> {
     const change = await session.next(signal)
@@ -175,6 +276,7 @@ class RunningAgent implements Agent {
       this.#networkDirty = true
     // Acknowledged by the network loop, once the data plane is as these assignments say.
     this.#networkWanted.ring()
+    this.#journalWanted.ring()
     if (change.full) await this.#adopt(after)
     else {
       for (const assignment of change.tasks.put) this.#drive(assignment)
@@ -184,30 +286,37 @@ class RunningAgent implements Agent {
 
   /** Takes over the containers that run, and ends those that nobody asks for. */
   async #adopt(assignments: Assignments): Promise<void> {
-    const { clock, log, runtime } = this.#options
-    let observed: readonly ObservedContainer[] | undefined
-    while (!observed && !this.#stop.signal.aborted) {
-      try {
-        observed = await runtime.list()
-      } catch (error) {
-        this.#engineTrouble = messageOf(error)
-        log.warn('the engine does not list its containers', { error: messageOf(error) })
-        await clock.sleep(engineRetryMs, this.#stop.signal)
-      }
-    }
+    const { log } = this.#options
+    const observed = await this.#observeAll()
     for (const assignment of assignments.tasks.values()) {
       this.#drive(
         assignment,
-        observed?.find(({ taskId }) => taskId === assignment.task.id),
+        observed.find(({ taskId }) => taskId === assignment.task.id),
       )
     }
     for (const taskId of [...this.#runners.keys()])
       if (!assignments.tasks.has(taskId)) this.#forget(taskId)
-    for (const { taskId } of observed ?? []) {
+    for (const { taskId } of observed) {
       if (assignments.tasks.has(taskId)) continue
       log.info('removing a container whose task is gone', { taskId })
       void this.#removeContainer(taskId)
     }
+  }
+
+  /** Every container of the cluster on this host; waits for an engine that is away. */
+  async #observeAll(): Promise<readonly ObservedContainer[]> {
+    const { clock, log, runtime } = this.#options
+    const { signal } = this.#stop
+    while (!signal.aborted) {
+      try {
+        return await runtime.list()
+      } catch (error) {
+        this.#engineTrouble = messageOf(error)
+        log.warn('the engine does not list its containers', { error: messageOf(error) })
+        await clock.sleep(engineRetryMs, signal)
+      }
+    }
+    return []
   }
 
   async #describe(): Promise<NodeDescription> {
@@ -271,7 +380,9 @@ class RunningAgent implements Agent {
       changed: () => {
         this.#unreported.add(id)
         this.#reportWanted.ring()
+        this.#journalWanted.ring()
       },
+      isAlone: (signal) => this.#isAlone(signal),
       placed: () => {
         if (assignment.task.addresses.length === 0) return
         this.#networkDirty = true
@@ -373,6 +484,8 @@ interface RunnerContext {
   readonly assignments: () => Assignments | undefined
   /** The status changed and wants to be reported. */
   readonly changed: () => void
+  /** Whether the node decides by itself what becomes of a task that ended. Waits until that is known. */
+  readonly isAlone: (signal: AbortSignal) => Promise<boolean>
   /** The container's process or addresses changed: the data plane has to know. */
   readonly placed: () => void
 }
@@ -392,6 +505,8 @@ class TaskRunner {
   readonly #nudge = new WakeUp()
   /** Aborted when the task is no longer to run: ends a pull or a start under way. */
   #preparing = new AbortController()
+  /** Times it was started again here since a manager was last in reach. */
+  #localRestarts = 0
 
   constructor(
     assignment: TaskAssignment,
@@ -481,7 +596,7 @@ class TaskRunner {
         }
         const step = decideStep(this.#assignment, this.#status, this.#observed, clock.nowMs())
         if (step.type === 'wait') return
-        if (step.type === 'become') this.#become(step.status)
+        if (step.type === 'become') await this.#becomeOrRestart(step.status)
         else if (step.type === 'prepare') await this.#prepare()
         else if (step.type === 'start') await this.#start()
         else if (step.type === 'probe') await this.#probe()
@@ -516,6 +631,41 @@ class TaskRunner {
     })
   }
 
+  /** A task that ends while nobody could replace it is started again in place, as its restart policy says. */
+  async #becomeOrRestart(status: TaskStatus): Promise<void> {
+    if (!decideLocalRestart(this.#assignment, status, this.#localRestarts)) {
+      this.#become(status)
+      return
+    }
+    if (!(await this.#context.isAlone(this.#closed.signal))) {
+      this.#localRestarts = 0
+      if (!this.#closed.signal.aborted) this.#become(status)
+      return
+    }
+    const restart = decideLocalRestart(this.#assignment, status, this.#localRestarts)
+    if (!restart) return
+    const { clock, log } = this.#context
+    this.#localRestarts += 1
+    log.info('starting a task again: no manager is in reach', {
+      taskId: this.#assignment.task.id,
+      error: status.error ?? '',
+    })
+    this.#become({
+      ...this.#status,
+      message: 'started again by its node: no manager is in reach',
+      ready: false,
+      atMs: clock.nowMs(),
+    })
+    await clock.sleep(restart.delayMs, this.#closed.signal)
+    // Its files may be gone with the last boot; the container stays if it is still there.
+    await this.#make()
+    await this.#start()
+    while (!this.#closed.signal.aborted && !this.#preparing.signal.aborted && !this.#status.ready) {
+      if (this.#stale || this.#observed?.state !== 'running') return
+      await this.#probe()
+    }
+  }
+
   #become(status: TaskStatus): void {
     this.#status = status
     this.#context.changed()
@@ -529,9 +679,16 @@ class TaskRunner {
   }
 
   async #prepare(): Promise<void> {
-    const { dataPlane, runtime, starts, clock } = this.#context
+    if (!(await this.#make())) return
+    const atMs = this.#context.clock.nowMs()
+    this.#become({ ...this.#status, state: 'ready', message: 'prepared', atMs })
+  }
+
+  /** Makes the container be there. False: the task is no longer to run. */
+  async #make(): Promise<boolean> {
+    const { dataPlane, runtime, starts } = this.#context
     const assignments = this.#context.assignments()
-    if (!assignments) return
+    if (!assignments) return false
     const assignment = this.#assignment
     const engineNetworks = new Map<NetworkId, string>()
     const attached = []
@@ -549,10 +706,10 @@ class TaskRunner {
       nameservers: attached.length === 0 ? [] : dataPlane.nameserversFor(attached),
       engineNetworks,
     }
-    await starts.run(async () => {
-      if (this.#closed.signal.aborted || this.#preparing.signal.aborted) return
+    return starts.run(async () => {
+      if (this.#closed.signal.aborted || this.#preparing.signal.aborted) return false
       await runtime.prepare(assignment, materials, this.#preparing.signal)
-      this.#become({ ...this.#status, state: 'ready', message: 'prepared', atMs: clock.nowMs() })
+      return true
     })
   }
 
