@@ -1,24 +1,36 @@
 import { type Agent, startAgent } from '../agent/index.ts'
 import { type DockerApi, type EngineProxy, openDockerApi } from '../api/docker/index.ts'
 import { type Log, messageOf, UserError } from '../base/index.ts'
+import {
+  Authority,
+  type ClusterPort,
+  openClusterPort,
+  openRemoteLink,
+  type Peer,
+} from '../cluster/index.ts'
 import { type Control, initialNetworks, openControl, type Sealer } from '../control/index.ts'
 import { type Manager, startManager } from '../manager/index.ts'
 import { idFrom, mintId, type NodeId, type NodeRole } from '../model/index.ts'
 import { buildClusterSpec, buildNode } from '../model/testing.ts'
 import { explainTask, explainWorkload, observeWorkload } from '../orchestrator/index.ts'
 import type { SimulatedBehaviour } from '../runtime/simulated-runtime.ts'
+import type { Keyring } from '../security/index.ts'
 import { type Commit, type LeaderEpoch, type Store, StoreCore } from '../store/index.ts'
 import { SimulatedDisk } from '../store/simulated-disk.ts'
-import type { Assignments, TaskAssignment } from '../wire/index.ts'
-import { applyChange } from '../wire/index.ts'
+import {
+  type Assignments,
+  applyChange,
+  type ManagerLink,
+  type TaskAssignment,
+} from '../wire/index.ts'
 import { Chance } from './chance.ts'
 import { dataPlaneFor, persistenceFor, runtimeFor, storeForLeader } from './guarded.ts'
 import { Host } from './host.ts'
-import { type LeaderAddress, SimulatedLink } from './link.ts'
 import { SimulatedNetwork } from './network.ts'
 import { SimulatedProcess } from './process.ts'
 import { SimulatedTime } from './time.ts'
 import type { Trace } from './trace.ts'
+import { type Port, SimulatedTransport } from './transport.ts'
 
 /** What watches a simulated cluster from outside, as no part of it could. */
 export interface Observer {
@@ -47,6 +59,18 @@ const sealer: Sealer = {
   },
 }
 
+const keyring: Keyring = {
+  keyId: '',
+  ...sealer,
+  rotate: async () => {},
+  lockWith: async () => {},
+  exportKeys: () => '',
+}
+const skepVersion = 'simulated'
+
+const addressOf = (host: Host): string => `${host.name}:2377`
+const keyOf = (host: Host): string => `key of ${host.name}`
+
 /** One leader's loops: they may be stopped, or deposed, by themselves. */
 interface Leadership {
   readonly process: SimulatedProcess
@@ -62,6 +86,7 @@ export interface Daemon {
     readonly store: Store & LeaderEpoch
     readonly control: Control
     readonly api: DockerApi
+    readonly port: ClusterPort
     /** Newest last; older ones have been deposed. */
     readonly leaderships: Leadership[]
   }
@@ -89,6 +114,7 @@ export class SimulatedCluster {
   readonly #idChance: Chance
   #hostCount = 0
   #newestEpoch = 0
+  readonly #ports = new Map<string, Port>()
   /** Since when somebody has led without a break, in true ms. */
   ledSinceMs = startMs
 
@@ -173,7 +199,20 @@ export class SimulatedCluster {
   async enrol(host: Host, role: NodeRole): Promise<boolean> {
     const store = this.store
     if (!store) return false
-    const node = buildNode({ id: host.nodeId, hostname: host.name, role, state: 'unknown' })
+    const isManager = role === 'manager'
+    const node = {
+      ...buildNode({
+        id: host.nodeId,
+        hostname: host.name,
+        role,
+        state: 'unknown',
+        ...(isManager
+          ? { manager: { address: addressOf(host), leader: true, reachability: 'reachable' } }
+          : {}),
+      }),
+      certificate: { publicKeyHash: keyOf(host), rootHash: '', expiresAtMs: startMs * 2 },
+    }
+    host.managersKnown = [addressOf(this.host('h1'))]
     const done = store.commit([{ type: 'create', object: node }]).then(
       () => true,
       () => false,
@@ -215,38 +254,45 @@ export class SimulatedCluster {
     const process = new SimulatedProcess(this.time, host.clock, host.name)
     host.engine.setReachable(!host.isEngineAway)
     const log = this.#logOf(host.name)
-    const agentOn = (): Agent => {
-      let known: Assignments | undefined
-      return startAgent({
+    const transport = this.#transportOf(host, process)
+    const agentOn = (): Agent =>
+      startAgent({
         nodeId: host.nodeId,
         runtime: runtimeFor(process, host.engine, (taskId) => this.beforeStop(host, taskId)),
         dataPlane: dataPlaneFor(process, host.kernel),
-        link: new SimulatedLink({
-          time: this.time,
-          network: this.network,
-          hostName: host.name,
-          process,
-          leader: () => this.#leaderAddress(),
-          received: (nodeId, change) => {
-            known = applyChange(known, change)
-            this.observer?.assigned(nodeId, known)
-          },
-        }),
+        link: this.#watched(
+          openRemoteLink({
+            transport,
+            clock: process.clock,
+            random: Chance.of(this.seed, `link of ${host.name} ${this.time.nowMs}`),
+            log,
+            skepVersion,
+            managers: () => host.managersKnown,
+            learned: ({ managers }) => {
+              host.managersKnown = managers.map(({ address }) => address)
+            },
+            asked: () => {},
+          }),
+        ),
         clock: process.clock,
         log,
-        describeHost: async () => ({ skepVersion: 'simulated', hostSubnets: [] }),
+        describeHost: async () => ({ skepVersion, hostSubnets: [] }),
       })
-    }
     if (!isManager) {
       this.daemons.set(host.name, { process, agent: agentOn() })
       return
     }
-    void this.#startManager(host, process, agentOn).catch((error: unknown) => {
+    void this.#startManager(host, process, transport, agentOn).catch((error: unknown) => {
       this.trace?.say(`the manager on ${host.name} did not start: ${messageOf(error)}`)
     })
   }
 
-  async #startManager(host: Host, process: SimulatedProcess, agentOn: () => Agent): Promise<void> {
+  async #startManager(
+    host: Host,
+    process: SimulatedProcess,
+    transport: SimulatedTransport,
+    agentOn: () => Agent,
+  ): Promise<void> {
     const { clock } = process
     const random = Chance.of(this.seed, `manager ${this.time.nowMs}`)
     const log = this.#logOf(host.name)
@@ -259,10 +305,22 @@ export class SimulatedCluster {
     const control = openControl({ store, clock, random, sealer })
     const api = openApi(control, host, clock, log)
     const leaderships: Leadership[] = []
+    const port = await openClusterPort({
+      transport,
+      listenAddress: addressOf(host),
+      store,
+      authority: new Authority({ store, keyring, clock, random, managersRefused: () => undefined }),
+      dispatcher: () => leaderships.at(-1)?.manager.dispatcher,
+      ownAddress: () => addressOf(host),
+      clock,
+      random,
+      log,
+      skepVersion,
+    })
     const daemon: Daemon = {
       process,
       agent: agentOn(),
-      manager: { store, control, api, leaderships },
+      manager: { store, control, api, port, leaderships },
     }
     this.daemons.set(host.name, daemon)
     await this.#lead(host, daemon)
@@ -272,6 +330,9 @@ export class SimulatedCluster {
   async #lead(host: Host, daemon: Daemon): Promise<void> {
     const { manager } = daemon
     if (!manager) return
+    const old = manager.leaderships.splice(0)
+    manager.port.leadershipChanged()
+    manager.leaderships.push(...old)
     const epoch = await manager.store.advanceEpoch()
     const process = new SimulatedProcess(this.time, host.clock, `leader ${epoch} on ${host.name}`)
     this.#newestEpoch = epoch
@@ -308,14 +369,42 @@ export class SimulatedCluster {
     return old
   }
 
-  #leaderAddress(): LeaderAddress | undefined {
-    const daemon = this.leader
-    const leadership = daemon?.manager?.leaderships.at(-1)
-    if (!daemon || !leadership) return undefined
+  #transportOf(host: Host, process: SimulatedProcess): SimulatedTransport {
+    return new SimulatedTransport({
+      time: this.time,
+      network: this.network,
+      process,
+      hostName: host.name,
+      self: (): Peer => ({
+        type: 'node',
+        nodeId: host.nodeId,
+        role: host === this.hosts[0] ? 'manager' : 'worker',
+        publicKeyHash: keyOf(host),
+      }),
+      ports: this.#ports,
+      isUp: (name) => this.host(name).isUp,
+    })
+  }
+
+  /** A link to the leader, with somebody who reads along what the node is told. */
+  #watched(link: ManagerLink): ManagerLink {
     return {
-      hostName: daemon.process.name,
-      process: leadership.process,
-      link: leadership.manager.link,
+      open: async (nodeId, description, signal) => {
+        const session = await link.open(nodeId, description, signal)
+        let known: Assignments | undefined
+        return {
+          next: async (ended) => {
+            const change = await session.next(ended)
+            known = applyChange(known, change)
+            this.observer?.assigned(nodeId, known)
+            return change
+          },
+          acknowledge: (revision) => session.acknowledge(revision),
+          report: (reports) => session.report(reports),
+          describe: (next) => session.describe(next),
+          close: () => session.close(),
+        }
+      },
     }
   }
 

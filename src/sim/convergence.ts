@@ -1,9 +1,9 @@
 import { isDeepEqual } from '../base/index.ts'
-import { endpointAssignment, isRouted, networksNeeded } from '../dispatcher/assignments.ts'
-import { isLive, isTerminal, type Task, type Workload } from '../model/index.ts'
+import { type Endpoint, isLive, isTerminal, type Task, type Workload } from '../model/index.ts'
 import { explainWorkload, observeWorkload } from '../orchestrator/index.ts'
 import type { View } from '../store/store.ts'
 import type { SimulatedCluster } from './cluster.ts'
+import type { Host } from './host.ts'
 
 /** Why the cluster is not yet as declared, in words; undefined when it is. */
 export function unconverged(cluster: SimulatedCluster, view: View): string | undefined {
@@ -110,22 +110,38 @@ function hostLag(cluster: SimulatedCluster, view: View): string | undefined {
       const state = view.get('task', id)?.status.state
       return `a container of task ${id} (${state ?? 'forgotten'}) runs on ${host.name}`
     }
-    const networks = networksNeeded(view, host.nodeId)
     const known = new Map(host.kernel.desired.endpoints.map((endpoint) => [endpoint.id, endpoint]))
     for (const endpoint of view.list('endpoint')) {
       const own = known.get(endpoint.id)
       known.delete(endpoint.id)
-      if (!isRouted(endpoint, networks)) {
+      if (!isToRoute(view, host, endpoint)) {
         if (own) return `${host.name} routes to ${endpoint.name}, which it need not`
         continue
       }
-      const wanted = endpointAssignment(view, endpoint)
-      const ids = (one: typeof own) => (one?.backends ?? []).map(({ taskId }) => taskId).sort()
-      if (!isDeepEqual(ids(own), ids(wanted)))
+      const wanted = endpoint.spec.backends.flatMap(({ workloadId }) =>
+        view
+          .tasksOfWorkload(workloadId)
+          .filter(({ traffic }) => traffic === 'routable')
+          .map(({ id }) => id),
+      )
+      const sent = (own?.backends ?? []).map(({ taskId }) => taskId)
+      if (!isDeepEqual(sent.sort(), wanted.sort()))
         return `${host.name} sends connections of ${endpoint.name} to other tasks than it should`
     }
     const [left] = known.values()
     if (left) return `${host.name} still routes to ${left.name}, which is gone`
   }
   return undefined
+}
+
+/** Every machine takes connections to published ports; other endpoints are reached from their networks. */
+function isToRoute(view: View, host: Host, { spec }: Endpoint): boolean {
+  if (spec.ports.some(({ publishMode }) => publishMode === 'ingress')) return true
+  const networks = new Set(
+    view
+      .tasksOfNode(host.nodeId)
+      .filter(({ status }) => !isTerminal(status.state))
+      .flatMap(({ addresses }) => addresses.map(({ networkId }) => networkId)),
+  )
+  return spec.networks.some(({ networkId }) => networks.has(networkId))
 }

@@ -32,6 +32,8 @@ export class Host {
   isEngineAway = false
   /** Its node was removed from the cluster. */
   isRemoved = false
+  /** Addresses of managers as its daemon last heard: on its disk. */
+  managersKnown: readonly string[] = []
   /** Was there when the cluster was made. */
   isFounder = false
   /** When something last kept its daemon from doing its part, in true ms. */

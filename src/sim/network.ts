@@ -116,12 +116,18 @@ export class Line {
   #nextOut = 0
   #nextIn = 0
   isClosed = false
+  onAcknowledged: () => void = () => {}
 
   constructor(network: SimulatedNetwork, time: SimulatedTime, from: string, to: string) {
     this.#network = network
     this.#time = time
     this.#from = from
     this.#to = to
+  }
+
+  /** Messages that have not been acknowledged yet. */
+  get waitingCount(): number {
+    return this.#unacknowledged.size
   }
 
   push(arrive: () => void): void {
@@ -149,6 +155,7 @@ export class Line {
     const timer = this.#unacknowledged.get(number)
     if (timer) timer.cancelled = true
     this.#unacknowledged.delete(number)
+    this.onAcknowledged()
   }
 
   #arrived(number: number, arrive: () => void): void {

@@ -41,6 +41,7 @@ export class SimulatedProcess {
   readonly #timers = new Set<Timer>()
   #state: 'running' | 'paused' | 'dead' = 'running'
   #waiting: (() => void)[] = []
+  readonly #onKilled: (() => void)[] = []
 
   constructor(time: SimulatedTime, hostClock: HostClock, name: string) {
     this.name = name
@@ -92,6 +93,12 @@ export class SimulatedProcess {
     this.#waiting = []
     for (const timer of this.#timers) timer.cancelled = true
     this.#timers.clear()
+    for (const work of this.#onKilled.splice(0)) work()
+  }
+
+  /** What the machine does when this process ends. */
+  onKilled(work: () => void): void {
+    this.#onKilled.push(work)
   }
 
   #sleep(ms: number, signal?: AbortSignal): Promise<void> {
