@@ -26,6 +26,7 @@ export const mayImport: Readonly<Record<string, readonly string[] | 'everything'
   dispatcher: ['base', 'model', 'wire', 'store', ...decisions],
   manager: [...loops],
   security: ['base', 'model'],
+  backup: ['base', 'model', 'store'],
   control: [...loops, 'manager', 'security'],
   cluster: [...loops, 'manager', 'security', 'control'],
   engine: ['base'],

@@ -2,7 +2,7 @@ export { type DataRootLock, lockDataRoot } from './data-root-lock.ts'
 export { type MemoryStoreOptions, openMemoryStore } from './memory-store.ts'
 export { nextCommit } from './next-commit.ts'
 export { type Batch, PersistError, type Persistence, type Snapshot } from './persistence.ts'
-export { openSqliteStore, type SqliteStoreOptions } from './sqlite-store.ts'
+export { openSqliteStore, restoreSqliteStore, type SqliteStoreOptions } from './sqlite-store.ts'
 export { commitSizeMax } from './staging.ts'
 export {
   type AppliedChange,

@@ -2,6 +2,7 @@ import { dirname, extname } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
 import { type Clock, type Log, UserError, unreachable } from '../base/index.ts'
+import type { AnyObject } from '../model/index.ts'
 import { type Batch, PersistError, type Persistence, type Snapshot } from './persistence.ts'
 import type { Failure, Reply, Request } from './sqlite-messages.ts'
 import type { LeaderEpoch, Store } from './store.ts'
@@ -27,6 +28,43 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
   const persistence = new SqlitePersistence(options)
   try {
     return await StoreCore.open({ ...options, persistence })
+  } catch (error) {
+    await persistence.end()
+    throw error
+  }
+}
+
+/** Objects written in one transaction of a restored store. */
+const restoredAtOnceMax = 2_000
+
+/**
+ * Makes the file of a store out of what another one held: versions, times and order stay as they were. There must be no
+ * such file yet. Rejects as `openSqliteStore` does.
+ */
+export async function restoreSqliteStore(
+  options: SqliteStoreOptions,
+  held: {
+    readonly revision: number
+    readonly epoch: number
+    readonly objects: readonly AnyObject[]
+  },
+): Promise<void> {
+  const persistence = new SqlitePersistence(options)
+  try {
+    const { revision: before } = await persistence.load()
+    let baseRevision = before
+    for (let at = 0; at < held.objects.length; at += restoredAtOnceMax) {
+      const { revision, epoch } = held
+      const writes = held.objects.slice(at, at + restoredAtOnceMax).map((object) => ({
+        type: 'put' as const,
+        kind: object.kind,
+        id: object.id,
+        text: JSON.stringify(object),
+      }))
+      await persistence.persist({ baseRevision, revision, epoch, writes })
+      baseRevision = revision
+    }
+    await persistence.close()
   } catch (error) {
     await persistence.end()
     throw error

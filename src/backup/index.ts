@@ -1,0 +1,2 @@
+export { type BackupContents, readBackup, writeBackup } from './contents.ts'
+export { decideRestored } from './restored.ts'
