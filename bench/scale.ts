@@ -143,7 +143,8 @@ class BenchCluster {
     })
     for (const node of nodes) {
       const { id: nodeId, description } = node
-      this.agents.push(new LightAgent({ nodeId, description, clock, stepMs, isSilent }))
+      const random = realRandom
+      this.agents.push(new LightAgent({ nodeId, description, clock, random, stepMs, isSilent }))
     }
     await this.lead()
   }
@@ -161,7 +162,7 @@ class BenchCluster {
     })
     const before = this.agents.map(({ fullTaken }) => fullTaken)
     for (const [at, agent] of this.agents.entries()) {
-      agent.connect(this.manager.link)
+      agent.connect(this.manager.dispatcher)
       // Over a network no two come in the same moment.
       if (at % 20 === 19) await clock.sleep(0)
     }
@@ -401,16 +402,19 @@ async function measure(nodes: number, wanted: ReadonlySet<PhaseName>): Promise<v
     const lost = of.agents.slice(0, nodes / 10)
     const lostIds = [...of.store.view.list('node')].slice(0, nodes / 10).map(({ id }) => id)
     for (const agent of lost) agent.disconnect()
-    // As when their heartbeats stop: the silence itself is left out.
-    await Promise.all(
-      lostIds.map(async (id) => {
-        const node = of.store.view.get('node', id)
-        if (!node) return
-        const status = { ...node.status, state: 'down' as const, message: 'heartbeat failure' }
-        const object = { ...node, status }
-        await of.store.commit([{ type: 'update', object }], { fence: of.epoch })
-      }),
-    )
+    // What follows when their heartbeats stop; how long they have to be silent first is left out.
+    const changes = lostIds.flatMap((id) => {
+      const node = of.store.view.get('node', id)
+      const status = {
+        state: 'down',
+        message: 'heartbeat failure',
+        sinceMs: clock.nowMs(),
+      } as const
+      return node
+        ? [{ type: 'update' as const, object: { ...node, status: { ...node.status, ...status } } }]
+        : []
+    })
+    await of.store.commit(changes, { fence: of.epoch })
     await of.until(() => of.reached.running < tasks)
     await of.until(() => of.reached.running >= tasks)
     return []

@@ -1,4 +1,5 @@
-import type { Clock } from '../../src/base/index.ts'
+import type { Clock, Random } from '../../src/base/index.ts'
+import type { Dispatcher } from '../../src/dispatcher/index.ts'
 import {
   isStopWanted,
   isTerminal,
@@ -7,19 +8,14 @@ import {
   type TaskId,
   type TaskStatus,
 } from '../../src/model/index.ts'
-import type {
-  AssignmentChange,
-  ManagerLink,
-  Session,
-  TaskAssignment,
-  TaskReport,
-} from '../../src/wire/index.ts'
+import type { AssignmentChange, Session, TaskAssignment, TaskReport } from '../../src/wire/index.ts'
 
 export interface LightAgentOptions {
   readonly nodeId: NodeId
   readonly description: NodeDescription
   readonly clock: Clock
-  /** Time between two steps of a task, in ms. */
+  readonly random: Random
+  /** Time between two steps of a task, in ms; up to twice that, by chance. */
   readonly stepMs: number
   /** Takes assignments, and reports nothing. */
   readonly isSilent?: boolean
@@ -53,11 +49,12 @@ export class LightAgent {
     this.#options = options
   }
 
-  /** Speaks with the manager behind the link until the next call of `connect` or `disconnect`. */
-  connect(link: ManagerLink): void {
+  /** Speaks with a manager until the next call of `connect` or `disconnect`. */
+  connect(dispatcher: Dispatcher): void {
     this.disconnect()
     this.#life = new AbortController()
-    void this.#talk(link, this.#life.signal)
+    void this.#talk(dispatcher, this.#life.signal)
+    void this.#beat(dispatcher, this.#life.signal)
   }
 
   disconnect(): void {
@@ -66,11 +63,21 @@ export class LightAgent {
     this.#session = undefined
   }
 
-  async #talk(link: ManagerLink, signal: AbortSignal): Promise<void> {
+  /** As often as the manager wants to hear a node. */
+  async #beat(dispatcher: Dispatcher, signal: AbortSignal): Promise<void> {
+    const { clock, nodeId, random } = this.#options
+    await clock.sleep(random.below(dispatcher.livenessLimits().heartbeatMs), signal)
+    while (!signal.aborted) {
+      dispatcher.heard(nodeId)
+      await clock.sleep(dispatcher.livenessLimits().heartbeatMs, signal)
+    }
+  }
+
+  async #talk(dispatcher: Dispatcher, signal: AbortSignal): Promise<void> {
     const { clock, description, nodeId } = this.#options
     while (!signal.aborted) {
       try {
-        const session = await link.open(nodeId, description, signal)
+        const session = await dispatcher.open(nodeId, description, signal, { isRemote: true })
         this.#session = session
         for (;;) {
           const change = await session.next(signal)
@@ -117,7 +124,8 @@ export class LightAgent {
       } catch {
         for (const id of toDo) this.#toDo.add(id)
       }
-      await this.#options.clock.sleep(this.#options.stepMs)
+      const { clock, random, stepMs } = this.#options
+      await clock.sleep(stepMs + random.below(stepMs))
     }
     this.#working = false
   }

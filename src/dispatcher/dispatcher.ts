@@ -291,7 +291,8 @@ export class Dispatcher implements ManagerLink {
       after &&
       before.nodeId === after.nodeId &&
       holdsResources(before) === holdsResources(after)
-    if (!isSameHolder) session.touch({ type: 'networks' }, revision)
+    const addresses = (after ?? before)?.addresses.length ?? 0
+    if (!isSameHolder && addresses > 0) session.touch({ type: 'networks' }, revision)
   }
 
   #networksChanged(
@@ -657,7 +658,10 @@ class NodeSession implements Session, Router {
       if (task && assignment) {
         if (sameTask(this.#sentTasks.get(taskId), assignment)) continue
         this.#sentTasks.set(taskId, assignment)
-        this.#references.set(taskId, referencedIds(view, task))
+        const references = referencedIds(view, task)
+        if (references.secrets.length + references.configs.length > 0)
+          this.#references.set(taskId, references)
+        else this.#references.delete(taskId)
         put.push(assignment)
       } else if (this.#sentTasks.delete(taskId)) {
         this.#references.delete(taskId)

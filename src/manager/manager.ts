@@ -54,6 +54,8 @@ const tasksLookedAtMax = 5_000
  * tasks, so what happens to a large one is gathered. Nothing up to 100 tasks, a tenth of a second for 10,000.
  */
 const restMsPerTask = 0.01
+/** Tasks whose traffic is decided in one turn. */
+const trafficPerTurnMax = 5_000
 /** Tasks placed or addressed in one turn. */
 const tasksPerTurnMax = 1000
 
@@ -73,13 +75,14 @@ export function startManager(options: ManagerOptions): Manager {
   const orchestration = new Orchestration(store, random)
   const traffic = new TrafficControl(store, dispatcher)
   const rebalancing = new RebalanceControl(store)
-  const scheduler = Scheduler.from(store.view)
+  // Made in the first turn of its loop: each part learns a large cluster in a turn of its own.
+  let scheduler: Scheduler | undefined
   const allocator = Allocator.from(store.view)
   const wakeAllocator = new WakeUp()
   const wakeScheduler = new WakeUp()
 
   const unsubscribe = store.subscribe((commit) => {
-    scheduler.apply(commit)
+    scheduler?.apply(commit)
     allocator.apply(commit)
     orchestration.learn(commit)
     traffic.learn(commit)
@@ -112,6 +115,7 @@ export function startManager(options: ManagerOptions): Manager {
       name: 'scheduler',
       wake: wakeScheduler,
       decide(nowMs) {
+        scheduler ??= Scheduler.from(store.view)
         const decision = scheduler.decide(nowMs, tasksPerTurnMax)
         return { commits: [schedulingChanges(store.view, decision, nowMs)], more: decision.more }
       },
@@ -321,7 +325,7 @@ class TrafficControl {
     const changes: Change[] = []
     for (const id of this.#draining.takeUpTo(this.#dispatcher.acknowledgedRevision))
       this.#dirty.add(id)
-    for (const id of this.#dirty) {
+    for (const id of take(this.#dirty, trafficPerTurnMax)) {
       const task = view.get('task', id)
       const traffic =
         task &&
@@ -335,9 +339,9 @@ class TrafficControl {
       if (task && traffic && traffic !== task.traffic)
         changes.push({ type: 'update', object: { ...task, traffic } })
     }
-    this.#dirty.clear()
     return {
       commits: [changes],
+      more: this.#dirty.size > 0,
       failed: () => {
         for (const change of changes)
           if (change.type === 'update') this.#dirty.add(change.object.id)
