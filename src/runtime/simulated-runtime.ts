@@ -39,6 +39,8 @@ export interface SimulatedRuntimeOptions {
   readonly description: Awaited<ReturnType<Runtime['describe']>>
   /** Asked once a container, when it is prepared. `nthOnNode` counts the node's containers from 0. */
   readonly behave?: (assignment: TaskAssignment, nthOnNode: number) => SimulatedBehaviour
+  /** Asked when a container would end by itself or turn unhealthy: whether it goes on as it is instead. */
+  readonly isCalm?: (assignment: TaskAssignment) => boolean
 }
 
 /** A host of containers that exist in memory only, with what can go wrong on one. */
@@ -310,14 +312,16 @@ class MemoryRuntime implements SimulatedRuntime {
     this.#tell({ type: 'changed', taskId, action: 'start' })
     const { exits, health } = behaviour
     if (exits) {
-      this.#later(exits.afterMs, life.signal, () =>
-        this.#end(container, exits.code, exits.oomKilled ?? false),
-      )
+      this.#later(exits.afterMs, life.signal, () => {
+        if (!this.#isCalm(container)) this.#end(container, exits.code, exits.oomKilled ?? false)
+      })
     }
     if (!health) return
     this.#later(health.healthyAfterMs, life.signal, () => this.#turn(container, 'healthy'))
     if (health.unhealthyAfterMs !== undefined) {
-      this.#later(health.unhealthyAfterMs, life.signal, () => this.#turn(container, 'unhealthy'))
+      this.#later(health.unhealthyAfterMs, life.signal, () => {
+        if (!this.#isCalm(container)) this.#turn(container, 'unhealthy')
+      })
     }
   }
 
@@ -328,11 +332,16 @@ class MemoryRuntime implements SimulatedRuntime {
     this.#tell({ type: 'changed', taskId, action: `health_status: ${health}` })
   }
 
-  #isHealthy({ behaviour, observed }: Container): boolean {
+  #isCalm({ assignment }: Container): boolean {
+    return this.#options.isCalm?.(assignment) ?? false
+  }
+
+  #isHealthy(container: Container): boolean {
+    const { behaviour, observed } = container
     const ageMs = this.#options.clock.nowMs() - (observed.startedAtMs ?? 0)
     const { healthyAfterMs = 0, unhealthyAfterMs = Number.POSITIVE_INFINITY } =
       behaviour.health ?? {}
-    return ageMs >= healthyAfterMs && ageMs < unhealthyAfterMs
+    return ageMs >= healthyAfterMs && (ageMs < unhealthyAfterMs || this.#isCalm(container))
   }
 
   #end(container: Container, exitCode: number, oomKilled: boolean): void {

@@ -108,12 +108,16 @@ export class SimulatedCluster {
   trace: Trace | undefined
   observer: Observer | undefined
   /** How a container is going to behave; decided when it is made. */
-  behave: (host: Host, assignment: TaskAssignment) => SimulatedBehaviour = () => ({})
+  behave: (assignment: TaskAssignment) => SimulatedBehaviour = () => ({})
+  /** Whether a container no longer ends by itself. */
+  isCalm: (assignment: TaskAssignment) => boolean = () => false
   /** Called when a daemon is about to have a container stopped. */
   beforeStop: (host: Host, taskId: string) => void = () => {}
   readonly #idChance: Chance
   #hostCount = 0
   #newestEpoch = 0
+  /** Managers that are still reading what is stored. */
+  readonly #starting = new Map<string, SimulatedProcess>()
   readonly #ports = new Map<string, Port>()
   /** Since when somebody has led without a break, in true ms. */
   ledSinceMs = startMs
@@ -156,7 +160,8 @@ export class SimulatedCluster {
       time: this.time,
       chance: Chance.of(this.seed, `engine of ${name}`),
       hardware,
-      behave: (assignment) => this.behave(host, assignment),
+      behave: (assignment) => this.behave(assignment),
+      isCalm: (assignment) => this.isCalm(assignment),
     })
     this.hosts.push(host)
     return host
@@ -249,7 +254,7 @@ export class SimulatedCluster {
 
   /** Starts the daemon of a machine. */
   startDaemon(host: Host): void {
-    if (this.daemons.has(host.name) || !host.isUp) return
+    if (this.daemons.has(host.name) || this.#starting.has(host.name) || !host.isUp) return
     const isManager = host === this.hosts[0]
     const process = new SimulatedProcess(this.time, host.clock, host.name)
     host.engine.setReachable(!host.isEngineAway)
@@ -282,8 +287,12 @@ export class SimulatedCluster {
       this.daemons.set(host.name, { process, agent: agentOn() })
       return
     }
+    this.#starting.set(host.name, process)
     void this.#startManager(host, process, transport, agentOn).catch((error: unknown) => {
       this.trace?.say(`the manager on ${host.name} did not start: ${messageOf(error)}`)
+      this.#starting.delete(host.name)
+      process.kill()
+      this.time.after(1_000, () => this.startDaemon(host))
     })
   }
 
@@ -322,6 +331,7 @@ export class SimulatedCluster {
       agent: agentOn(),
       manager: { store, control, api, port, leaderships },
     }
+    this.#starting.delete(host.name)
     this.daemons.set(host.name, daemon)
     await this.#lead(host, daemon)
   }
@@ -411,6 +421,8 @@ export class SimulatedCluster {
   /** `kill -9`: containers go on. */
   killDaemon(host: Host): void {
     const daemon = this.daemons.get(host.name)
+    this.#starting.get(host.name)?.kill()
+    this.#starting.delete(host.name)
     if (!daemon) return
     this.daemons.delete(host.name)
     daemon.process.kill()

@@ -45,9 +45,10 @@ export class Host {
     readonly time: SimulatedTime
     readonly chance: Chance
     readonly hardware: Hardware
-    readonly behave: (assignment: TaskAssignment, nthOnNode: number) => SimulatedBehaviour
+    readonly behave: (assignment: TaskAssignment) => SimulatedBehaviour
+    readonly isCalm: (assignment: TaskAssignment) => boolean
   }) {
-    const { name, nodeId, time, chance, hardware, behave } = options
+    const { name, nodeId, time, chance, hardware, behave, isCalm } = options
     this.name = name
     this.nodeId = nodeId
     this.clock = new HostClock(time)
@@ -68,6 +69,7 @@ export class Host {
       nodeId,
       description: this.description,
       behave,
+      isCalm,
     })
   }
 }

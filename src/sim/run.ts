@@ -89,7 +89,8 @@ export async function runSeed(seed: number, options: RunOptions = {}): Promise<O
   }
   let isHealed = false
   const behaviourChance = Chance.of(seed, 'containers')
-  cluster.behave = (_host, assignment) => behaviourOf(behaviourChance, assignment, isHealed)
+  cluster.behave = (assignment) => behaviourOf(behaviourChance, assignment, isHealed)
+  cluster.isCalm = ({ task }) => isHealed && task.jobIteration === undefined
 
   const onCrash = (error: unknown): void => judge.crashed(error)
   process.on('uncaughtException', onCrash)
@@ -140,7 +141,7 @@ export async function runSeed(seed: number, options: RunOptions = {}): Promise<O
     time.after(1_000, everySecond)
     for (const host of cluster.hosts)
       history.ended(`nodes/${host.nodeId}`, history.began(), { type: 'create', mark: '' }, true)
-    for (let person = 1; person <= 3; person++) people.begin(person)
+    for (let person = 1; person <= 2; person++) people.begin(person)
     faults.begin()
     await time.runUntil(time.nowMs + troubleMs, isOver)
 

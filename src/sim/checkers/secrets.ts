@@ -1,4 +1,4 @@
-import { isTerminal } from '../../model/index.ts'
+import { isStopWanted, isTerminal } from '../../model/index.ts'
 import type { Checker } from '../judge.ts'
 
 /** Part of every secret's plain bytes in a simulation, and of nothing else. */
@@ -23,7 +23,8 @@ export function secrets(): Checker {
       for (const { task, template } of assignments.tasks.values()) {
         if (task.nodeId !== nodeId)
           return `node ${nodeId} was given task ${task.id} of another node`
-        if (isTerminal(task.status.state)) continue
+        // One that is to stop needs no more than it has: its secret may be gone already.
+        if (isTerminal(task.status.state) || isStopWanted(task)) continue
         for (const { secrets } of template.containers)
           for (const { id, name } of secrets)
             if (!assignments.secrets.has(id))
