@@ -45,6 +45,10 @@ const groups: Readonly<Record<string, Group>> = {
     description: 'The cluster as a whole: how evenly it is used',
     load: async (context) => (await import('./cluster-command.ts')).buildCommand(context),
   },
+  backup: {
+    description: 'Backups: the whole state of the cluster in one encrypted file',
+    load: async (context) => (await import('./backup-command.ts')).buildCommand(context),
+  },
   explain: {
     description: 'Say why a service or task is not as declared',
     load: async (context) => (await import('./explain-command.ts')).buildCommand(context),

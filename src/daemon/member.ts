@@ -1,4 +1,5 @@
 import { type Agent, startAgent } from '../agent/index.ts'
+import { writeBackup } from '../backup/index.ts'
 import { type Clock, type Log, messageOf, type Random, UserError } from '../base/index.ts'
 import { type Control, openControl } from '../control/index.ts'
 import { networkAssignment } from '../dispatcher/index.ts'
@@ -254,6 +255,20 @@ export class Member {
         await nextCommit(this.store, this.#world.clock)
       }
     }
+  }
+
+  /** The whole state of the cluster as of now, encrypted. */
+  backup(passphrase: string): AsyncIterable<Uint8Array> {
+    const { nodeId } = this.identity
+    const [cluster] = this.store.view.list('cluster')
+    const head = {
+      clusterId: cluster?.id ?? '',
+      nodeId,
+      takenAtMs: this.#world.clock.nowMs(),
+      skepVersion: version,
+      keys: this.keyring.exportKeys(),
+    }
+    return writeBackup(this.store.view, head, passphrase)
   }
 
   /** Stops working; containers, traffic and names go on. */

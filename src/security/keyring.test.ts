@@ -156,7 +156,7 @@ describe('a keyring', () => {
       const keyring = await openKeyring({ path: pathFor(t) })
       const sealed = keyring.seal(bytes('geheim'), 'a')
       const path = pathFor(t)
-      await importKeyring({ path, text: keyring.exportKeys(), unlockKey: key })
+      await importKeyring({ path, text: keyring.exportKeys(), unlockKey: () => key })
       const there = await openKeyring({ path, unlockKey: key })
       assert.deepEqual(there.unseal(sealed, 'a'), bytes('geheim'))
     })

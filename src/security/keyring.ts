@@ -61,7 +61,10 @@ export async function openKeyring({
   return new FileKeyring(path, parseKeys(path, opened), unlockKey)
 }
 
-/** Writes the keys of `exportKeys` as the file of another node, which must have none. */
+/**
+ * Writes the keys of `exportKeys` as the file of another node, which must have none; locked with the unlock key that
+ * `unlockKey` finds with them, if it finds one.
+ */
 export async function importKeyring({
   path,
   text,
@@ -69,10 +72,11 @@ export async function importKeyring({
 }: {
   readonly path: string
   readonly text: string
-  readonly unlockKey?: Uint8Array
+  readonly unlockKey?: (keys: Pick<Keyring, 'unseal'>) => Uint8Array | undefined
 }): Promise<Keyring> {
   const keys = parseKeys(path, text)
-  const keyring = new FileKeyring(path, keys, unlockKey)
+  const found = unlockKey?.(new FileKeyring(path, keys, undefined))
+  const keyring = new FileKeyring(path, keys, found)
   await keyring.write(keys)
   return keyring
 }

@@ -56,6 +56,8 @@ export interface DockerApiOptions {
   readonly attachments: Attachments
   readonly explain: Explain
   readonly checkTemplate: CheckTemplate
+  /** The cluster's whole state, encrypted. Absent where there is nothing to take it from. */
+  readonly backup?: (passphrase: string) => AsyncIterable<Uint8Array>
   readonly clock: Clock
   readonly log: Log
   readonly skepVersion: string

@@ -246,6 +246,7 @@ export const swarmJoin = record({
   Availability: text,
 })
 export const swarmUnlock = record({ UnlockKey: text })
+export const backupRequest = record({ Passphrase: text })
 
 export const networkCreate = record({
   Name: text,

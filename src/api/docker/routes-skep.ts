@@ -1,9 +1,11 @@
-import { UserError } from '../../base/index.ts'
+import { pipeline } from 'node:stream/promises'
+import { messageOf, UserError } from '../../base/index.ts'
 import { findObject, lookUp } from '../../control/index.ts'
 import { type Move, observeDrain, planRebalance } from '../../orchestrator/index.ts'
 import type { View } from '../../store/store.ts'
-import { json, type Route } from './call.ts'
-import type { ApiContext } from './context.ts'
+import { type Answer, type Call, json, type Route } from './call.ts'
+import { type ApiContext, commonHeaders } from './context.ts'
+import { backupRequest } from './documents.ts'
 import { time } from './raise.ts'
 import { isService } from './raise-service.ts'
 import { findService } from './routes-services.ts'
@@ -87,6 +89,7 @@ export function skepRoutes(api: ApiContext): readonly Route[] {
         return json({ Moves: moves.map((move) => raiseMove(view, move)), UnderWay: underWay })
       },
     },
+    { method: 'POST', path: '/skep/v1/backup', handle: (call) => sendBackup(api, call) },
     {
       method: 'GET',
       path: '/skep/v1/services/:id/revisions',
@@ -130,6 +133,27 @@ export function skepRoutes(api: ApiContext): readonly Route[] {
       },
     },
   ]
+}
+
+/** The backup as it is made. What is refused is refused before the first byte; later errors break the connection. */
+async function sendBackup(api: ApiContext, call: Call): Promise<Answer> {
+  api.requireControl()
+  if (!api.backup) throw new UserError('unsupported', 'this daemon makes no backups')
+  const { Passphrase = '' } = call.read(backupRequest).value
+  const pieces = api.backup(Passphrase)[Symbol.asyncIterator]()
+  const first = await pieces.next()
+  const headers = commonHeaders(await api.identity())
+  const { response } = call.stream()
+  response.writeHead(200, { ...headers, 'Content-Type': 'application/octet-stream' })
+  const body = async function* () {
+    if (!first.done) yield first.value
+    for (let piece = await pieces.next(); !piece.done; piece = await pieces.next())
+      yield piece.value
+  }
+  await pipeline(body, response).catch((error: unknown) =>
+    api.log.warn('a backup was not sent whole', { error: messageOf(error) }),
+  )
+  return { type: 'streamed' }
 }
 
 function raiseMove(view: View, { taskId, name, from, to, because }: Move): object {
