@@ -353,9 +353,6 @@ function checkOneWay(service: ComposeService, at: At, fail: Fail): void {
   if (service.containerName !== undefined && (service.scale ?? deploy?.replicas ?? 1) > 1) {
     throw fail(at('container_name'), 'is one name for several containers', 'Remove it.')
   }
-  if (service.healthcheck?.disable && (service.healthcheck.test?.[0] ?? 'NONE') !== 'NONE') {
-    throw fail(at('healthcheck'), 'is disabled and has a test', 'Remove one of the two.')
-  }
   const { build } = service
   if (build?.dockerfile !== undefined && build.dockerfileInline !== undefined) {
     throw fail(at('build'), 'has both dockerfile and dockerfile_inline', 'Keep one of them.')

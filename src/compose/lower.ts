@@ -32,6 +32,7 @@ import type {
   UpdateConfigBody,
 } from './service-spec.ts'
 import type { RecordOf } from './shape.ts'
+import { skepLabels } from './skep-extension.ts'
 
 export const stackLabel = 'com.docker.stack.namespace'
 export const stackImageLabel = 'com.docker.stack.image'
@@ -53,6 +54,8 @@ export interface StackObject {
   readonly file?: string
   /** The data itself. */
   readonly content?: string
+  /** The file says its name in the cluster, which is kept to. */
+  readonly isNamed: boolean
 }
 
 /** A service's body; the ids of its secrets and configs are empty until they are known by name. */
@@ -143,7 +146,8 @@ function fileObjects(
       }),
       ...(object.templateDriver !== undefined && { Templating: { Name: object.templateDriver } }),
     }
-    return [{ body, ...dataOf(`${kind}.${short}`, object, project) }]
+    const isNamed = object.name !== `${project.name}_${short}`
+    return [{ body, isNamed, ...dataOf(`${kind}.${short}`, object, project) }]
   })
 }
 
@@ -185,7 +189,11 @@ function lowerService(short: string, service: ComposeService, project: Project):
   const ports = (service.ports ?? []).map(lowerPort)
   const body: ServiceSpecBody = {
     Name: `${stack}_${short}`,
-    Labels: { ...labelled(deploy.labels), [stackImageLabel]: image },
+    Labels: {
+      ...skepLabels(path, service.extensions),
+      ...labelled(deploy.labels),
+      [stackImageLabel]: image,
+    },
     TaskTemplate: {
       ContainerSpec: lowerContainer(path, service, project, labelled),
       Resources: {
