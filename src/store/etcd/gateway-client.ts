@@ -1,5 +1,10 @@
-import type { ClientRequest, IncomingMessage } from 'node:http'
-import { Agent, request as httpsRequest, type RequestOptions } from 'node:https'
+import {
+  Agent,
+  type ClientRequest,
+  request as httpRequest,
+  type IncomingMessage,
+  type RequestOptions,
+} from 'node:http'
 import { type Clock, type Log, messageOf } from '../../base/index.ts'
 import {
   type CallOptions,
@@ -32,24 +37,12 @@ import {
 } from './gateway-json.ts'
 
 export interface GatewayClientOptions {
-  /** Where members answer clients (`https://host:port`), best first: the one on this host, then the others. */
+  /** Where members answer: the absolute paths of their sockets, best first. A manager has its own member's only. */
   readonly endpoints: readonly string[]
-  /** Read anew for each connection, so that renewed certificates count at once. */
-  readonly tls: () => GatewayTls
   readonly clock: Clock
   readonly log: Log
   /** Silence after which a watch is given up, in ms. Default 3_000: etcd is started so that it speaks every second. */
   readonly watchSilenceMs?: number
-}
-
-export interface GatewayTls {
-  /** Certificates of the roots that members may have theirs from, PEM. */
-  readonly rootsPem: string
-  readonly certificatePem: string
-  /** PKCS #8, PEM. */
-  readonly keyPem: string
-  /** The name that every member's certificate bears. */
-  readonly serverName: string
 }
 
 /** Longest wait for a connection, in ms. */
@@ -69,7 +62,10 @@ interface Failure {
   readonly error: EtcdError
 }
 
-/** Talks to etcd (3.4 and later) through its JSON gateway, over HTTP/1.1 connections that are kept. */
+/**
+ * Talks to etcd (3.4 and later) through its JSON gateway, over HTTP/1.1 connections that are kept. The socket lies in a
+ * directory that is closed to everyone else: that is what keeps others out (see `startEtcd`).
+ */
 export function openGatewayClient(options: GatewayClientOptions): EtcdClient {
   return new GatewayClient(options)
 }
@@ -87,11 +83,9 @@ class GatewayClient implements EtcdClient {
     this.#options = options
     this.#clock = options.clock
     this.#endpoints = options.endpoints
-    // Sessions are not resumed: a resumed one would go on with a certificate that was replaced.
     this.#agent = new Agent({
       keepAlive: true,
       maxSockets: connectionsMax,
-      maxCachedSessions: 0,
       scheduling: 'lifo',
     })
   }
@@ -338,10 +332,10 @@ class GatewayClient implements EtcdClient {
     const onClose = (): void => stop('outcomeUnknown', 'the client of etcd is closed')
     signal?.addEventListener('abort', onAbort, { signal: done.signal })
     this.#closed.signal.addEventListener('abort', onClose, { signal: done.signal })
-    if (signal?.aborted) onAbort()
-    else if (this.#closed.signal.aborted) onClose()
-    else exchange.whole(resolve, reject)
     try {
+      if (signal?.aborted) onAbort()
+      else if (this.#closed.signal.aborted) onClose()
+      else exchange.whole(resolve, reject)
       return await promise
     } finally {
       done.abort()
@@ -400,19 +394,12 @@ class GatewayClient implements EtcdClient {
   }
 
   #requestOptions(endpoint: string, path: string): RequestOptions {
-    const { hostname, port } = new URL(endpoint)
-    const { rootsPem, certificatePem, keyPem, serverName } = this.#options.tls()
     return {
-      host: hostname.replace(/^\[|\]$/g, ''),
-      port,
+      socketPath: endpoint,
+      host: 'etcd',
       path,
       method: 'POST',
       agent: this.#agent,
-      ca: rootsPem,
-      cert: certificatePem,
-      key: keyPem,
-      servername: serverName,
-      minVersion: 'TLSv1.2',
       // Without a leader a member says so at once instead of keeping a watch that hears nothing.
       headers: { 'content-type': 'application/json', 'grpc-metadata-hasleader': 'true' },
     }
@@ -461,7 +448,7 @@ class Exchange {
   }
 
   #start(onResponse: (response: IncomingMessage) => void, onError: (error: Error) => void): void {
-    const request = httpsRequest({
+    const request = httpRequest({
       ...this.#options,
       headers: { ...this.#options.headers, 'content-length': Buffer.byteLength(this.#body) },
     })
@@ -473,7 +460,7 @@ class Exchange {
         this.wasSent = true
         request.end(this.#body)
       }
-      if (socket.connecting || !request.reusedSocket) socket.once('secureConnect', send)
+      if (socket.connecting) socket.once('connect', send)
       else send()
     })
     request.on('response', onResponse)
@@ -492,7 +479,7 @@ class Exchange {
   whole(resolve: (answer: Reading) => void, reject: (error: unknown) => void): void {
     const fail = (error: unknown): void => {
       const reason = this.wasSent ? 'outcomeUnknown' : 'unavailable'
-      const message = `etcd at ${this.#options.host}:${this.#options.port}: ${messageOf(error)}`
+      const message = `etcd at ${this.#options.socketPath}: ${messageOf(error)}`
       reject(new CallFailure(this.wasSent, new EtcdError(reason, message, { cause: error })))
     }
     this.#start((response) => {
@@ -541,7 +528,7 @@ class Exchange {
       if (last !== '') throw errorOf(readingOf(JSON.parse(last)), response.statusCode ?? 0)
     } catch (error) {
       if (error instanceof EtcdError) throw error
-      const message = `etcd at ${this.#options.host}:${this.#options.port}: ${messageOf(error)}`
+      const message = `etcd at ${this.#options.socketPath}: ${messageOf(error)}`
       throw new EtcdError('unavailable', message, { cause: error })
     }
   }
@@ -554,6 +541,7 @@ const reasons: readonly { readonly words: RegExp; readonly reason: EtcdErrorReas
   { words: /member not found/, reason: 'memberNotFound' },
   { words: /request is too large|too many operations|larger than max/, reason: 'tooLarge' },
   { words: /database space exceeded/, reason: 'noSpace' },
+  { words: /unhealthy cluster/, reason: 'refused' },
 ]
 
 /** Codes of gRPC after which it is sure that nothing was done. */

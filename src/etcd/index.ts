@@ -1,0 +1,8 @@
+export { type EtcdFiles, electionMs, heartbeatMs } from './etcd-flags.ts'
+export {
+  type EtcdBegin,
+  type EtcdProcess,
+  type EtcdProcessOptions,
+  startEtcd,
+} from './etcd-process.ts'
+export { addMember, promoteMember, removeMember } from './members.ts'

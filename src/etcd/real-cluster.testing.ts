@@ -1,0 +1,163 @@
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type Log, silentLog } from '../base/index.ts'
+import { openRealClock } from '../base/real-world.ts'
+import { idFrom } from '../model/index.ts'
+import {
+  createNodeKey,
+  createRootCa,
+  issueNodeCertificate,
+  type NodeCredentials,
+  type RootCa,
+} from '../security/index.ts'
+import type { EtcdClient } from '../store/etcd/client.ts'
+import { openGatewayClient } from '../store/etcd/gateway-client.ts'
+import { type EtcdBegin, type EtcdProcess, startEtcd } from './etcd-process.ts'
+import { addMember, promoteMember } from './members.ts'
+
+const clock = openRealClock()
+const requiredName = 'swarm-manager'
+
+export interface RealMember {
+  readonly name: string
+  readonly directory: string
+  readonly peerUrl: string
+  process: EtcdProcess
+}
+
+/** A cluster of real etcd processes on loopback, with certificates of a root of its own, for tests. */
+export class RealCluster {
+  readonly directory: string
+  readonly root: RootCa
+  readonly members: RealMember[] = []
+  readonly #log: Log
+  readonly #clients: EtcdClient[] = []
+
+  private constructor(directory: string, root: RootCa, log: Log) {
+    this.directory = directory
+    this.root = root
+    this.#log = log
+  }
+
+  static async start(size: number, log: Log = silentLog): Promise<RealCluster> {
+    const directory = await mkdtemp(join(tmpdir(), 'skep-etcd-test-'))
+    const cluster = new RealCluster(directory, await createRootCa(clock.nowMs()), log)
+    try {
+      for (let i = 0; i < size; i++) await cluster.#add(i)
+    } catch (error) {
+      await cluster.stop()
+      throw error
+    }
+    return cluster
+  }
+
+  async #add(index: number): Promise<void> {
+    const name = `m${index}`
+    const [peerPort] = await freePorts(1)
+    const peerUrl = `https://127.0.0.1:${peerPort}`
+    if (index === 0) {
+      await this.#startMember(name, peerUrl, { type: 'new', token: 'test' })
+      return
+    }
+    const client = this.client()
+    const { memberId, members } = await addMember({ client, name, peerUrl, clock })
+    await this.#startMember(name, peerUrl, { type: 'join', token: 'test', members })
+    await promoteMember({ client, memberId, clock })
+  }
+
+  async #startMember(name: string, peerUrl: string, begin: EtcdBegin): Promise<void> {
+    const { certificatePem, keyPem } = await this.credentials(name, 'manager')
+    const files = join(this.directory, `${name}-files`)
+    await mkdir(files, { mode: 0o700 })
+    const paths = {
+      certificatePath: join(files, 'certificate.pem'),
+      keyPath: join(files, 'key.pem'),
+      rootsPath: join(files, 'roots.pem'),
+      requiredName,
+    }
+    await writeFile(paths.certificatePath, certificatePem)
+    await writeFile(paths.keyPath, keyPem, { mode: 0o600 })
+    await writeFile(paths.rootsPath, this.root.certificatePem)
+    const directory = join(this.directory, name)
+    const process = await startEtcd({
+      directory,
+      name,
+      peerListenUrl: peerUrl,
+      peerUrl,
+      files: paths,
+      begin,
+      clock,
+      log: this.#log,
+    })
+    this.members.push({ name, directory, peerUrl, process })
+  }
+
+  async credentials(name: string, role: 'manager' | 'worker'): Promise<NodeCredentials> {
+    const { keyPem, publicKeyPem } = createNodeKey()
+    const certificatePem = await issueNodeCertificate({
+      root: this.root,
+      nodeId: idFrom(name),
+      role,
+      clusterId: idFrom('test'),
+      key: { publicKeyPem },
+      addresses: ['127.0.0.1'],
+      expiryMs: 3_600_000,
+      nowMs: clock.nowMs(),
+    })
+    return { certificatePem, keyPem }
+  }
+
+  /** A client whose first choice is one member. Closed with the cluster. */
+  client(first = 0): EtcdClient {
+    const urls = this.members.map((member) => member.process.endpoint)
+    const [url = ''] = urls.splice(first, 1)
+    const client = openGatewayClient({
+      endpoints: [url, ...urls],
+      clock,
+      log: this.#log,
+    })
+    this.#clients.push(client)
+    return client
+  }
+
+  /** Index of the member that leads. */
+  async leader(): Promise<number> {
+    const { leaderId } = await this.client().status()
+    for (const [index, member] of this.members.entries()) {
+      const status = await this.client(index).status({ endpoint: member.process.endpoint })
+      if (status.memberId === leaderId) return index
+    }
+    throw new Error('nobody leads')
+  }
+
+  signal(index: number, signal: NodeJS.Signals): void {
+    const pid = this.members[index]?.process.pid
+    if (pid !== undefined) process.kill(pid, signal)
+  }
+
+  async stop(): Promise<void> {
+    for (const client of this.#clients) await client.close()
+    await Promise.all(this.members.map((member) => member.process.stop()))
+    await rm(this.directory, { recursive: true, force: true })
+  }
+}
+
+/** Ports that nobody listens on just now. */
+export async function freePorts(count: number): Promise<number[]> {
+  const servers = await Promise.all(
+    Array.from({ length: count }, async () => {
+      const server = createServer()
+      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+      return server
+    }),
+  )
+  return Promise.all(
+    servers.map(async (server) => {
+      const address = server.address()
+      await new Promise((resolve) => server.close(resolve))
+      return typeof address === 'object' && address ? address.port : 0
+    }),
+  )
+}
