@@ -13,6 +13,17 @@ export class WakeUp {
     this.#wake?.()
   }
 
+  /** Resolves at the next ring, at once if one came before. Nothing else ends it: whoever waits so has to be rung. */
+  async rung(): Promise<void> {
+    if (!this.#rung) {
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve
+      })
+      this.#wake = undefined
+    }
+    this.#rung = false
+  }
+
   /** Resolves at the next ring (at once if one came before), at `untilMs`, or when `signal` aborts. */
   async wait(clock: Clock, signal: AbortSignal, untilMs?: number): Promise<void> {
     if (!this.#rung && !signal.aborted) {

@@ -1,9 +1,29 @@
-import type { Batch } from './persistence.ts'
+import type { Batch, Write } from './persistence.ts'
+
+/** A batch as it crosses between threads: one list of strings is copied in half the time of as many objects. */
+export interface PackedBatch extends Omit<Batch, 'writes'> {
+  /** Kind, id and text of each write, one after the other; an empty text deletes. */
+  readonly strings: readonly string[]
+}
+
+export function packBatch({ writes, ...rest }: Batch): PackedBatch {
+  const strings: string[] = []
+  for (const write of writes)
+    strings.push(write.kind, write.id, write.type === 'put' ? write.text : '')
+  return { ...rest, strings }
+}
+
+export function* unpackWrites({ strings }: PackedBatch): Iterable<Write> {
+  for (let at = 0; at < strings.length; at += 3) {
+    const [kind = '', id = '', text = ''] = [strings[at], strings[at + 1], strings[at + 2]]
+    yield text === '' ? { type: 'delete', kind, id } : { type: 'put', kind, id, text }
+  }
+}
 
 /** What the store asks of its worker, one at a time. */
 export type Request =
   | { readonly type: 'open'; readonly path: string; readonly withTexts: boolean }
-  | { readonly type: 'persist'; readonly batch: Batch }
+  | { readonly type: 'persist'; readonly batch: PackedBatch }
   | { readonly type: 'close' }
 
 export type Reply =

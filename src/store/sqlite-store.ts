@@ -4,7 +4,7 @@ import { Worker } from 'node:worker_threads'
 import { type Clock, type Log, UserError, unreachable } from '../base/index.ts'
 import type { AnyObject } from '../model/index.ts'
 import { type Batch, PersistError, type Persistence, type Snapshot } from './persistence.ts'
-import type { Failure, Reply, Request } from './sqlite-messages.ts'
+import { type Failure, packBatch, type Reply, type Request } from './sqlite-messages.ts'
 import type { LeaderEpoch, Store } from './store.ts'
 import { StoreCore } from './store-core.ts'
 
@@ -142,9 +142,10 @@ class SqlitePersistence implements Persistence {
   }
 
   async persist(batch: Batch): Promise<void> {
+    const packed = packBatch(batch)
     let reply: Reply
     try {
-      reply = await this.#connection.ask({ type: 'persist', batch })
+      reply = await this.#connection.ask({ type: 'persist', batch: packed })
     } catch (error) {
       if (!(error instanceof WorkerLost)) throw error
       this.#log.error('store thread ended; starting another', { error: String(error.cause) })
@@ -152,7 +153,7 @@ class SqlitePersistence implements Persistence {
       const { revision, epoch } = await this.#open(false)
       // The thread may have ended after the disk had it all.
       if (revision === batch.revision && epoch === batch.epoch) return
-      reply = await this.#connection.ask({ type: 'persist', batch })
+      reply = await this.#connection.ask({ type: 'persist', batch: packed })
     }
     if (reply.type !== 'failed') return
     const { reason, detail } = reply.failure

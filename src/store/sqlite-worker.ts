@@ -3,8 +3,13 @@ import { dirname } from 'node:path'
 import { DatabaseSync, type StatementSync } from 'node:sqlite'
 import { parentPort } from 'node:worker_threads'
 import { assert } from '../base/index.ts'
-import type { Batch } from './persistence.ts'
-import type { Failure, Reply, Request } from './sqlite-messages.ts'
+import {
+  type Failure,
+  type PackedBatch,
+  type Reply,
+  type Request,
+  unpackWrites,
+} from './sqlite-messages.ts'
 
 /** Version of the tables. A change of them counts it up and adds the step from the one before at open. */
 const schemaVersion = 1
@@ -129,11 +134,11 @@ class Database {
     return texts
   }
 
-  persist(batch: Batch): void {
+  persist(batch: PackedBatch): void {
     assert(this.where().revision === batch.baseRevision, 'a batch follows what the disk holds')
     try {
       this.#database.exec('BEGIN IMMEDIATE')
-      for (const write of batch.writes) {
+      for (const write of unpackWrites(batch)) {
         if (write.type === 'put') this.#put.run(write.kind, write.id, write.text)
         else this.#delete.run(write.kind, write.id)
       }
@@ -146,7 +151,7 @@ class Database {
   }
 
   /** Ends what is left of a failed transaction, and says whether it failed only after its commit. */
-  #isDurable(batch: Batch): boolean {
+  #isDurable(batch: PackedBatch): boolean {
     try {
       if (this.#database.isTransaction) this.#database.exec('ROLLBACK')
       const { revision, epoch } = this.where()
