@@ -506,6 +506,8 @@ class NodeSession implements Session, Router {
   readonly #context: SessionContext
   readonly #wake = new WakeUp()
   readonly #closed = new AbortController()
+  /** Signals whose end rings: `next` comes with the same one again and again. */
+  readonly #ringing = new WeakSet<AbortSignal>()
   #closedBecause: UserError | undefined
   readonly #sentTasks = new Map<TaskId, TaskAssignment>()
   readonly #sentEndpoints = new Map<EndpointId, EndpointAssignment>()
@@ -561,10 +563,14 @@ class NodeSession implements Session, Router {
   }
 
   async next(signal: AbortSignal): Promise<AssignmentChange> {
+    if (!this.#ringing.has(signal)) {
+      this.#ringing.add(signal)
+      signal.addEventListener('abort', () => this.#wake.ring(), { once: true })
+    }
     for (;;) {
-      // Closing rings too, so one signal is enough to wait with.
-      await this.#wake.wait(this.#context.clock, signal)
+      if (!signal.aborted) await this.#wake.rung()
       if (signal.aborted || this.#closed.signal.aborted) {
+        this.#wake.ring() // Also for whoever asks next.
         throw (
           this.#closedBecause ??
           new UserError('unavailable', 'the session with the manager is over')
