@@ -1,15 +1,13 @@
 import { randomInt } from 'node:crypto'
 import { setTimeout as sleepTimer } from 'node:timers/promises'
+import { type SteadyClock, steadyClock } from './steady-clock.ts'
 import type { Clock, Random } from './world.ts'
 
-/** The machine's clock, kept from going back when the wall clock is set back. */
-export function openRealClock(): Clock {
-  let lastMs = 0
+/** The machine's clock, kept from going back or standing still when the wall clock is set back. */
+export function openRealClock(): Clock & SteadyClock {
+  const steady = steadyClock({ wallMs: () => Date.now(), elapsedMs: () => performance.now() })
   return {
-    nowMs() {
-      lastMs = Math.max(lastMs, Date.now())
-      return lastMs
-    },
+    ...steady,
     async sleep(ms, signal) {
       // An aborted wait is a normal end of waiting: callers look at the signal.
       await sleepTimer(

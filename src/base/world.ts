@@ -8,6 +8,8 @@ export interface Clock {
   nowMs(): number
   /** Resolves after `ms`, or at once when `signal` aborts (it never rejects). */
   sleep(ms: number, signal?: AbortSignal): Promise<void>
+  /** What was written down by somebody else happened at `ms`: it is no earlier now. Absent where time has one source. */
+  notBefore?(ms: number): void
 }
 
 /** Chance. */

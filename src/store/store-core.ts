@@ -71,11 +71,15 @@ export class StoreCore implements Store, LeaderEpoch {
   static async open(options: StoreCoreOptions): Promise<StoreCore> {
     const core = new StoreCore(options)
     const snapshot = await options.persistence.load()
+    let newestMs = 0
     for (const text of snapshot.texts) {
       const object = parseStored(text)
       if (core.#freeze) deepFreeze(object)
       core.#view.put(object)
+      newestMs = Math.max(newestMs, object.updatedAtMs)
     }
+    // Decisions compare what is stored with the time: a clock that was fast may not hold them up for hours.
+    options.clock.notBefore?.(newestMs)
     core.#view.setRevision(snapshot.revision)
     core.#staging = core.#newStaging()
     core.#epoch = core.#epochStaged = snapshot.epoch
