@@ -62,6 +62,7 @@ import {
   type Watch,
   type WatchedNode,
 } from './liveness.ts'
+import { inLeaderTime } from './node-time.ts'
 import { RoutingIndex } from './routing-index.ts'
 import { decideTraffic, isServed } from './traffic.ts'
 
@@ -433,7 +434,7 @@ export class Dispatcher implements ManagerLink {
           log.warn('a node reported a task of another node; ignored', { nodeId, taskId })
           continue
         }
-        const accepted = acceptStatus(task.status, status)
+        const accepted = acceptStatus(task.status, inLeaderTime(task, status, clock.nowMs()))
         if (accepted === task.status || isDeepEqual(accepted, task.status)) continue
         const object: Task = { ...task, status: accepted }
         const traffic = decideTraffic(object, isServed(store.view, task), () => false)
