@@ -379,6 +379,10 @@ export class SimulatedCluster {
     return old
   }
 
+  isDeposed(leadership: Leadership): boolean {
+    return leadership.epoch < this.#newestEpoch
+  }
+
   #transportOf(host: Host, process: SimulatedProcess): SimulatedTransport {
     return new SimulatedTransport({
       time: this.time,

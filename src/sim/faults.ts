@@ -260,7 +260,9 @@ export class Faults {
       () => {
         old.process.resume()
         // It learns of its end some time after it went on.
-        cluster.time.after(this.#chance.between(1, 5_000), () => void old.manager.close())
+        cluster.time.after(this.#chance.between(1, 5_000), () => {
+          if (cluster.isDeposed(old)) void old.manager.close()
+        })
       },
     )
   }

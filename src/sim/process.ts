@@ -1,23 +1,24 @@
-import type { Clock } from '../base/index.ts'
+import { type Clock, type SteadyClock, steadyClock } from '../base/index.ts'
 import type { SimulatedTime, Timer } from './time.ts'
 
-/** A machine's wall clock: true time, and by how much it is wrong. As `Clock` promises, it never goes back. */
+/** A machine's clock as its processes read it: true time, by how much it is wrong, and what they make of a jump. */
 export class HostClock {
-  readonly #time: SimulatedTime
+  readonly #steady: SteadyClock
   #offsetMs = 0
-  #lastMs = 0
 
   constructor(time: SimulatedTime) {
-    this.#time = time
+    this.#steady = steadyClock({
+      wallMs: () => time.nowMs + this.#offsetMs,
+      elapsedMs: () => time.nowMs,
+    })
   }
 
   nowMs(): number {
-    this.#lastMs = Math.max(this.#lastMs, this.#time.nowMs + this.#offsetMs)
-    return this.#lastMs
+    return this.#steady.nowMs()
   }
 
-  get offsetMs(): number {
-    return this.#offsetMs
+  notBefore(ms: number): void {
+    this.#steady.notBefore(ms)
   }
 
   jump(ms: number): void {
@@ -49,6 +50,7 @@ export class SimulatedProcess {
     this.clock = {
       nowMs: () => hostClock.nowMs(),
       sleep: (ms, signal) => this.#sleep(ms, signal),
+      notBefore: (ms) => hostClock.notBefore(ms),
     }
   }
 

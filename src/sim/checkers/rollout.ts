@@ -83,6 +83,10 @@ function wrongWith({ workload, update, wanted, policy, served }: Rollout, view: 
   let failed = 0
   let slots = 0
   for (const tasks of placesOf(view, workload.id).values()) {
+    // A place on a node that takes no new tasks now is left alone.
+    const pinned = tasks[0]?.pinnedNodeId && view.get('node', tasks[0].pinnedNodeId)
+    if (pinned && (pinned.status.state !== 'ready' || pinned.spec.availability !== 'active'))
+      continue
     if (
       !tasks.some((task) => isLive(task)) &&
       !tasks.some((task) => isNew(task) && isTerminal(task.status.state))
