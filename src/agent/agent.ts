@@ -28,6 +28,7 @@ import {
 } from '../wire/index.ts'
 import type { Journal } from './journal.ts'
 import { decideLocalRestart } from './local-restart.ts'
+import { decideStopAfter } from './stop-after.ts'
 import { decideStep, runningStatus } from './task-step.ts'
 
 export interface AgentOptions {
@@ -74,6 +75,8 @@ const journalEveryMs = 1000
 /** Without a session for so long, a node decides by itself what becomes of a task that ended, in ms. */
 const aloneAfterMs = 5_000
 const auditEveryMs = 10_000
+/** How often it is written down that a manager is in reach, where tasks hang on it, in ms. */
+const heardEveryMs = 10_000
 
 /**
  * Drives this node's tasks: takes assignments, moves each task through its states against the runtime, keeps the data
@@ -99,6 +102,9 @@ class RunningAgent implements Agent {
   /** When there last was a session; the start counts as one, since the managers may be about to answer. */
   #inReachAtMs: number
   readonly #sessionChanged = new Set<() => void>()
+  /** As `#inReachAtMs`, over restarts: a start alone brings nobody in reach. */
+  #heardAtMs: number
+  readonly #fenceWanted = new WakeUp()
   #networkDirty = true
   #engineTrouble: string | undefined
   #networkTrouble: string | undefined
@@ -108,6 +114,7 @@ class RunningAgent implements Agent {
   constructor(options: AgentOptions) {
     this.#options = options
     this.#inReachAtMs = options.clock.nowMs()
+    this.#heardAtMs = options.clock.nowMs()
     options.runtime.watch((event) => {
       switch (event.type) {
         case 'changed':
@@ -130,6 +137,7 @@ class RunningAgent implements Agent {
     this.#finished = Promise.all([
       this.#recall().then(() => this.#sessionLoop()),
       this.#journalLoop(),
+      this.#fenceLoop(),
       this.#reportLoop(),
       this.#networkLoop(),
       this.#auditLoop(),
@@ -155,6 +163,7 @@ class RunningAgent implements Agent {
     this.#reportWanted.ring()
     this.#networkWanted.ring()
     this.#journalWanted.ring()
+    this.#fenceWanted.ring()
     for (const runner of this.#runners.values()) runner.close()
     await this.#finished
     await this.#writeJournal()
@@ -189,8 +198,12 @@ class RunningAgent implements Agent {
   }
 
   #inSession(session: Session | undefined): void {
-    if (this.#session || session) this.#inReachAtMs = this.#options.clock.nowMs()
+    if (this.#session || session) {
+      this.#inReachAtMs = this.#options.clock.nowMs()
+      this.#heardAtMs = this.#inReachAtMs
+    }
     this.#session = session
+    this.#fenceWanted.ring()
     for (const changed of this.#sessionChanged) changed()
   }
 
@@ -212,6 +225,40 @@ class RunningAgent implements Agent {
     return false
   }
 
+  // ---- Tasks that must not run twice ----
+
+  /** Stops the tasks that ask for it when no manager has been in reach for their time; they look at that by themselves. */
+  async #fenceLoop(): Promise<void> {
+    const { clock, journal } = this.#options
+    const { signal } = this.#stop
+    let wakeAtMs: number | undefined
+    while (!signal.aborted) {
+      await this.#fenceWanted.wait(clock, signal, wakeAtMs)
+      const nowMs = clock.nowMs()
+      const isInReach = this.#session !== undefined
+      wakeAtMs = undefined
+      for (const runner of this.#runners.values()) {
+        if (runner.stopAfterMs === undefined || isTerminal(runner.status.state)) continue
+        if (isInReach) {
+          wakeAtMs = journal && nowMs + heardEveryMs
+          continue
+        }
+        const { atMs, isOver } = this.#fenceOf(runner.stopAfterMs)
+        if (isOver) runner.fence()
+        else if (atMs !== undefined) wakeAtMs = Math.min(wakeAtMs ?? atMs, atMs)
+      }
+      if (isInReach && wakeAtMs !== undefined && nowMs - this.#heardAtMs >= heardEveryMs) {
+        this.#heardAtMs = nowMs
+        this.#journalWanted.ring()
+      }
+    }
+  }
+
+  #fenceOf(stopAfterMs: number | undefined) {
+    const reach = { heardAtMs: this.#heardAtMs, isInReach: this.#session !== undefined }
+    return decideStopAfter(stopAfterMs, reach, this.#options.clock.nowMs())
+  }
+
   // ---- Journal ----
 
   /** Goes on with what was known last, before any manager has answered. */
@@ -225,6 +272,7 @@ class RunningAgent implements Agent {
     })
     if (!entry || this.#stop.signal.aborted) return
     this.#assignments = entry.assignments
+    if (entry.heardAtMs !== undefined) this.#heardAtMs = entry.heardAtMs
     this.#networkDirty = true
     this.#networkWanted.ring()
     const observed = await this.#observeAll()
@@ -257,7 +305,8 @@ class RunningAgent implements Agent {
       [...this.#runners].map(([taskId, { status }]) => [taskId, status] as const),
     )
     try {
-      await journal.write({ assignments, statuses })
+      if (this.#session) this.#heardAtMs = this.#options.clock.nowMs()
+      await journal.write({ assignments, statuses, heardAtMs: this.#heardAtMs })
     } catch (error) {
       log.warn('what this node was told last could not be kept; trying again with the next news', {
         error: messageOf(error),
@@ -366,6 +415,7 @@ class RunningAgent implements Agent {
     const { id } = assignment.task
     const known = this.#runners.get(id)
     if (known) {
+      if (known.stopAfterMs !== assignment.stopAfterMs) this.#fenceWanted.ring()
       known.assign(assignment)
       return
     }
@@ -382,6 +432,7 @@ class RunningAgent implements Agent {
         this.#reportWanted.ring()
         this.#journalWanted.ring()
       },
+      isFenced: (stopAfterMs) => this.#fenceOf(stopAfterMs).isOver,
       isAlone: (signal) => this.#isAlone(signal),
       placed: () => {
         if (assignment.task.addresses.length === 0) return
@@ -390,6 +441,7 @@ class RunningAgent implements Agent {
       },
     })
     this.#runners.set(id, runner)
+    if (assignment.stopAfterMs !== undefined) this.#fenceWanted.ring()
     runner.begin()
   }
 
@@ -484,6 +536,8 @@ interface RunnerContext {
   readonly assignments: () => Assignments | undefined
   /** The status changed and wants to be reported. */
   readonly changed: () => void
+  /** Whether tasks with this limit are to be stopped: no manager has been in reach for so long. */
+  readonly isFenced: (stopAfterMs: number | undefined) => boolean
   /** Whether the node decides by itself what becomes of a task that ended. Waits until that is known. */
   readonly isAlone: (signal: AbortSignal) => Promise<boolean>
   /** The container's process or addresses changed: the data plane has to know. */
@@ -523,6 +577,16 @@ class TaskRunner {
 
   get status(): TaskStatus {
     return this.#status
+  }
+
+  get stopAfterMs(): number | undefined {
+    return this.#assignment.stopAfterMs
+  }
+
+  /** It is to stop by itself: ends what is under way and looks again. */
+  fence(): void {
+    this.#preparing.abort()
+    this.#look()
   }
 
   begin(): void {
@@ -594,7 +658,13 @@ class TaskRunner {
           this.#stale = false
           this.#observe(await runtime.inspect(this.#assignment.task.id))
         }
-        const step = decideStep(this.#assignment, this.#status, this.#observed, clock.nowMs())
+        const step = decideStep(
+          this.#assignment,
+          this.#status,
+          this.#observed,
+          clock.nowMs(),
+          this.#context.isFenced(this.#assignment.stopAfterMs),
+        )
         if (step.type === 'wait') return
         if (step.type === 'become') await this.#becomeOrRestart(step.status)
         else if (step.type === 'prepare') await this.#prepare()

@@ -6,6 +6,8 @@ export interface JournalEntry {
   readonly assignments: Assignments
   /** The agent's own word on its tasks, which is newer than that in the assignments. */
   readonly statuses: ReadonlyMap<TaskId, TaskStatus>
+  /** When a manager was last in reach, as far as this was written down. */
+  readonly heardAtMs?: number
 }
 
 /** Where a node keeps it. Whole and durable, or as it was before; nothing secret is readable in it. */

@@ -20,13 +20,15 @@ export type Step =
  * Decides the next step of one task. Pure: the same task, status and container give the same step.
  *
  * `observed` is the engine's word on the task's container; undefined when there is none. The engine is believed over
- * the stored status: a container that runs without the daemon having seen its start is adopted as it is.
+ * the stored status: a container that runs without the daemon having seen its start is adopted as it is. `isFenced`: no
+ * manager has been in reach for so long that another node is about to run the task.
  */
 export function decideStep(
   assignment: TaskAssignment,
   status: TaskStatus,
   observed: ObservedContainer | undefined,
   nowMs: number,
+  isFenced = false,
 ): Step {
   const { task } = assignment
   if (isTerminal(status.state)) return { type: 'wait' }
@@ -53,6 +55,7 @@ export function decideStep(
     default:
       return unreachable(task.desiredState)
   }
+  if (isFenced) return fenced(assignment, status, observed, ended !== undefined, nowMs)
   if (ended) return become(ended)
   switch (status.state) {
     case 'new':
@@ -90,6 +93,27 @@ export function decideStep(
     default:
       return unreachable(status.state)
   }
+}
+
+/** Stopped by the node itself. It is no failure of the task, so it counts for no restart policy. */
+function fenced(
+  { stopAfterMs = 0 }: TaskAssignment,
+  status: TaskStatus,
+  observed: ObservedContainer | undefined,
+  isEnded: boolean,
+  nowMs: number,
+): Step {
+  const error = `stopped by its node: no manager in reach for ${Math.round(stopAfterMs / 1000)} s (skep.failure=stop-after)`
+  if (observed && observed.state !== 'created' && !isEnded)
+    return { type: 'stop', outcome: 'shutdown', error }
+  return become({
+    ...status,
+    state: 'shutdown',
+    message: 'stopped',
+    error,
+    ready: false,
+    atMs: nowMs,
+  })
 }
 
 /** The status of a task whose container runs and is healthy, or has no check. */

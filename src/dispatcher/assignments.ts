@@ -70,6 +70,9 @@ export function taskAssignment(
     task,
     template: revision.template,
     workload: { id: task.workloadId, name: workloadName, labels: workload?.labels ?? {} },
+    ...(workload?.spec.onNodeLoss.type === 'stopAfter'
+      ? { stopAfterMs: workload.spec.onNodeLoss.afterMs }
+      : {}),
     name: `${workloadName}.${place}.${task.id}`,
     engineNetworks: predefinedNetworks(view, revision),
     hostPorts: endpoints.flatMap(({ status, spec }) =>

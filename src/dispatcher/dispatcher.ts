@@ -62,7 +62,6 @@ import {
   type Watch,
   type WatchedNode,
 } from './liveness.ts'
-import { inLeaderTime } from './node-time.ts'
 import { RoutingIndex } from './routing-index.ts'
 import { decideTraffic, isServed } from './traffic.ts'
 
@@ -434,7 +433,7 @@ export class Dispatcher implements ManagerLink {
           log.warn('a node reported a task of another node; ignored', { nodeId, taskId })
           continue
         }
-        const accepted = acceptStatus(task.status, inLeaderTime(task, status, clock.nowMs()))
+        const accepted = acceptStatus(task.status, status)
         if (accepted === task.status || isDeepEqual(accepted, task.status)) continue
         const object: Task = { ...task, status: accepted }
         const traffic = decideTraffic(object, isServed(store.view, task), () => false)
@@ -484,7 +483,11 @@ function isSamePorts(before: AppliedChange['before'], after: AppliedChange['afte
 }
 
 function isSameName(before: Workload, after: Workload): boolean {
-  return before.name === after.name && isDeepEqual(before.labels, after.labels)
+  return (
+    before.name === after.name &&
+    isDeepEqual(before.labels, after.labels) &&
+    isDeepEqual(before.spec.onNodeLoss, after.spec.onNodeLoss)
+  )
 }
 
 type Part =
@@ -507,8 +510,6 @@ class NodeSession implements Session, Router {
   readonly #context: SessionContext
   readonly #wake = new WakeUp()
   readonly #closed = new AbortController()
-  /** Signals whose end rings: `next` comes with the same one again and again. */
-  readonly #ringing = new WeakSet<AbortSignal>()
   #closedBecause: UserError | undefined
   readonly #sentTasks = new Map<TaskId, TaskAssignment>()
   readonly #sentEndpoints = new Map<EndpointId, EndpointAssignment>()
@@ -564,14 +565,10 @@ class NodeSession implements Session, Router {
   }
 
   async next(signal: AbortSignal): Promise<AssignmentChange> {
-    if (!this.#ringing.has(signal)) {
-      this.#ringing.add(signal)
-      signal.addEventListener('abort', () => this.#wake.ring(), { once: true })
-    }
     for (;;) {
-      if (!signal.aborted) await this.#wake.rung()
+      // Closing rings too, so one signal is enough to wait with.
+      await this.#wake.wait(this.#context.clock, signal)
       if (signal.aborted || this.#closed.signal.aborted) {
-        this.#wake.ring() // Also for whoever asks next.
         throw (
           this.#closedBecause ??
           new UserError('unavailable', 'the session with the manager is over')
@@ -757,6 +754,7 @@ function sameTask(before: TaskAssignment | undefined, after: TaskAssignment): bo
     before.task.desiredState === after.task.desiredState &&
     before.task.traffic === after.task.traffic &&
     before.drainMs === after.drainMs &&
+    before.stopAfterMs === after.stopAfterMs &&
     before.name === after.name &&
     before.task.addresses === after.task.addresses &&
     isTerminal(before.task.status.state) === isTerminal(after.task.status.state)

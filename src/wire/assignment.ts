@@ -45,6 +45,8 @@ export interface TaskAssignment {
    * signal, in ms. 0 when nobody else would take new ones.
    */
   readonly drainMs: number
+  /** The node stops the task by itself when it has had no manager in reach for this long, in ms. */
+  readonly stopAfterMs?: number
 }
 
 /** Plain bytes, in memory only, for tasks that refer to them. */
