@@ -62,6 +62,7 @@ import {
   type Watch,
   type WatchedNode,
 } from './liveness.ts'
+import { inLeaderTime } from './node-time.ts'
 import { RoutingIndex } from './routing-index.ts'
 import { decideTraffic, isServed } from './traffic.ts'
 
@@ -433,7 +434,7 @@ export class Dispatcher implements ManagerLink {
           log.warn('a node reported a task of another node; ignored', { nodeId, taskId })
           continue
         }
-        const accepted = acceptStatus(task.status, status)
+        const accepted = acceptStatus(task.status, inLeaderTime(task, status, clock.nowMs()))
         if (accepted === task.status || isDeepEqual(accepted, task.status)) continue
         const object: Task = { ...task, status: accepted }
         const traffic = decideTraffic(object, isServed(store.view, task), () => false)
@@ -510,6 +511,8 @@ class NodeSession implements Session, Router {
   readonly #context: SessionContext
   readonly #wake = new WakeUp()
   readonly #closed = new AbortController()
+  /** Signals whose end rings: `next` comes with the same one again and again. */
+  readonly #ringing = new WeakSet<AbortSignal>()
   #closedBecause: UserError | undefined
   readonly #sentTasks = new Map<TaskId, TaskAssignment>()
   readonly #sentEndpoints = new Map<EndpointId, EndpointAssignment>()
@@ -565,10 +568,14 @@ class NodeSession implements Session, Router {
   }
 
   async next(signal: AbortSignal): Promise<AssignmentChange> {
+    if (!this.#ringing.has(signal)) {
+      this.#ringing.add(signal)
+      signal.addEventListener('abort', () => this.#wake.ring(), { once: true })
+    }
     for (;;) {
-      // Closing rings too, so one signal is enough to wait with.
-      await this.#wake.wait(this.#context.clock, signal)
+      if (!signal.aborted) await this.#wake.rung()
       if (signal.aborted || this.#closed.signal.aborted) {
+        this.#wake.ring() // Also for whoever asks next.
         throw (
           this.#closedBecause ??
           new UserError('unavailable', 'the session with the manager is over')
