@@ -34,7 +34,7 @@ describe('the basic life of services and stacks', () => {
       assert.match(init, /Swarm initialized: current node \([0-9a-z]{25}\) is now a manager\./)
       assert.match(
         init,
-        /docker swarm join --token SWMTKN-1-[0-9a-z]{50}-[0-9a-z]{25} 127\.0\.0\.1:2377/,
+        /docker swarm join --token SWMTKN-1-[0-9a-z]{50}-[0-9a-z]{25} 127\.0\.0\.1:\d+/,
       )
       assert.match(await ok('node', 'ls'), /\*\s+\S+\s+Ready\s+Active\s+Leader/)
 

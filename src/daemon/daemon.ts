@@ -48,8 +48,7 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
     control: () => membership.member?.control,
     node: membership,
     logs: {
-      logs: (taskId, logOptions, signal) =>
-        requireMember().runtime.logs(taskId, logOptions, signal),
+      logs: (taskId, logOptions, signal) => requireMember().logs.logs(taskId, logOptions, signal),
     },
     proxy: createEngineProxy({ engineAddress: options.engine, log }),
     engine,

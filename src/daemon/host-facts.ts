@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
+import { createServer } from 'node:net'
 import { networkInterfaces } from 'node:os'
-import { UserError } from '../base/index.ts'
+import { messageOf, UserError } from '../base/index.ts'
 
 export interface HostAddress {
   readonly interface: string
@@ -25,10 +26,10 @@ export function hostAddresses(): readonly HostAddress[] {
   )
 }
 
-/** Every IPv4 network this host is on (CIDR), but for the bridges named: what cluster subnets must keep clear of. */
-export function hostSubnets(ownBridges: ReadonlySet<string>): readonly string[] {
+/** Every IPv4 network this host is on (CIDR), but for the cluster's own bridges: what cluster subnets must keep clear of. */
+export function hostSubnets(isOwnBridge: (name: string) => boolean): readonly string[] {
   return Object.entries(networkInterfaces()).flatMap(([name, addresses]) =>
-    ownBridges.has(name)
+    isOwnBridge(name)
       ? []
       : (addresses ?? []).flatMap(({ family, internal, cidr }) =>
           family === 'IPv4' && !internal && cidr !== null ? [cidr] : [],
@@ -81,4 +82,48 @@ export function chooseAdvertiseAddress(
       .map((candidate) => `${candidate.address} on ${candidate.interface}`)
       .join(' and ')}) - specify one with --advertise-addr`,
   )
+}
+
+const clusterPortDefault = 2377
+
+/**
+ * Where the cluster port listens. `wanted` is `<ip>`, `<ip>:<port>`, `<interface>` or `<interface>:<port>`.
+ * Throws `invalidInput` when this host has no such address.
+ */
+export function chooseListenAddress(
+  wanted: string,
+  addresses: readonly HostAddress[] = hostAddresses(),
+): { readonly host: string; readonly port: number } {
+  const match = /^(.*?)(?::(\d{1,5}))?$/.exec(wanted)
+  const host = match?.[1] || '0.0.0.0'
+  const port = match?.[2] === undefined ? clusterPortDefault : Number(match[2])
+  if (host === '0.0.0.0') return { host, port }
+  return { host: chooseAdvertiseAddress(host, port, addresses).host, port }
+}
+
+/** The address with its port, free to listen on now; port 0 becomes a free one. Rejects with `failedPrecondition`. */
+export async function findPort({
+  host,
+  port,
+}: {
+  readonly host: string
+  readonly port: number
+}): Promise<{ readonly host: string; readonly port: number }> {
+  const server = createServer()
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject)
+      server.listen(port, host, resolve)
+    })
+    const bound = server.address()
+    return { host, port: typeof bound === 'object' && bound ? bound.port : port }
+  } catch (cause) {
+    throw new UserError(
+      'failedPrecondition',
+      `the cluster port can't be opened on ${host}:${port}: ${messageOf(cause)}`,
+      { next: 'End what listens there, or choose another address with --listen-addr.', cause },
+    )
+  } finally {
+    server.close()
+  }
 }

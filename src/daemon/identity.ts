@@ -1,7 +1,7 @@
 import { chmod, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { UserError } from '../base/index.ts'
-import { idFrom, type NodeId } from '../model/index.ts'
+import { idFrom, type NodeId, type NodeRole } from '../model/index.ts'
 
 /** This node's membership, kept in the data root; absent while it is in no cluster. */
 export interface Identity {
@@ -9,6 +9,8 @@ export interface Identity {
   /** What other nodes reach it by: `192.168.1.5:2377`. */
   readonly address: string
   readonly listenAddress: string
+  /** A manager keeps the cluster's state, a worker none of it. Absent: a manager. */
+  readonly role?: NodeRole
 }
 
 /** Names of what lies in a data root. Every directory is 0700, every file 0600. */
@@ -18,6 +20,8 @@ export function dataPaths(dataRoot: string): {
   readonly store: string
   readonly keys: string
   readonly certificates: string
+  /** What a worker was told last. */
+  readonly journal: string
   readonly network: string
 } {
   const cluster = join(dataRoot, 'cluster')
@@ -27,6 +31,7 @@ export function dataPaths(dataRoot: string): {
     store: join(cluster, 'store.db'),
     keys: join(cluster, 'data.keys'),
     certificates: join(cluster, 'certificates'),
+    journal: join(cluster, 'node.journal'),
     network: join(dataRoot, 'network'),
   }
 }
@@ -52,7 +57,8 @@ export async function readIdentity(dataRoot: string): Promise<Identity | undefin
       typeof address === 'string' &&
       typeof listenAddress === 'string'
     ) {
-      return { nodeId: idFrom(nodeId), address, listenAddress }
+      const role = 'role' in json && json.role === 'worker' ? 'worker' : 'manager'
+      return { nodeId: idFrom(nodeId), address, listenAddress, role }
     }
   }
   throw new UserError('internal', `${path} is damaged`, {

@@ -1,28 +1,22 @@
 import { type Agent, startAgent } from '../agent/index.ts'
 import { writeBackup } from '../backup/index.ts'
-import { type Clock, type Log, messageOf, type Random, UserError } from '../base/index.ts'
+import { messageOf, UserError } from '../base/index.ts'
+import { openClusterLogs } from '../cluster/index.ts'
 import { type Control, openControl } from '../control/index.ts'
 import { networkAssignment } from '../dispatcher/index.ts'
-import type { Engine } from '../engine/index.ts'
 import { type Manager, startManager } from '../manager/index.ts'
 import type { Network, NetworkAttachment, NetworkId } from '../model/index.ts'
-import { bridgeName, type DataPlane, openLinuxDataPlane } from '../network/index.ts'
-import { openDockerRuntime, type Runtime, removeSecretsDir } from '../runtime/index.ts'
+import { bridgeName, type DataPlane } from '../network/index.ts'
+import type { Runtime } from '../runtime/index.ts'
 import { type Keyring, openKeyring, parseUnlockKey } from '../security/index.ts'
 import { type LeaderEpoch, nextCommit, openSqliteStore, type Store } from '../store/index.ts'
+import type { LogSource } from '../wire/index.ts'
+import { clearHost, type MemberWorld, openHost } from './host.ts'
 import { hostSubnets } from './host-facts.ts'
 import { dataPaths, type Identity } from './identity.ts'
-import type { DaemonOptions } from './options.ts'
+import { ManagerPort } from './manager-port.ts'
 import { type PlainContainers, watchPlainContainers } from './plain-containers.ts'
 import { version } from './version.ts'
-
-export interface MemberWorld {
-  readonly options: DaemonOptions
-  readonly engine: Engine
-  readonly clock: Clock
-  readonly random: Random
-  readonly log: Log
-}
 
 /** A container's place on an attachable cluster network. */
 export interface ReservedAddress {
@@ -44,6 +38,9 @@ export class Member {
   readonly agent: Agent
   readonly runtime: Runtime
   readonly keyring: Keyring
+  readonly port: ManagerPort
+  /** Logs of tasks on every node. */
+  readonly logs: LogSource
   readonly #world: MemberWorld
   readonly #dataPlane: DataPlane
   readonly #plain: PlainContainers
@@ -59,6 +56,7 @@ export class Member {
       readonly manager: Manager
       readonly runtime: Runtime
       readonly dataPlane: DataPlane
+      readonly port: ManagerPort
     },
   ) {
     this.#world = world
@@ -68,6 +66,13 @@ export class Member {
     this.manager = parts.manager
     this.runtime = parts.runtime
     this.#dataPlane = parts.dataPlane
+    this.port = parts.port
+    this.logs = openClusterLogs({
+      view: () => this.store.view,
+      nodeId: identity.nodeId,
+      local: parts.runtime,
+      port: () => this.port.port,
+    })
     const { clock, random, log, engine } = world
     this.control = openControl({ store: parts.store, clock, random, sealer: parts.keyring })
     this.#plain = watchPlainContainers({
@@ -87,6 +92,7 @@ export class Member {
       describeHost: async () => this.#describeHost(),
       plainContainers: () => this.#plain.list(),
     })
+    this.port.onRenewed(() => void this.agent.describeAgain())
     this.#unfollowLock = this.#followLock()
   }
 
@@ -114,11 +120,19 @@ export class Member {
         store,
         epoch,
         unseal: (sealed, aad) => keyring.unseal(sealed, aad),
+        localNodeId: identity.nodeId,
         clock,
         random,
         log,
       })
-      return new Member(world, identity, { store, keyring, manager, runtime, dataPlane })
+      const port = await ManagerPort.open({
+        world,
+        identity,
+        store,
+        keyring,
+        dispatcher: () => manager.dispatcher,
+      })
+      return new Member(world, identity, { store, keyring, manager, runtime, dataPlane, port })
     } catch (error) {
       await store.close()
       throw error
@@ -154,21 +168,11 @@ export class Member {
   }
 
   #describeHost() {
-    const [cluster] = this.store.view.list('cluster')
-    const root = cluster?.status.root
-    const networks = [...this.store.view.list('network')]
+    const ownBridges = new Set([...this.store.view.list('network')].map(({ id }) => bridgeName(id)))
     return {
       skepVersion: version,
-      hostSubnets: hostSubnets(new Set(networks.map(({ id }) => bridgeName(id)))),
-      ...(root
-        ? {
-            tls: {
-              trustRoot: root.certificatePem,
-              issuerSubject: root.issuerSubject,
-              issuerPublicKey: root.issuerPublicKey,
-            },
-          }
-        : {}),
+      hostSubnets: hostSubnets((name) => ownBridges.has(name)),
+      tls: this.port.tls,
     }
   }
 
@@ -191,7 +195,7 @@ export class Member {
       ]
       return { ...before, status: { ...before.status, attachments } }
     })
-    const assignment = networkAssignment(network)
+    const assignment = networkAssignment(network, nodeId)
     if (!assignment || !taken) {
       throw new UserError(
         'unavailable',
@@ -275,6 +279,7 @@ export class Member {
   async close(): Promise<void> {
     this.#unfollowLock()
     await this.#plain.close()
+    await this.port.close()
     await this.agent.close()
     await this.manager.close()
     await this.#dataPlane.close()
@@ -285,6 +290,7 @@ export class Member {
   async destroy(): Promise<void> {
     this.#unfollowLock()
     await this.#plain.close()
+    await this.port.close()
     await this.agent.close()
     await this.manager.close()
     await clearHost(this.#world, this.runtime, this.#dataPlane)
@@ -304,53 +310,4 @@ export class Member {
       await store.close()
     }
   }
-}
-
-/** What a member does on its host: containers and packets. */
-async function openHost(
-  { options, engine, clock, log }: MemberWorld,
-  identity: Identity,
-  clusterId: string,
-): Promise<{ readonly runtime: Runtime; readonly dataPlane: DataPlane }> {
-  const runtime = openDockerRuntime({
-    engine,
-    clusterId,
-    nodeId: identity.nodeId,
-    stateDir: options.dataRoot,
-    secretsDir: options.runDir,
-    clock,
-    log,
-  })
-  const dataPlane = await openLinuxDataPlane({
-    engine,
-    stateDir: dataPaths(options.dataRoot).network,
-    // Its own, so that daemons of several clusters can share a machine.
-    tableName: `skep-${clusterId.slice(0, 8)}`,
-    clock,
-    log,
-  })
-  return { runtime, dataPlane }
-}
-
-async function clearHost(
-  { options, log }: MemberWorld,
-  runtime: Runtime,
-  dataPlane: DataPlane,
-): Promise<void> {
-  const observed = await runtime.list()
-  await Promise.all(
-    observed.map(async ({ taskId }) => {
-      try {
-        await runtime.stop(taskId, 10_000)
-        await runtime.remove(taskId)
-      } catch (error) {
-        log.warn('a container could not be removed', { taskId, error: messageOf(error) })
-      }
-    }),
-  )
-  await dataPlane.clear()
-  await removeSecretsDir(options.runDir).catch((error: unknown) =>
-    log.warn('the secrets folder could not be removed', { error: messageOf(error) }),
-  )
-  await dataPlane.close()
 }

@@ -1,34 +1,38 @@
 import { mkdir } from 'node:fs/promises'
 import { hostname } from 'node:os'
-import { UserError, WakeUp } from '../base/index.ts'
+import { newId, UserError, WakeUp } from '../base/index.ts'
 import {
-  type InitRequest,
-  initialNetworks,
-  type NodeControl,
-  type NodeState,
-  type TokenRotation,
+  beginRotation,
+  foundCluster,
+  issueToken,
+  joinCluster,
+  openTlsTransport,
+  openToken,
+  type TokenSummary,
+  type TokenWish,
+  withNewTokens,
+  withoutToken,
+} from '../cluster/index.ts'
+import type {
+  InitRequest,
+  JoinRequest,
+  NodeControl,
+  NodeState,
+  TokenRotation,
 } from '../control/index.ts'
+import { type Cluster, type ClusterStatus, mintId, type NodeId } from '../model/index.ts'
 import {
-  type Cluster,
-  type ClusterId,
-  type ClusterNode,
-  type ClusterStatus,
-  defaultNamespace,
-  mintId,
-  type NodeId,
-} from '../model/index.ts'
-import {
-  createJoinToken,
+  createNodeKey,
   createRootCa,
   createUnlockKey,
-  describeRoot,
   type Keyring,
   openKeyring,
   parseUnlockKey,
   rootFromPem,
 } from '../security/index.ts'
 import { nextCommit, openSqliteStore } from '../store/index.ts'
-import { chooseAdvertiseAddress } from './host-facts.ts'
+import type { MemberWorld } from './host.ts'
+import { chooseAdvertiseAddress, chooseListenAddress, findPort } from './host-facts.ts'
 import {
   dataPaths,
   type Identity,
@@ -36,30 +40,32 @@ import {
   removeIdentity,
   writeIdentity,
 } from './identity.ts'
-import { Member, type MemberWorld } from './member.ts'
+import { Member } from './member.ts'
+import { NodeCertificates } from './node-certificates.ts'
+import { version } from './version.ts'
+import { WorkerMember } from './worker-member.ts'
 
 /** How long `swarm init` waits for the node's agent and engine. */
 const readyWaitMs = 5_000
-const clusterPortDefault = 2377
-const addressPoolDefault = '10.0.0.0/8'
-const subnetSizeDefault = 24
-const dataPathPortDefault = 4789
+const sessionLookMs = 20
 
 /** This node's part in a cluster: none, or one member with its manager and agent. */
 export class Membership implements NodeControl {
   readonly #world: MemberWorld
   #member: Member | undefined
+  #worker: WorkerMember | undefined
   /** Who this node is while its keys wait for a person to unlock them. */
   #locked: Identity | undefined
   /** One change of membership at a time. */
   #changing: Promise<unknown> = Promise.resolve()
+  readonly #closing = new AbortController()
   #trouble = ''
 
   constructor(world: MemberWorld) {
     this.#world = world
   }
 
-  /** The running member, or undefined while this node is in no cluster. */
+  /** The running manager, or undefined while this node is none. */
   get member(): Member | undefined {
     return this.#member
   }
@@ -68,6 +74,16 @@ export class Membership implements NodeControl {
   async resume(): Promise<void> {
     const identity = await readIdentity(this.#world.options.dataRoot)
     if (!identity) return
+    if (identity.role === 'worker') {
+      const certificates = await NodeCertificates.open(this.#world.options.dataRoot)
+      if (!certificates) {
+        throw new UserError('internal', 'this node is a worker and has lost its certificate', {
+          next: 'Restore the data root from a backup, or empty it and join again.',
+        })
+      }
+      this.#worker = await WorkerMember.open(this.#world, identity, certificates)
+      return
+    }
     try {
       this.#member = await Member.open(this.#world, identity)
     } catch (error) {
@@ -79,6 +95,18 @@ export class Membership implements NodeControl {
 
   state(): NodeState {
     const member = this.#member
+    const worker = this.#worker
+    if (worker) {
+      const { nodeId, address } = worker.identity
+      return {
+        localNodeState: worker.refusal ? 'error' : 'active',
+        nodeId,
+        nodeAddress: hostOf(address),
+        controlAvailable: false,
+        error: worker.refusal ? textOf(worker.refusal) : (worker.agent.trouble() ?? ''),
+        remoteManagers: worker.managers.map((manager) => ({ nodeId: '', address: manager })),
+      }
+    }
     if (!member) {
       return {
         localNodeState: this.#locked ? 'locked' : 'inactive',
@@ -93,9 +121,9 @@ export class Membership implements NodeControl {
     return {
       localNodeState: 'active',
       nodeId,
-      nodeAddress: address.replace(/:\d+$/, ''),
+      nodeAddress: hostOf(address),
       controlAvailable: true,
-      error: member.agent.trouble() ?? '',
+      error: member.agent.trouble() ?? member.port.trouble() ?? '',
       remoteManagers: [{ nodeId, address }],
     }
   }
@@ -104,21 +132,21 @@ export class Membership implements NodeControl {
     return this.#exclusively(() => this.#init(request))
   }
 
-  async join(): Promise<void> {
-    if (this.#member) throw alreadyInCluster()
-    throw new UserError(
-      'unsupported',
-      'this version of Skep runs clusters of one node: joining is not possible yet',
-      {
-        next: 'Make this host a cluster of its own with `docker swarm init`.',
-      },
-    )
+  join(request: JoinRequest): Promise<void> {
+    return this.#exclusively(() => this.#join(request))
   }
 
   leave(force: boolean): Promise<void> {
     return this.#exclusively(async () => {
       const member = this.#member
       const locked = this.#locked
+      const worker = this.#worker
+      if (worker) {
+        this.#worker = undefined
+        await worker.destroy()
+        await removeIdentity(this.#world.options.dataRoot)
+        return
+      }
       if (!member && !locked)
         throw new UserError('notInCluster', 'This node is not part of a swarm')
       if (!force) {
@@ -154,10 +182,36 @@ export class Membership implements NodeControl {
 
   async joinTokens(): Promise<{ readonly worker: string; readonly manager: string }> {
     const { keyring } = this.#memberOrThrow()
-    const { id, status } = this.#cluster()
-    const open = (role: 'worker' | 'manager') =>
-      new TextDecoder().decode(keyring.unseal(status.joinTokens[role], `${id}/join/${role}`))
-    return { worker: open('worker'), manager: open('manager') }
+    return {
+      worker: openToken(keyring, this.#cluster(), 'worker'),
+      manager: openToken(keyring, this.#cluster(), 'manager'),
+    }
+  }
+
+  async createToken(wish: TokenWish): Promise<TokenSummary & { readonly token: string }> {
+    const { keyring } = this.#memberOrThrow()
+    const { clock, random } = this.#world
+    const id = newId(random).slice(0, 8)
+    let made: ReturnType<typeof issueToken> | undefined
+    await this.#changeStatus((cluster) => {
+      made = issueToken(keyring, cluster, id, wish, clock.nowMs())
+      return made.status
+    })
+    if (!made) throw new UserError('internal', 'the join token was not made')
+    return { ...made.summary, token: made.token }
+  }
+
+  async listTokens(): Promise<readonly TokenSummary[]> {
+    this.#memberOrThrow()
+    return (this.#cluster().status.issuedTokens ?? []).map((issued) => {
+      const { sealed: _, ...summary } = issued
+      return summary
+    })
+  }
+
+  async removeToken(id: string): Promise<void> {
+    this.#memberOrThrow()
+    await this.#changeStatus((cluster) => withoutToken(cluster, id))
   }
 
   async rotateTokens(which: TokenRotation): Promise<void> {
@@ -169,65 +223,51 @@ export class Membership implements NodeControl {
   }
 
   async #rotate(keyring: Keyring, which: TokenRotation): Promise<void> {
+    const roles = (['worker', 'manager'] as const).filter((role) => which[role])
+    const nowMs = this.#world.clock.nowMs()
     await this.#changeStatus((cluster) => ({
-      ...cluster.status,
-      joinTokens: {
-        worker: which.worker
-          ? sealToken(keyring, cluster, 'worker')
-          : cluster.status.joinTokens.worker,
-        manager: which.manager
-          ? sealToken(keyring, cluster, 'manager')
-          : cluster.status.joinTokens.manager,
-      },
+      ...withNewTokens(keyring, cluster, roles, nowMs),
       ...(which.unlockKey
         ? { unlockKey: keyring.seal(encode(createUnlockKey()), `${cluster.id}/unlock`) }
         : {}),
     }))
   }
 
-  async rotateRoot(wanted: {
+  rotateRoot(wanted: {
     readonly certificatePem?: string
     readonly keyPem?: string
   }): Promise<void> {
-    const { keyring, agent } = this.#memberOrThrow()
-    const { clock } = this.#world
-    const root =
-      wanted.certificatePem !== undefined && wanted.keyPem !== undefined
-        ? await rootFromPem(wanted.certificatePem, wanted.keyPem, clock.nowMs())
-        : await createRootCa(clock.nowMs())
-    const described = await describeRoot(root.certificatePem)
-    await this.#changeStatus((cluster) => {
-      const next: Cluster = {
-        ...cluster,
-        status: {
-          ...cluster.status,
-          root: { ...described, key: keyring.seal(encode(root.keyPem), `${cluster.id}/root`) },
-        },
-      }
-      // Tokens carry the root's digest, so both are new.
-      return {
-        ...next.status,
-        joinTokens: {
-          worker: sealToken(keyring, next, 'worker'),
-          manager: sealToken(keyring, next, 'manager'),
-        },
-      }
+    // One at a time: each is signed by the root before it.
+    return this.#exclusively(async () => {
+      const { keyring, port } = this.#memberOrThrow()
+      const { clock } = this.#world
+      const root =
+        wanted.certificatePem !== undefined && wanted.keyPem !== undefined
+          ? await rootFromPem(wanted.certificatePem, wanted.keyPem, clock.nowMs())
+          : await createRootCa(clock.nowMs())
+      const cluster = this.#cluster()
+      const old = port.authority.rootCa(cluster)
+      const next = await beginRotation(keyring, cluster, old, root)
+      await this.#changeStatus((current) => next(current, clock.nowMs()))
     })
-    await agent.describeAgain()
   }
 
   async close(): Promise<void> {
+    this.#closing.abort()
     await this.#changing.catch(() => {})
     await this.#member?.close()
+    await this.#worker?.close()
     this.#member = undefined
+    this.#worker = undefined
   }
 
   async #init(request: InitRequest): Promise<NodeId> {
-    if (this.#member || this.#locked) throw alreadyInCluster()
+    if (this.#member || this.#locked || this.#worker) throw alreadyInCluster()
     const { options, clock, random, log } = this.#world
-    const listenAddress = request.listenAddress || options.listenAddress
-    const listenPort = Number(/:(\d+)$/.exec(listenAddress)?.[1] ?? clusterPortDefault)
-    const advertise = chooseAdvertiseAddress(request.advertiseAddress, listenPort)
+    // Before anything is made: a port that is taken is no cluster.
+    const listen = await findPort(chooseListenAddress(listenOf(request, options)))
+    const listenAddress = `${listen.host}:${listen.port}`
+    const advertise = chooseAdvertiseAddress(request.advertiseAddress, listen.port)
     const identity: Identity = {
       nodeId: mintId(random),
       address: `${advertise.host}:${advertise.port}`,
@@ -237,71 +277,19 @@ export class Membership implements NodeControl {
     await removeIdentity(options.dataRoot)
     await mkdir(paths.cluster, { recursive: true, mode: 0o700 })
     const keyring = await openKeyring({ path: paths.keys })
-    const root = await createRootCa(clock.nowMs())
-    const described = await describeRoot(root.certificatePem)
-    const clusterId: ClusterId = mintId(random)
-    const meta = {
-      namespace: defaultNamespace,
-      labels: request.cluster.labels,
-      version: 0,
-      specVersion: 0,
-      createdAtMs: 0,
-      updatedAtMs: 0,
-    }
-    const bare = {
-      root: { ...described, key: keyring.seal(encode(root.keyPem), `${clusterId}/root`) },
-      rootRotationInProgress: false,
-      addressPools: request.addressPools.length > 0 ? request.addressPools : [addressPoolDefault],
-      subnetSize: request.subnetSize || subnetSizeDefault,
-      dataPathPort: request.dataPathPort || dataPathPortDefault,
-    }
-    const identityOfRoot = { id: clusterId, status: bare }
-    const status: ClusterStatus = {
-      ...bare,
-      joinTokens: {
-        worker: sealToken(keyring, identityOfRoot, 'worker'),
-        manager: sealToken(keyring, identityOfRoot, 'manager'),
-      },
-      ...(request.cluster.spec.autoLock
-        ? { unlockKey: keyring.seal(encode(createUnlockKey()), `${clusterId}/unlock`) }
-        : {}),
-    }
-    const cluster: Cluster = {
-      kind: 'cluster',
-      id: clusterId,
-      ...meta,
-      name: 'default',
-      source: request.cluster.source,
-      spec: request.cluster.spec,
-      status,
-    }
-    const node: ClusterNode = {
-      kind: 'node',
-      id: identity.nodeId,
-      ...meta,
-      labels: {},
-      name: hostname(),
-      source: { dialect: 'skep', document: {} },
-      spec: { role: 'manager', availability: request.availability },
-      description: {
+    const objects = await foundCluster(
+      request,
+      {
+        nodeId: identity.nodeId,
         hostname: hostname(),
-        platform: { architecture: '', os: 'linux' },
-        resources: { nanoCpus: 0, memoryBytes: 0, generic: [] },
-        engine: { version: '', apiVersion: '', labels: {}, plugins: [] },
-        skepVersion: '',
-        hostSubnets: [],
+        host: advertise.host,
+        address: identity.address,
       },
-      status: { state: 'unknown', message: 'starting', address: advertise.host },
-      manager: { address: identity.address, leader: true, reachability: 'reachable' },
-    }
+      { keyring, random, nowMs: clock.nowMs() },
+    )
     const store = await openSqliteStore({ path: paths.store, clock, log })
     try {
-      await store.commit(
-        [cluster, node, ...initialNetworks(random)].map((object) => ({
-          type: 'create' as const,
-          object,
-        })),
-      )
+      await store.commit(objects.map((object) => ({ type: 'create' as const, object })))
     } finally {
       await store.close()
     }
@@ -311,6 +299,49 @@ export class Membership implements NodeControl {
     await member.keepLocked()
     await this.#untilReady(member)
     return identity.nodeId
+  }
+
+  async #join(request: JoinRequest): Promise<void> {
+    if (this.#member || this.#locked || this.#worker) throw alreadyInCluster()
+    const { options, clock, log } = this.#world
+    const listen = chooseListenAddress(listenOf(request, options))
+    const advertise = request.advertiseAddress
+      ? chooseAdvertiseAddress(request.advertiseAddress, listen.port).host
+      : ''
+    const { keyPem } = createNodeKey()
+    const transport = openTlsTransport({ credentials: () => undefined, clock, log })
+    const joined = await joinCluster(
+      { transport, clock, skepVersion: version },
+      {
+        token: request.joinToken,
+        keyPem,
+        addresses: request.remoteAddresses,
+        hostname: hostname(),
+        availability: request.availability,
+        advertiseAddress: advertise,
+      },
+      this.#closing.signal,
+    )
+    const { admission } = joined
+    await removeIdentity(options.dataRoot)
+    const identity: Identity = {
+      nodeId: admission.nodeId,
+      address: `${admission.nodeAddress}:${listen.port}`,
+      listenAddress: `${listen.host}:${listen.port}`,
+      role: 'worker',
+    }
+    // The manager may be reached by another address than the one it tells: that one goes last.
+    const known = admission.managers.map(({ address }) => address)
+    const certificates = await NodeCertificates.make(options.dataRoot, keyPem, admission)
+    await certificates.learn({
+      rootsPem: admission.rootsPem,
+      managers: [...new Set([...known, joined.managerAddress])],
+    })
+    await writeIdentity(options.dataRoot, identity)
+    const worker = await WorkerMember.open(this.#world, identity, certificates)
+    this.#worker = worker
+    const untilMs = clock.nowMs() + readyWaitMs
+    while (!worker.isInSession && clock.nowMs() < untilMs) await clock.sleep(sessionLookMs)
   }
 
   /** The next command shall find a node that is ready. An engine that is away does not hold it up for long. */
@@ -369,18 +400,25 @@ function alreadyInCluster(): UserError {
   )
 }
 
-function sealToken(
-  keyring: { seal(bytes: Uint8Array, aad: string): ClusterStatus['joinTokens']['worker'] },
-  cluster: {
-    readonly id: string
-    readonly status: { readonly root: { readonly certificatePem: string } }
-  },
-  role: 'worker' | 'manager',
-) {
-  return keyring.seal(
-    encode(createJoinToken(cluster.status.root.certificatePem)),
-    `${cluster.id}/join/${role}`,
-  )
+/** What the docker command sends when nobody said anything. */
+const listenAddressOfCli = '0.0.0.0:2377'
+
+/** Where a person wants the cluster port, or else the daemon's own flag. */
+function listenOf(
+  { listenAddress }: { readonly listenAddress: string },
+  options: MemberWorld['options'],
+): string {
+  const isSaid = listenAddress !== '' && listenAddress !== listenAddressOfCli
+  return isSaid ? listenAddress : options.listenAddress
+}
+
+/** An address without its port. */
+function hostOf(address: string): string {
+  return address.replace(/:\d+$/, '')
+}
+
+function textOf({ message, next }: UserError): string {
+  return next === undefined ? message : `${message}. ${next}`
 }
 
 function encode(text: string): Uint8Array {

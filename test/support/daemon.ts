@@ -122,6 +122,9 @@ export async function startDaemon(options: DaemonOptions = {}): Promise<TestDaem
         host,
         '--engine',
         options.engine ?? sharedEngine,
+        // Many daemons share this machine: each gets a cluster port that is free.
+        '--listen-addr',
+        '127.0.0.1:0',
         '--http',
         '',
         '--log-level',

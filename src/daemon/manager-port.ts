@@ -1,0 +1,218 @@
+import { createPublicKey } from 'node:crypto'
+import { messageOf, UserError, WakeUp } from '../base/index.ts'
+import {
+  Authority,
+  type ClusterPort,
+  endRotation,
+  isRotationDone,
+  openClusterPort,
+  openTlsTransport,
+  rootsOf,
+  type TlsTransport,
+} from '../cluster/index.ts'
+import { clusterOf } from '../control/index.ts'
+import type { Dispatcher } from '../dispatcher/index.ts'
+import { createNodeKey, type Keyring } from '../security/index.ts'
+import { nextCommit, type Store } from '../store/index.ts'
+import { type CertificateRenewal, keepRenewed } from './certificate-renewal.ts'
+import type { MemberWorld } from './host.ts'
+import type { Identity } from './identity.ts'
+import { NodeCertificates } from './node-certificates.ts'
+import { version } from './version.ts'
+
+/** Between attempts to open a port that something else holds, in ms. */
+const portRetryMs = 2_000
+
+export interface ManagerPortOptions {
+  readonly world: MemberWorld
+  readonly identity: Identity
+  readonly store: Store
+  readonly keyring: Keyring
+  /** The leader's dispatcher while this manager leads. */
+  readonly dispatcher: () => Dispatcher | undefined
+}
+
+/** A manager's certificates, its cluster port, and the cluster's root while it is rotated. */
+export class ManagerPort {
+  readonly #options: ManagerPortOptions
+  readonly #authority: Authority
+  readonly #certificates: NodeCertificates
+  readonly #transport: TlsTransport
+  readonly #renewal: CertificateRenewal
+  readonly #stop = new AbortController()
+  readonly #looked: Promise<void>
+  readonly #wanted = new WakeUp()
+  readonly #unsubscribe: () => void
+  #port: ClusterPort | undefined
+  #renewed = () => {}
+  #trouble: string | undefined
+
+  private constructor(
+    options: ManagerPortOptions,
+    authority: Authority,
+    certificates: NodeCertificates,
+  ) {
+    const { clock, random, log } = options.world
+    this.#options = options
+    this.#authority = authority
+    this.#certificates = certificates
+    this.#transport = openTlsTransport({
+      credentials: () => certificates.credentials(),
+      clock,
+      log,
+    })
+    this.#renewal = keepRenewed({
+      certificate: () => certificates.certificate,
+      renew: () => this.#renew(),
+      clock,
+      random,
+      log,
+    })
+    this.#unsubscribe = options.store.subscribe(({ changes }) => {
+      if (changes.some(({ kind }) => kind === 'cluster' || kind === 'node')) this.#wanted.ring()
+    })
+    this.#wanted.ring()
+    this.#looked = Promise.all([this.#followRoot(), this.#keepOpen()]).then(() => {})
+  }
+
+  static async open(options: ManagerPortOptions): Promise<ManagerPort> {
+    const { world, identity, store, keyring } = options
+    const authority = new Authority({
+      store,
+      keyring,
+      clock: world.clock,
+      random: world.random,
+      managersRefused: () =>
+        new UserError(
+          'unsupported',
+          'this cluster has one manager, and its store can not be shared with another yet',
+          { next: 'Join as a worker: `docker swarm join-token worker` shows the token.' },
+        ),
+    })
+    const { dataRoot } = world.options
+    const found = await NodeCertificates.open(dataRoot)
+    const known = store.view.get('node', identity.nodeId)?.certificate
+    if (found && known) return new ManagerPort(options, authority, found)
+    // The first start, or state of a release that had no cluster port.
+    const keyPem = found?.keyPem ?? createNodeKey().keyPem
+    const admission = await authority.renewOwn(identity.nodeId, publicKeyOf(keyPem))
+    const chain = clusterOf(store.view).status.crossCertificates ?? []
+    const made = await NodeCertificates.make(dataRoot, keyPem, admission, chain)
+    return new ManagerPort(options, authority, made)
+  }
+
+  get authority(): Authority {
+    return this.#authority
+  }
+
+  /** Undefined while it can't be opened. */
+  get port(): ClusterPort | undefined {
+    return this.#port
+  }
+
+  get tls() {
+    return this.#certificates.tls
+  }
+
+  /** Calls back when this node's certificate is another one. */
+  onRenewed(renewed: () => void): void {
+    this.#renewed = renewed
+  }
+
+  /** Why nodes can't reach this manager, in words. */
+  trouble(): string | undefined {
+    return this.#trouble
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort()
+    this.#unsubscribe()
+    await this.#renewal.close()
+    await this.#looked
+    await this.#port?.close()
+  }
+
+  async #keepOpen(): Promise<void> {
+    const { world, identity, store, dispatcher } = this.#options
+    const { clock, random, log } = world
+    const { signal } = this.#stop
+    while (!signal.aborted && !this.#port) {
+      try {
+        this.#port = await openClusterPort({
+          transport: this.#transport,
+          listenAddress: identity.listenAddress,
+          store,
+          authority: this.#authority,
+          dispatcher,
+          ownAddress: () => identity.address,
+          clock,
+          random,
+          log,
+          skepVersion: version,
+        })
+        this.#trouble = undefined
+        log.info('the cluster port is open', { address: this.#port.address })
+      } catch (error) {
+        if (this.#trouble === undefined) log.error(messageOf(error), {})
+        this.#trouble = messageOf(error)
+        await clock.sleep(portRetryMs, signal)
+      }
+    }
+  }
+
+  async #renew(): Promise<void> {
+    const { identity, store } = this.#options
+    const key = publicKeyOf(this.#certificates.keyPem)
+    const admission = await this.#authority.renewOwn(identity.nodeId, key)
+    const chain = clusterOf(store.view).status.crossCertificates ?? []
+    await this.#certificates.renew(admission, chain)
+    this.#transport.credentialsChanged()
+    this.#renewed()
+  }
+
+  /** Keeps what is trusted here as the cluster says, and lets old roots go once nobody needs them. */
+  async #followRoot(): Promise<void> {
+    const { world, store, dispatcher } = this.#options
+    const { clock, log } = world
+    const { signal } = this.#stop
+    while (!signal.aborted) {
+      await this.#wanted.wait(clock, signal)
+      const [cluster] = store.view.list('cluster')
+      if (signal.aborted || !cluster) continue
+      try {
+        const { status } = cluster
+        const chainPem = status.crossCertificates ?? []
+        const managers = this.#certificates.managers
+        const rootsPem = rootsOf(cluster)
+        if (await this.#certificates.learn({ rootsPem, managers, chainPem })) {
+          this.#transport.credentialsChanged()
+        }
+        if (!this.#certificates.isSignedBy(status.root.certificatePem)) this.#renewal.within(0)
+        const isOver =
+          (status.retiringRoots !== undefined || status.rootRotationInProgress) &&
+          dispatcher() !== undefined &&
+          isRotationDone(cluster, store.view.list('node'))
+        if (isOver) {
+          await store.commit([
+            { type: 'update', object: { ...cluster, status: endRotation(cluster) } },
+          ])
+          log.info('the rotation of the root is complete', {})
+        }
+      } catch (error) {
+        if (error instanceof UserError && error.code === 'outOfSequence') {
+          await nextCommit(store, clock)
+        } else {
+          log.warn('the cluster root could not be followed; trying again', {
+            error: messageOf(error),
+          })
+          await clock.sleep(portRetryMs, signal)
+        }
+        this.#wanted.ring()
+      }
+    }
+  }
+}
+
+function publicKeyOf(keyPem: string): string {
+  return createPublicKey(keyPem).export({ type: 'spki', format: 'pem' }).toString()
+}

@@ -1,0 +1,221 @@
+import { type Agent, startAgent } from '../agent/index.ts'
+import { messageOf, UserError } from '../base/index.ts'
+import {
+  announceLeave,
+  NodeAnswers,
+  openRemoteLink,
+  openTlsTransport,
+  renewCertificate,
+  type SessionSettings,
+  type TlsTransport,
+} from '../cluster/index.ts'
+import { bridgePrefix, type DataPlane } from '../network/index.ts'
+import type { Runtime } from '../runtime/index.ts'
+import type { ManagerLink } from '../wire/index.ts'
+import { type CertificateRenewal, keepRenewed } from './certificate-renewal.ts'
+import { clearHost, type MemberWorld, openHost } from './host.ts'
+import { hostSubnets } from './host-facts.ts'
+import { dataPaths, type Identity } from './identity.ts'
+import type { NodeCertificates } from './node-certificates.ts'
+import { openFileJournal } from './node-journal.ts'
+import { type PlainContainers, watchPlainContainers } from './plain-containers.ts'
+import { version } from './version.ts'
+
+/** For a manager to take note that this node leaves, in ms. */
+const goodbyeMs = 3_000
+
+/** This node while it is a worker: an agent with a session over the network, and no state of the cluster's. */
+export class WorkerMember {
+  readonly identity: Identity
+  readonly agent: Agent
+  readonly runtime: Runtime
+  readonly #world: MemberWorld
+  readonly #certificates: NodeCertificates
+  readonly #transport: TlsTransport
+  readonly #dataPlane: DataPlane
+  readonly #plain: PlainContainers
+  readonly #answers: NodeAnswers
+  readonly #renewal: CertificateRenewal
+  #inSession = false
+  /** Why no manager takes this node any more, in words; only a person can change that. */
+  #refused: UserError | undefined
+
+  private constructor(
+    world: MemberWorld,
+    identity: Identity,
+    certificates: NodeCertificates,
+    host: { readonly runtime: Runtime; readonly dataPlane: DataPlane },
+  ) {
+    const { clock, random, log, engine, options } = world
+    this.#world = world
+    this.identity = identity
+    this.#certificates = certificates
+    this.runtime = host.runtime
+    this.#dataPlane = host.dataPlane
+    this.#transport = openTlsTransport({
+      credentials: () => certificates.credentials(),
+      clock,
+      log,
+    })
+    this.#answers = new NodeAnswers(this.#transport, { logs: host.runtime }, version, log)
+    this.#renewal = keepRenewed({
+      certificate: () => certificates.certificate,
+      renew: (signal) => this.#renew(signal),
+      clock,
+      random,
+      log,
+    })
+    this.#plain = watchPlainContainers({
+      engine,
+      clock,
+      log,
+      changed: () => this.agent.plainContainersChanged(),
+      gone: () => {},
+    })
+    this.agent = startAgent({
+      nodeId: identity.nodeId,
+      runtime: host.runtime,
+      dataPlane: host.dataPlane,
+      link: this.#link(),
+      clock,
+      log,
+      journal: openFileJournal({
+        path: dataPaths(options.dataRoot).journal,
+        keyPem: certificates.keyPem,
+      }),
+      describeHost: async () => ({
+        skepVersion: version,
+        hostSubnets: hostSubnets((name) => name.startsWith(bridgePrefix)),
+        tls: certificates.tls,
+      }),
+      plainContainers: () => this.#plain.list(),
+    })
+  }
+
+  static async open(
+    world: MemberWorld,
+    identity: Identity,
+    certificates: NodeCertificates,
+  ): Promise<WorkerMember> {
+    const host = await openHost(world, identity, certificates.clusterId)
+    return new WorkerMember(world, identity, certificates, host)
+  }
+
+  /** Whether a manager has this node's session now. */
+  get isInSession(): boolean {
+    return this.#inSession
+  }
+
+  /** A refusal that no waiting mends: this node was removed. */
+  get refusal(): UserError | undefined {
+    return this.#refused
+  }
+
+  /** `host:port` of cluster ports, the leader's first. */
+  get managers(): readonly string[] {
+    return this.#certificates.managers
+  }
+
+  /** The agent's way to the leader, with an eye on what managers say of this node. */
+  #link(): ManagerLink {
+    const { clock, random, log } = this.#world
+    const remote = openRemoteLink({
+      transport: this.#transport,
+      clock,
+      random,
+      log,
+      skepVersion: version,
+      managers: () => this.#certificates.managers,
+      learned: (settings) => this.#learn(settings),
+      asked: (ask) => this.#answers.answer(ask),
+    })
+    return {
+      open: async (nodeId, description, signal) => {
+        try {
+          const session = await remote.open(nodeId, description, signal)
+          this.#inSession = true
+          this.#refused = undefined
+          return {
+            next: async (wait) => {
+              try {
+                return await session.next(wait)
+              } catch (error) {
+                this.#lost(error)
+                throw error
+              }
+            },
+            acknowledge: (revision) => session.acknowledge(revision),
+            report: (reports) => session.report(reports),
+            describe: (next) => session.describe(next),
+            close: () => session.close(),
+          }
+        } catch (error) {
+          this.#lost(error)
+          throw error
+        }
+      },
+    }
+  }
+
+  #lost(error: unknown): void {
+    this.#inSession = false
+    if (!(error instanceof UserError)) return
+    if (error.code === 'notFound' || error.code === 'notInCluster') this.#refused = error
+    // The certificate has ended, or its root has gone: the key still proves who this is.
+    if (error.code === 'forbidden') this.#renewal.within(0)
+  }
+
+  #learn(settings: SessionSettings): void {
+    const { log } = this.#world
+    const managers = settings.managers.map(({ address }) => address)
+    this.#certificates
+      .learn({ rootsPem: settings.rootsPem, managers })
+      .then((isNews) => {
+        if (isNews) this.#transport.credentialsChanged()
+      })
+      .catch((error: unknown) =>
+        log.error('what the managers said of themselves could not be kept', {
+          error: messageOf(error),
+        }),
+      )
+    if (settings.renewWithinMs !== undefined) this.#renewal.within(settings.renewWithinMs)
+  }
+
+  async #renew(signal: AbortSignal): Promise<void> {
+    const { managers, keyPem } = this.#certificates
+    const world = { transport: this.#transport, clock: this.#world.clock, skepVersion: version }
+    const admission = await renewCertificate(world, keyPem, managers, signal)
+    await this.#certificates.renew(admission)
+    this.#transport.credentialsChanged()
+    await this.agent.describeAgain()
+  }
+
+  /** Stops working; containers, traffic and names go on. */
+  async close(): Promise<void> {
+    await this.#renewal.close()
+    this.#answers.close()
+    await this.#plain.close()
+    await this.agent.close()
+    await this.#dataPlane.close()
+  }
+
+  /** Leaves: tells the managers, if any is in reach, ends every task of the cluster on this host and tidies up. */
+  async destroy(): Promise<void> {
+    const { clock, log } = this.#world
+    await this.#renewal.close()
+    this.#answers.close()
+    await this.#plain.close()
+    await this.agent.close()
+    const late = new AbortController()
+    const done = new AbortController()
+    void clock.sleep(goodbyeMs, done.signal).then(() => late.abort())
+    const world = { transport: this.#transport, clock, skepVersion: version }
+    await announceLeave(world, this.managers, late.signal).catch((error: unknown) =>
+      log.warn('no manager knows that this node leaves; remove it there with `docker node rm`', {
+        error: messageOf(error),
+      }),
+    )
+    done.abort()
+    await clearHost(this.#world, this.runtime, this.#dataPlane)
+  }
+}
