@@ -59,6 +59,7 @@ export class RealCluster {
     const peerUrl = `https://127.0.0.1:${peerPort}`
     if (index === 0) {
       await this.#startMember(name, peerUrl, { type: 'new', token: 'test' })
+      await this.client().range({ key: 'any' }, { deadlineMs: 20_000 })
       return
     }
     const client = this.client()

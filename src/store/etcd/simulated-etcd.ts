@@ -300,6 +300,7 @@ export class SimulatedEtcd {
     request: WatchRequest,
     signal: AbortSignal,
   ): AsyncGenerator<WatchBatch> {
+    if (signal.aborted) return
     const member = await this.call(client, 'read', { signal }, () => client.pick())
     if (!member || isDown(member)) {
       throw new EtcdError('unavailable', 'no member of etcd can be reached')
