@@ -1,5 +1,5 @@
 import { randomInt } from 'node:crypto'
-import { setTimeout as sleepTimer } from 'node:timers/promises'
+import { setTimeout as sleepTimer, setImmediate as turnOfLoop } from 'node:timers/promises'
 import { type SteadyClock, steadyClock } from './steady-clock.ts'
 import type { Clock, Random } from './world.ts'
 
@@ -9,12 +9,14 @@ export function openRealClock(): Clock & SteadyClock {
   return {
     ...steady,
     async sleep(ms, signal) {
+      const options = signal ? { signal } : {}
+      // No time at all lets whatever came in go first; a timer that is due again at once would keep it waiting.
+      const waited =
+        ms <= 0
+          ? turnOfLoop(undefined, options)
+          : sleepTimer(Math.min(ms, 2_147_483_647), undefined, options)
       // An aborted wait is a normal end of waiting: callers look at the signal.
-      await sleepTimer(
-        Math.min(Math.max(ms, 0), 2_147_483_647),
-        undefined,
-        signal ? { signal } : {},
-      ).catch(() => {})
+      await waited.catch(() => {})
     },
   }
 }
