@@ -49,6 +49,10 @@ const groups: Readonly<Record<string, Group>> = {
     description: 'Backups: the whole state of the cluster in one encrypted file',
     load: async (context) => (await import('./backup-command.ts')).buildCommand(context),
   },
+  compose: {
+    description: 'Compose projects on one Docker Engine, without a daemon of ours',
+    load: async (context) => (await import('./compose-command.ts')).buildCommand(context),
+  },
   explain: {
     description: 'Say why a service or task is not as declared',
     load: async (context) => (await import('./explain-command.ts')).buildCommand(context),
@@ -143,8 +147,9 @@ export function asSwitches(program: Command, args: readonly string[]): string[] 
       const child = command.commands.find(
         (one) => one.name() === arg || one.aliases().includes(arg),
       )
-      // An operand: options may still follow it, but for `service create`, whose rest is the container's command.
-      if (child === undefined && command.name() === 'create') return [...out, ...args.slice(index)]
+      // An operand: options may still follow it, but for those whose rest is the container's command.
+      const passesOn = ['create', 'exec', 'run'].includes(command.name())
+      if (child === undefined && passesOn) return [...out, ...args.slice(index)]
       command = child ?? command
       out.push(arg)
       continue

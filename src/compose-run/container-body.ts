@@ -6,7 +6,7 @@ import type {
   Project,
   ServiceNetwork,
   ServiceVolume,
-} from '../compose/project.ts'
+} from '../compose/index.ts'
 import {
   type ContainerCreateBody,
   type EndpointBody,

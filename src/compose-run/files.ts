@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { UserError, unreachable } from '../base/index.ts'
-import type { ComposeSecret, ComposeService, FileReference, Project } from '../compose/project.ts'
+import type { ComposeSecret, ComposeService, FileReference, Project } from '../compose/index.ts'
 
 /** A file of the host that a container sees as one of its secrets or configs. */
 export interface FileMount {

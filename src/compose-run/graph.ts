@@ -1,5 +1,5 @@
 import { UserError } from '../base/index.ts'
-import type { ComposeService } from '../compose/project.ts'
+import type { ComposeService } from '../compose/index.ts'
 
 /** Which services each needs, by name. */
 export type Graph = Readonly<Record<string, readonly string[]>>

@@ -1,5 +1,5 @@
 import { messageOf, UserError } from '../base/index.ts'
-import type { ComposeService, Project } from '../compose/project.ts'
+import type { ComposeService, Project } from '../compose/index.ts'
 import type { ImageInspect, PullProgress } from '../engine/index.ts'
 import { buildImage } from './build.ts'
 import { imageOf } from './labels.ts'

@@ -1,4 +1,4 @@
-import type { ComposeService, Project } from '../compose/project.ts'
+import type { ComposeService, Project } from '../compose/index.ts'
 
 /** Docker Compose's labels: what either tool knows a project's things by. */
 export const label = {

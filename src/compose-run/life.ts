@@ -1,6 +1,6 @@
 import { buffer } from 'node:stream/consumers'
 import { UserError } from '../base/index.ts'
-import type { ComposeService, Hook, Project } from '../compose/project.ts'
+import type { ComposeService, Hook, Project } from '../compose/index.ts'
 import { type Graph, graphOf, reversed, runInOrder } from './graph.ts'
 import { label } from './labels.ts'
 import { byServiceAndNumber, isRunning, type Observed, observe } from './observed.ts'

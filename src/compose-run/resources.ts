@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { UserError } from '../base/index.ts'
-import type { ComposeNetwork, ComposeVolume, Project } from '../compose/project.ts'
+import type { ComposeNetwork, ComposeVolume, Project } from '../compose/index.ts'
 import { isOlderApi, type NetworkBody, type NetworkCreateBody } from '../engine/index.ts'
 import { label } from './labels.ts'
 import { type RunWorld, shown } from './run-world.ts'

@@ -1,6 +1,6 @@
 import { messageOf, UserError } from '../base/index.ts'
-import type { ComposeService, Dependency, Project } from '../compose/project.ts'
-import { serviceHash } from '../compose/service-hash.ts'
+import type { ComposeService, Dependency, Project } from '../compose/index.ts'
+import { serviceHash } from '../compose/index.ts'
 import type { ContainerInspect, ImageInspect } from '../engine/index.ts'
 import { containerPlan, isAnonymous } from './container-body.ts'
 import { readServiceFiles, type ServiceFiles } from './files.ts'
@@ -31,6 +31,8 @@ export interface UpOptions {
   readonly images: ImageOptions
   /** Until all run, and are healthy where they have a check. */
   readonly wait?: { readonly timeoutMs?: number }
+  /** How far the named services shall be before this is over, as a service that depends on them asks. */
+  readonly conditions?: Readonly<Record<string, Dependency>>
   /** Nothing is done, only shown. */
   readonly dryRun?: boolean
   /** Hears of each container before it starts. */
@@ -131,6 +133,7 @@ class UpRun {
     try {
       const actions = await this.#prepare()
       await this.#execute(actions)
+      if (this.#options.conditions) await this.#waitFor(undefined, this.#options.conditions)
       if (this.#options.wait && this.#options.start && !this.#options.dryRun) {
         await this.#waitForAll(this.#options.wait.timeoutMs)
       }
@@ -428,15 +431,22 @@ class UpRun {
   }
 
   async #waitForNeeds(name: string): Promise<void> {
-    if (this.#options.dryRun || this.#options.noDeps) return
-    const needs = Object.entries(this.#service(name).dependsOn ?? {})
+    if (this.#options.noDeps) return
+    await this.#waitFor(name, this.#service(name).dependsOn ?? {})
+  }
+
+  async #waitFor(
+    name: string | undefined,
+    dependencies: Readonly<Record<string, Dependency>>,
+  ): Promise<void> {
+    if (this.#options.dryRun) return
     await settled(
-      needs.map(async ([other, dependency]) => {
+      Object.entries(dependencies).map(async ([other, dependency]) => {
         try {
           await this.#waitForNeed(other, dependency)
         } catch (error) {
           if (dependency.required !== false || this.#world.signal.aborted) throw error
-          this.#world.warn(`${name} starts without ${other}: ${messageOf(error)}`)
+          this.#world.warn(`${name ?? 'the command'} starts without ${other}: ${messageOf(error)}`)
         }
       }),
     )
@@ -581,6 +591,10 @@ export interface ContainerOrder {
   readonly slug?: string
   /** Whether the service's name leads to a one-off container too. */
   readonly useAliases?: boolean
+  /** Whether its input ends with the first that was attached. */
+  readonly stdinOnce?: boolean
+  /** Whether the engine removes it when it ends. */
+  readonly autoRemove?: boolean
 }
 
 /** Makes one container with its networks, secrets and configs, and gives its id. It is not started. */
@@ -617,8 +631,13 @@ export async function createContainer(
     isOneOff: slug !== undefined && !order.useAliases,
   })
   const platform = service.platform
+  const asOrdered = {
+    ...body,
+    ...(order.stdinOnce && service.stdinOpen && { StdinOnce: true, AttachStdin: true }),
+    ...(order.autoRemove && { HostConfig: { ...body.HostConfig, AutoRemove: true } }),
+  }
   const { Id } = await engine.containers
-    .create(order.containerName, body, signal, ...(platform === undefined ? [] : [platform]))
+    .create(order.containerName, asOrdered, signal, ...(platform === undefined ? [] : [platform]))
     .catch((error: unknown) => {
       throw explainCreate(order, error)
     })

@@ -129,6 +129,8 @@ export interface Engine {
     create(containerId: string, body: ExecCreateBody, signal?: Signal): Promise<{ Id: string }>
     /** Output only, multiplexed unless `tty`; ends with the process. */
     start(id: string, options: { tty?: boolean }, signal?: Signal): Promise<IncomingMessage>
+    /** Resolves when it runs. */
+    startDetached(id: string, options: { tty?: boolean }, signal?: Signal): Promise<void>
     /** Both ways; ending the writable side is EOF on stdin. */
     hijack(id: string, options: { tty?: boolean }, signal?: Signal): Promise<Duplex>
     resize(id: string, size: { h: number; w: number }, signal?: Signal): Promise<void>
@@ -383,6 +385,13 @@ export function openEngine(options: {
           method: 'POST',
           path: `/exec/${part(id)}/start`,
           json: { Detach: false, Tty: tty ?? false },
+          signal,
+        }),
+      startDetached: (id, { tty }, signal) =>
+        run({
+          method: 'POST',
+          path: `/exec/${part(id)}/start`,
+          json: { Detach: true, Tty: tty ?? false },
           signal,
         }),
       hijack: (id, { tty }, signal) =>
