@@ -969,23 +969,32 @@ const drivers = {
   }),
 }
 
+/** Several lines are no path: they are left to `withoutInlineText`. */
+function pathOrText(): Shape<string> {
+  return shapeOf({
+    expects: 'a path',
+    parse: (value, at) => {
+      const given = textOf(value, at, 'a path')
+      return given.includes('\n') ? given : hostPath.parse(given, at)
+    },
+  })
+}
+
+/** Takes lines under `file` for what they can only be meant as: the content. */
+function withoutInlineText(object: FileObjectModel, at: Place): FileObjectModel {
+  const { file, ...rest } = object
+  if (file?.includes('\n') !== true || object.content !== undefined) return object
+  const where = at.to('file').text()
+  at.reading.onDeprecated(
+    `${where} holds text, which is taken as the content: write ${at.text()}.content`,
+  )
+  return { ...rest, content: file }
+}
+
 const fileObjectFields = {
   name: field('name', text),
   external: field('external', external),
-  file: field(
-    'file',
-    shapeOf({
-      expects: 'a path',
-      parse: (value, at) => {
-        const given = hostPath.parse(value, at)
-        if (!given.includes('\n')) return given
-        throw at.fault(
-          'holds text instead of a path',
-          'Write the text as content, or put it into a file and name that.',
-        )
-      },
-    }),
-  ),
+  file: field('file', pathOrText()),
   environment: field('environment', fullText),
   content: field('content', text),
   ...drivers,
@@ -996,7 +1005,7 @@ const fileObjectFields = {
 const fileObjectShape = object<FileObjectModel>(fileObjectFields, {
   isEmptyWhenNull: true,
   finish: (value, at) => {
-    const named = onlyNamed(value, at)
+    const named = withoutInlineText(onlyNamed(value, at), at)
     const kinds = ['file', 'environment', 'content'] as const
     const given = kinds.filter((key) => named[key] !== undefined)
     if (given.length > 1) {
