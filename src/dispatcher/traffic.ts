@@ -1,8 +1,13 @@
 import { isStopWanted, isTerminal, type Task, type Traffic } from '../model/index.ts'
 import type { View } from '../store/store.ts'
 
-/** Whether endpoints send the task traffic at all: its workload has names on a network, or published ports. */
+/**
+ * Whether endpoints send the task traffic at all: its workload has names on a network, or published ports, and its node is
+ * not down. A task may be kept on a lost node, but nobody can reach it there.
+ */
 export function isServed(view: View, task: Task): boolean {
+  if (task.nodeId !== undefined && view.get('node', task.nodeId)?.status.state === 'down')
+    return false
   return view
     .endpointsOfWorkload(task.workloadId)
     .some(

@@ -310,8 +310,12 @@ class TrafficControl {
   }
 
   learn(commit: Commit): void {
-    for (const { kind, id, after } of commit.changes) {
+    for (const { kind, id, before, after } of commit.changes) {
       if (kind === 'task' && after) this.#dirty.add(id)
+      if (after?.kind === 'node' && before?.kind === 'node') {
+        if (before.status.state === after.status.state) continue
+        for (const task of this.#store.view.tasksOfNode(after.id)) this.#dirty.add(task.id)
+      }
       if (kind !== 'endpoint' || after?.kind !== 'endpoint') continue
       for (const { workloadId } of after.spec.backends) {
         for (const task of this.#store.view.tasksOfWorkload(workloadId)) this.#dirty.add(task.id)
