@@ -68,19 +68,20 @@ export class Staging {
     }
     const revision = this.#revision + 1
     const applied: AppliedChange[] = []
-    const seen = new Map<Kind, Set<string>>()
+    // Most commits are of one change, which can't be there twice.
+    const seen = changes.length > 1 ? new Map<Kind, Set<string>>() : undefined
     const writes: Write[] = []
     let size = 0
     for (const change of changes) {
       const { kind, id } = change.type === 'delete' ? change : change.object
-      const seenIds = seen.get(kind)
+      const seenIds = seen?.get(kind)
       if (seenIds?.has(id)) {
         throw new UserError('invalidInput', `one commit changes ${kind} ${id} twice`, {
           next: 'Join both changes into one.',
         })
       }
       if (seenIds) seenIds.add(id)
-      else seen.set(kind, new Set([id]))
+      else seen?.set(kind, new Set([id]))
       const before = this.#object(kind, id)
       if (change.type === 'create') {
         if (before !== undefined) {
