@@ -329,6 +329,17 @@ describe('a replicated workload', () => {
       assert.equal(decide(slow).wakeAtMs, 601_000)
       assert.deepEqual(decide(slow, 601_000).actions, ['t1>shutdown'])
     })
+    test('the old task goes at the deadline although its successor failed and is not tried again', () => {
+      const failed = parts({
+        id: 'tried',
+        desiredState: 'shutdown',
+        status: { state: 'failed', error: 'task: non-zero exit (1)' },
+      })
+      const template = buildTemplate({ restart: { condition: 'none' } })
+      const once = { ...failed, revisions: [buildRevision({ healthyAtMs: 0, template })] }
+      assert.deepEqual(decide(once).actions, [])
+      assert.deepEqual(decide(once, 601_000).actions, ['t1>shutdown'])
+    })
     test('a task that only makes way stays however long the new one takes', () => {
       const tasks = [
         running(1, { leaveBecause: 'n2 has fewer' }),

@@ -84,7 +84,13 @@ function move(picture: Picture, place: Place, plan: Plan): boolean {
   const live = picture.liveAt(place)
   const because = live.map((task) => picture.moveReason(task)).find((text) => text !== undefined)
   const stopFirst = live.some((task) => picture.movesStopFirst(task))
-  return because !== undefined && replaceLive(picture, place, plan, { because, stopFirst })
+  if (because === undefined) return false
+  if (replaceLive(picture, place, plan, { because, stopFirst })) return true
+  // Nothing comes in its place; the node is left all the same in the end.
+  for (const task of live)
+    if (!mayStay(picture, task, undefined, plan))
+      plan.add({ type: 'setDesired', taskId: task.id, desiredState: 'shutdown', because })
+  return false
 }
 
 /** The live task that the place settles on: one of the wanted revision; while an update is paused, any. */
