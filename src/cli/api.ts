@@ -85,6 +85,9 @@ export interface ApiSecret extends Meta {
     readonly Name: string
     readonly Labels: Readonly<Record<string, string>> | null
     readonly Driver?: { readonly Name: string }
+    readonly Templating?: { readonly Name?: string }
+    /** base64; of a config. */
+    readonly Data?: string
   }
 }
 

@@ -70,6 +70,16 @@ export async function openClient(context: CliContext): Promise<Client> {
   }
 }
 
+/** The answer, or `undefined` for 404. */
+export async function found<T>(call: Promise<T>): Promise<T | undefined> {
+  try {
+    return await call
+  } catch (error) {
+    if (error instanceof ApiError && error.status === 404) return undefined
+    throw error
+  }
+}
+
 /** `filters` as the API takes them. */
 export function filtersQuery(filters: Filters): { filters?: string } {
   const present = Object.entries(filters).filter(([, values]) => values.length > 0)

@@ -2,9 +2,8 @@ import { UserError } from '../base/index.ts'
 import { parseDurationNs } from '../compose/index.ts'
 import { FrameReader, readLines } from '../engine/index.ts'
 import type { ApiNode, ApiService, ApiTask } from './api.ts'
-import type { Client } from './client.ts'
+import { type Client, found } from './client.ts'
 import type { Io } from './io.ts'
-import { found } from './stack-deploy.ts'
 import { taskName } from './tasks.ts'
 
 export interface LogFlags {

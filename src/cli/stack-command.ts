@@ -18,15 +18,22 @@ import { formatList } from './output.ts'
 import { registryAuth } from './registry.ts'
 import { addWaitOptions, isWaiting } from './service-command.ts'
 import { listServices } from './services.ts'
-import { deployStack, stackFilter } from './stack-deploy.ts'
+import { deployStack } from './stack-deploy.ts'
+import { planStack, type StackPlan, stackFilter } from './stack-plan.ts'
+import { isChange, planJson, planText } from './stack-plan-text.ts'
 import { listTasks } from './tasks.ts'
 import { timeoutMsOf, type WaitFlags, waitForRemoval, waitForServices } from './wait.ts'
 
-interface DeployFlags extends WaitFlags {
+interface PlanFlags {
   readonly composeFile?: readonly string[]
+  readonly service?: readonly string[]
   readonly prune?: boolean
   readonly resolveImage: string
   readonly withRegistryAuth?: boolean
+  readonly json?: boolean
+}
+interface DeployFlags extends PlanFlags, WaitFlags {
+  readonly dryRun?: boolean
   readonly detach?: boolean
   readonly quiet?: boolean
 }
@@ -37,52 +44,26 @@ export function buildCommand(context: CliContext): Command {
   const stack = newCommand('stack', 'Stacks: services that are deployed together')
 
   addWaitOptions(
-    stack
-      .command('deploy')
-      .alias('up')
-      .argument('<stack>')
-      .description('Deploy a stack, or change one to what its files say')
-      .option(
-        '-c, --compose-file <file>',
-        'Stack file; may be repeated, later ones go over earlier ones',
-        collect,
-      )
-      .option('--prune', 'Remove services that the files no longer have')
-      .option(
-        '--resolve-image <when>',
-        'Ask the registry for digests: always, changed or never',
-        'always',
-      )
-      .option('--with-registry-auth', "Send this user's registry login to the nodes"),
+    addPlanOptions(
+      stack
+        .command('deploy')
+        .alias('up')
+        .argument('<stack>')
+        .description('Deploy a stack, or change one to what its files say'),
+    )
+      .option('--dry-run', 'Show what would change; change nothing')
+      .option('--json', 'With --dry-run: as JSON'),
   ).action(async (name: string, flags: DeployFlags) => {
     const timeoutMs = checked(() => timeoutMsOf(flags))
     const waits = isWaiting(flags)
-    const when = (['always', 'changed', 'never'] as const).find((one) => one === flags.resolveImage)
-    if (when === undefined) {
-      throw usageError(
-        `--resolve-image ${flags.resolveImage} is unknown. Choose always, changed or never.`,
-      )
-    }
-    const paths = filesOf(io, flags.composeFile)
-    const loaded = await loadStack(name, paths, sources(io))
     const client = await openClient(context)
-    const before = await client.call<ApiService[]>('/services', { query: stackFilter(name) })
-    const ids = await deployStack(client, loaded, {
-      prune: flags.prune ?? false,
-      resolveImage: when,
-      authFor: async (image) => {
-        if (!flags.withRegistryAuth) return undefined
-        const auth = await registryAuth(io, image)
-        if (auth !== undefined) return auth
-        throw new UserError(
-          'unsupported',
-          "the docker CLI keeps its logins in a credential helper, which skep can't ask",
-          {
-            next: 'Deploy with docker, or set DOCKER_CONFIG to a directory whose config.json holds the login.',
-          },
-        )
-      },
-      readFile: (path) => io.readFile(path),
+    const plan = await planned(client, io, name, flags)
+    if (flags.dryRun) {
+      io.stdout.write(flags.json ? planJson(plan) : planText(plan))
+      return
+    }
+    if (flags.json) throw usageError('--json shows a plan: it goes with --dry-run.')
+    const ids = await deployStack(client, plan, {
       onStep: (text) => io.stdout.write(`${text}\n`),
       warn: (text) => io.stderr.write(`skep: warning: ${text}\n`),
     })
@@ -91,11 +72,28 @@ export function buildCommand(context: CliContext): Command {
         timeoutMs,
         quiet: flags.quiet ?? false,
         staleById: new Map(
-          before.map(({ ID, UpdateStatus }) => [ID, JSON.stringify(UpdateStatus)]),
+          plan.steps.flatMap((step) =>
+            step.kind === 'service' && step.action !== 'remove' && step.current
+              ? [[step.current.ID, JSON.stringify(step.current.UpdateStatus)] as const]
+              : [],
+          ),
         ),
       })
     }
   })
+
+  addPlanOptions(
+    stack
+      .command('diff')
+      .argument('<stack>')
+      .description('Show what deploying would change: exit code 0 for nothing, 2 for something'),
+  )
+    .option('--json', 'As JSON')
+    .action(async (name: string, flags: PlanFlags) => {
+      const plan = await planned(await openClient(context), io, name, flags)
+      io.stdout.write(flags.json ? planJson(plan) : planText(plan))
+      if (isChange(plan)) throw new Exit(2)
+    })
 
   addListOptions(stack.command('ls').alias('list').description('List stacks'), {
     filters: false,
@@ -195,6 +193,55 @@ export function buildCommand(context: CliContext): Command {
     })
 
   return stack
+}
+
+function addPlanOptions(command: Command): Command {
+  return command
+    .option(
+      '-c, --compose-file <file>',
+      'Stack file; may be repeated, later ones go over earlier ones',
+      collect,
+    )
+    .option('--service <name>', 'Only this service and what it uses; may be repeated', collect)
+    .option('--prune', 'Remove services that the files no longer have')
+    .option(
+      '--resolve-image <when>',
+      'Ask the registry for digests: always, changed or never',
+      'always',
+    )
+    .option('--with-registry-auth', "Send this user's registry login to the nodes")
+}
+
+async function planned(client: Client, io: Io, name: string, flags: PlanFlags): Promise<StackPlan> {
+  const when = (['always', 'changed', 'never'] as const).find((one) => one === flags.resolveImage)
+  if (when === undefined) {
+    throw usageError(
+      `--resolve-image ${flags.resolveImage} is unknown. Choose always, changed or never.`,
+    )
+  }
+  if (flags.service && flags.prune) {
+    throw usageError('--prune looks at the whole stack: it does not go with --service.')
+  }
+  const loaded = await loadStack(name, filesOf(io, flags.composeFile), sources(io))
+  return await planStack(client, loaded, {
+    prune: flags.prune ?? false,
+    ...(flags.service && { only: flags.service }),
+    resolveImage: when,
+    authFor: async (image) => {
+      if (!flags.withRegistryAuth) return undefined
+      const auth = await registryAuth(io, image)
+      if (auth !== undefined) return auth
+      throw new UserError(
+        'unsupported',
+        "the docker CLI keeps its logins in a credential helper, which skep can't ask",
+        {
+          next: 'Deploy with docker, or set DOCKER_CONFIG to a directory whose config.json holds the login.',
+        },
+      )
+    },
+    readFile: (path) => io.readFile(path),
+    warn: (text) => io.stderr.write(`skep: warning: ${text}\n`),
+  })
 }
 
 function filesOf(io: Io, files: readonly string[] | undefined): readonly string[] {

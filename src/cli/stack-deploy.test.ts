@@ -13,6 +13,7 @@ import { openFakeDaemon, type RecordedCall } from './fake-daemon.testing.ts'
 import { realIo } from './io.ts'
 import { deployStack } from './stack-deploy.ts'
 import { stackFiles } from './stack-files.testing.ts'
+import { planStack } from './stack-plan.ts'
 
 const docker = ['/usr/local/bin/docker', '/usr/bin/docker'].find((path) => existsSync(path))
 
@@ -82,14 +83,14 @@ describe('the bodies of a stack equal those of docker stack deploy', {
       const client = await openClient({ io, host: () => `unix://${ours.path}` })
       const sources = { readFile: (path: string) => readFile(path), env, warn: () => {} }
       const stack = await loadStack('st', paths, sources)
-      await deployStack(client, stack, {
+      const plan = await planStack(client, stack, {
         prune: false,
         resolveImage: 'always',
         authFor: async () => undefined,
         readFile: (path) => readFile(path),
-        onStep: () => {},
         warn: () => {},
       })
+      await deployStack(client, plan, { onStep: () => {}, warn: () => {} })
       assert.deepEqual(bodiesOf(ours.calls), bodiesOf(stock.calls))
 
       const merged = join(here, 'merged.yml')

@@ -1,227 +1,135 @@
 import { UserError } from '../base/index.ts'
-import {
-  type FileObjectBody,
-  familiarImage,
-  type ServiceSpecBody,
-  type Stack,
-  type StackObject,
-  stackImageLabel,
-  stackLabel,
-} from '../compose/index.ts'
-import type { ApiInfo, ApiNetwork, ApiSecret, ApiService } from './api.ts'
+import type { ServiceSpecBody } from '../compose/index.ts'
+import type { ApiSecret } from './api.ts'
 import { ApiError, type Client, filtersQuery } from './client.ts'
-import { resolveImage } from './registry.ts'
+import type { ObjectStep, ServiceStep, StackPlan } from './stack-plan.ts'
 
 export interface DeployOptions {
-  readonly prune: boolean
-  /** When a registry is asked for digests. */
-  readonly resolveImage: 'always' | 'changed' | 'never'
-  /** The registry login to send with a service, if any. */
-  readonly authFor: (image: string) => Promise<string | undefined>
-  readonly readFile: (path: string) => Promise<Buffer>
   /** Hears of each step, in the order they happen. */
   readonly onStep: (text: string) => void
   readonly warn: (text: string) => void
 }
 
-export const stackFilter = (name: string) => filtersQuery({ label: [`${stackLabel}=${name}`] })
-
-/** Makes the cluster hold the stack, and gives the ids of its services. What is as the files say is left alone by the daemon. */
+/**
+ * Makes the cluster hold what was planned, and gives the ids of the services. A service that is as declared is sent all the
+ * same: its paused update goes on.
+ */
 export async function deployStack(
   client: Client,
-  stack: Stack,
-  options: DeployOptions,
+  plan: StackPlan,
+  { onStep, warn }: DeployOptions,
 ): Promise<readonly string[]> {
-  const info = await client.call<ApiInfo>('/info')
-  if (info.Swarm?.ControlAvailable !== true) {
-    throw new UserError('notManager', 'this node is not a manager', {
-      next: 'Begin a cluster with `skep swarm init`, or name a manager with -H.',
-    })
-  }
-  await checkExternalNetworks(client, stack)
-  if (options.prune) await prune(client, stack, options)
-  await createNetworks(client, stack, options)
-  await createObjects(client, 'secret', stack.secrets, options)
-  await createObjects(client, 'config', stack.configs, options)
-  return await deployServices(client, stack, options)
-}
-
-async function checkExternalNetworks(client: Client, stack: Stack): Promise<void> {
-  for (const name of stack.externalNetworks) {
-    if (['host', 'bridge', 'none'].includes(name)) continue
-    const network = await found(client.call<ApiNetwork>(`/networks/${encodeURIComponent(name)}`))
-    if (network === undefined) {
-      throw new UserError('notFound', `the external network ${name} is not there`, {
-        next: `Create it: skep network create --driver overlay ${name}`,
-      })
-    }
-    if (network.Scope !== 'swarm') {
-      throw new UserError(
-        'failedPrecondition',
-        `the external network ${name} reaches this node only (scope ${network.Scope})`,
-        {
-          next: 'Use a network of the driver overlay.',
-        },
-      )
-    }
-  }
-}
-
-async function prune(client: Client, stack: Stack, { onStep }: DeployOptions): Promise<void> {
-  const kept = new Set(stack.services.map(({ body }) => body.Name))
-  const present = await client.call<ApiService[]>('/services', { query: stackFilter(stack.name) })
-  for (const service of present) {
-    if (kept.has(service.Spec.Name)) continue
-    onStep(`Removing service ${service.Spec.Name}`)
-    await client.call(`/services/${service.ID}`, { method: 'DELETE' })
-  }
-}
-
-async function createNetworks(
-  client: Client,
-  stack: Stack,
-  { onStep }: DeployOptions,
-): Promise<void> {
-  const present = await client.call<ApiNetwork[]>('/networks', { query: stackFilter(stack.name) })
-  const names = new Set(present.map(({ Name }) => Name))
-  for (const body of stack.networks) {
-    if (names.has(body.Name)) continue
-    onStep(`Creating network ${body.Name}`)
-    await client.call('/networks/create', { method: 'POST', body })
-  }
-}
-
-async function createObjects(
-  client: Client,
-  kind: 'secret' | 'config',
-  objects: readonly StackObject[],
-  { onStep, readFile }: DeployOptions,
-): Promise<void> {
-  for (const { body, file, content } of objects) {
-    const data =
-      content !== undefined
-        ? Buffer.from(content)
-        : file === undefined
-          ? undefined
-          : await readFile(file)
-    const whole: FileObjectBody = {
-      ...body,
-      ...(data && { Data: data.toString('base64') }),
-    }
-    const path = `/${kind}s/${encodeURIComponent(body.Name)}`
-    const present = await found(client.call<ApiSecret>(path))
-    if (present === undefined) {
-      onStep(`Creating ${kind} ${body.Name}`)
-      await client.call(`/${kind}s/create`, { method: 'POST', body: whole })
-      continue
-    }
-    try {
-      await client.call(`/${kind}s/${present.ID}/update`, {
-        method: 'POST',
-        query: { version: present.Version.Index },
-        body: whole,
-      })
-    } catch (error) {
-      if (!(error instanceof ApiError) || error.status !== 400) throw error
-      throw new UserError(
-        'conflict',
-        `${kind} ${body.Name} is there with other content, which cannot be changed`,
-        {
-          next: `Give the new content a new name, as name: ${body.Name}_2 in the stack file.`,
-          cause: error,
-        },
-      )
-    }
-  }
-}
-
-async function deployServices(
-  client: Client,
-  stack: Stack,
-  options: DeployOptions,
-): Promise<readonly string[]> {
-  const { onStep, warn } = options
-  const bodies = stack.services.map(({ body }) => body)
-  const secretIds = await idsOf(
-    client,
-    'secret',
-    bodies.flatMap(({ TaskTemplate }) =>
-      (TaskTemplate.ContainerSpec.Secrets ?? []).map(({ SecretName }) => SecretName),
-    ),
-  )
-  const configIds = await idsOf(
-    client,
-    'config',
-    bodies.flatMap(({ TaskTemplate }) =>
-      (TaskTemplate.ContainerSpec.Configs ?? []).map(({ ConfigName }) => ConfigName),
-    ),
-  )
-  const present = await client.call<ApiService[]>('/services', { query: stackFilter(stack.name) })
-  const byName = new Map(present.map((service) => [service.Spec.Name, service]))
   const ids: string[] = []
-  for (const { body: lowered, image } of stack.services) {
-    const known = byName.get(lowered.Name)
-    const body = withIds(lowered, secretIds, configIds)
-    const auth = await options.authFor(image)
-    const isSame = known?.Spec.Labels[stackImageLabel] === image
-    if (options.resolveImage === 'always' || (options.resolveImage === 'changed' && !isSame)) {
-      const resolved = await resolveImage(client, image, auth)
-      if (resolved.warning !== undefined) warn(resolved.warning)
-      body.TaskTemplate.ContainerSpec.Image = resolved.image
-      if (resolved.platforms && resolved.platforms.length > 0) {
-        body.TaskTemplate.Placement = {
-          ...body.TaskTemplate.Placement,
-          Platforms: [...resolved.platforms],
-        }
-      }
-    } else if (known !== undefined && isSame) {
-      body.TaskTemplate.ContainerSpec.Image = known.Spec.TaskTemplate.ContainerSpec.Image
-    } else {
-      body.TaskTemplate.ContainerSpec.Image = familiarImage(image)
+  let objectIds: ObjectIds | undefined
+  for (const step of plan.steps) {
+    if (step.action === 'remove') {
+      onStep(`Removing service ${step.name}`)
+      await client.call(`/services/${step.id}`, { method: 'DELETE' })
+    } else if (step.kind === 'network') {
+      if (step.action === 'keep') continue
+      onStep(`Creating network ${step.name}`)
+      await client.call('/networks/create', { method: 'POST', body: step.body })
+    } else if (step.kind === 'service') {
+      objectIds ??= await idsOfObjects(client, plan)
+      ids.push(await deployService(client, step, objectIds, { onStep, warn }))
+    } else await deployObject(client, step, onStep)
+  }
+  for (const { kind, id, name } of plan.outdated) {
+    try {
+      await client.call(`/${kind}s/${id}`, { method: 'DELETE' })
+      onStep(`Removing ${kind} ${name}, which nothing uses any more`)
+    } catch (error) {
+      // Something outside of the stack uses it, or somebody was faster: both are well.
+      if (!(error instanceof ApiError) || error.status >= 500) throw error
     }
-    const headers = auth === undefined ? {} : { headers: { 'X-Registry-Auth': auth } }
-    if (known === undefined) {
-      onStep(`Creating service ${body.Name}`)
-      const answer = await client.call<{ ID: string; Warnings?: string[] | null }>(
-        '/services/create',
-        { method: 'POST', body, ...headers },
-      )
-      for (const warning of answer.Warnings ?? []) warn(warning)
-      ids.push(answer.ID)
-      continue
-    }
-    // A forced restart of before must not be undone: that would restart the tasks again.
-    body.TaskTemplate.ForceUpdate = known.Spec.TaskTemplate.ForceUpdate
-    onStep(`Updating service ${body.Name}`)
-    const answer = await client.call<{ Warnings?: string[] | null }>(
-      `/services/${known.ID}/update`,
-      {
-        method: 'POST',
-        query: {
-          version: known.Version.Index,
-          ...(auth === undefined && { registryAuthFrom: 'spec' }),
-        },
-        body,
-        ...headers,
-      },
-    )
-    for (const warning of answer.Warnings ?? []) warn(warning)
-    ids.push(known.ID)
   }
   return ids
 }
 
-function withIds(
-  body: ServiceSpecBody,
-  secretIds: ReadonlyMap<string, string>,
-  configIds: ReadonlyMap<string, string>,
-): ServiceSpecBody {
+async function deployObject(
+  client: Client,
+  { kind, action, name, replaces, body, current }: ObjectStep,
+  onStep: (text: string) => void,
+): Promise<void> {
+  if (action === 'create') {
+    const why = replaces === undefined ? '' : `: its content is not that of ${replaces}`
+    onStep(`Creating ${kind} ${name}${why}`)
+    await client.call(`/${kind}s/create`, { method: 'POST', body })
+  } else if (action === 'relabel' && current) {
+    await client.call(`/${kind}s/${current.ID}/update`, {
+      method: 'POST',
+      query: { version: current.Version.Index },
+      body,
+    })
+  }
+}
+
+interface ObjectIds {
+  readonly secret: ReadonlyMap<string, string>
+  readonly config: ReadonlyMap<string, string>
+}
+
+async function idsOfObjects(client: Client, { steps }: StackPlan): Promise<ObjectIds> {
+  const containers = steps.flatMap((step) =>
+    step.kind === 'service' && step.action !== 'remove'
+      ? [step.body.TaskTemplate.ContainerSpec]
+      : [],
+  )
+  return {
+    secret: await idsOf(
+      client,
+      'secret',
+      containers.flatMap(({ Secrets }) => (Secrets ?? []).map(({ SecretName }) => SecretName)),
+    ),
+    config: await idsOf(
+      client,
+      'config',
+      containers.flatMap(({ Configs }) => (Configs ?? []).map(({ ConfigName }) => ConfigName)),
+    ),
+  }
+}
+
+async function deployService(
+  client: Client,
+  { body: planned, auth, current, name }: ServiceStep,
+  ids: ObjectIds,
+  { onStep, warn }: DeployOptions,
+): Promise<string> {
+  const body = withIds(planned, ids)
+  const headers = auth === undefined ? {} : { headers: { 'X-Registry-Auth': auth } }
+  if (current === undefined) {
+    onStep(`Creating service ${name}`)
+    const answer = await client.call<{ ID: string; Warnings?: string[] | null }>(
+      '/services/create',
+      { method: 'POST', body, ...headers },
+    )
+    for (const warning of answer.Warnings ?? []) warn(warning)
+    return answer.ID
+  }
+  onStep(`Updating service ${name}`)
+  const answer = await client.call<{ Warnings?: string[] | null }>(
+    `/services/${current.ID}/update`,
+    {
+      method: 'POST',
+      query: {
+        version: current.Version.Index,
+        ...(auth === undefined && { registryAuthFrom: 'spec' }),
+      },
+      body,
+      ...headers,
+    },
+  )
+  for (const warning of answer.Warnings ?? []) warn(warning)
+  return current.ID
+}
+
+function withIds(body: ServiceSpecBody, ids: ObjectIds): ServiceSpecBody {
   const copy = structuredClone(body)
   for (const secret of copy.TaskTemplate.ContainerSpec.Secrets ?? []) {
-    secret.SecretID = secretIds.get(secret.SecretName) ?? ''
+    secret.SecretID = ids.secret.get(secret.SecretName) ?? ''
   }
   for (const config of copy.TaskTemplate.ContainerSpec.Configs ?? []) {
-    config.ConfigID = configIds.get(config.ConfigName) ?? ''
+    config.ConfigID = ids.config.get(config.ConfigName) ?? ''
   }
   return copy
 }
@@ -245,14 +153,4 @@ export async function idsOf(
     })
   }
   return ids
-}
-
-/** The answer, or `undefined` for 404. */
-export async function found<T>(call: Promise<T>): Promise<T | undefined> {
-  try {
-    return await call
-  } catch (error) {
-    if (error instanceof ApiError && error.status === 404) return undefined
-    throw error
-  }
 }

@@ -1,3 +1,4 @@
+import { UserError } from '../base/index.ts'
 import type {
   Cluster,
   Config,
@@ -17,6 +18,7 @@ import {
   type ConfigDeclaration,
   createConfig,
   createSecret,
+  isStored,
   type Relabelling,
   relabel,
   removeSecretOrConfig,
@@ -57,6 +59,8 @@ export interface Control {
     version: number,
     change: Relabelling,
   ): Promise<void>
+  /** Whether these bytes are what the secret holds. They are never told. */
+  isSecretData(id: string, data: Uint8Array): boolean
   removeSecret(id: string): Promise<void>
   removeConfig(id: string): Promise<void>
   createNetwork(declaration: NetworkDeclaration): Promise<Network>
@@ -83,6 +87,11 @@ export function openControl(world: ControlWorld): Control {
     createSecret: (declaration) => createSecret(world, changes, declaration),
     createConfig: (declaration) => createConfig(world, changes, declaration),
     relabel: (kind, id, version, change) => relabel(world, changes, kind, id, version, change),
+    isSecretData(id, data) {
+      const secret = world.store.view.get('secret', id)
+      if (!secret) throw new UserError('notFound', `secret ${id} not found`)
+      return isStored(world, secret, data)
+    },
     removeSecret: (id) => removeSecretOrConfig(changes, 'secret', id),
     removeConfig: (id) => removeSecretOrConfig(changes, 'config', id),
     createNetwork: (declaration) => createNetwork(world, changes, declaration),

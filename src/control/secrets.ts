@@ -103,7 +103,12 @@ export async function relabel(
   })
 }
 
-function isStored(world: ControlWorld, object: Secret | Config, data: Uint8Array): boolean {
+/** Whether these bytes are what a secret or config holds. */
+export function isStored(
+  world: Pick<ControlWorld, 'sealer'>,
+  object: Secret | Config,
+  data: Uint8Array,
+): boolean {
   const stored =
     object.kind === 'secret'
       ? world.sealer.unseal(object.data, object.id)

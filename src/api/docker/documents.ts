@@ -197,6 +197,8 @@ export const secretSpec = record({
   Driver: driver,
   Templating: driver,
 })
+/** Of `POST /skep/v1/secrets/{id}/compare`. */
+export const secretData = record({ Data: base64 })
 export const configSpec = record({ Name: text, Labels: labels, Data: base64, Templating: driver })
 export type SecretSpecDocument = Read<typeof secretSpec>
 export type ConfigSpecDocument = Read<typeof configSpec>

@@ -5,7 +5,7 @@ import { type Move, observeDrain, planRebalance } from '../../orchestrator/index
 import type { View } from '../../store/store.ts'
 import { type Answer, type Call, json, type Route } from './call.ts'
 import { type ApiContext, commonHeaders } from './context.ts'
-import { backupRequest } from './documents.ts'
+import { backupRequest, secretData } from './documents.ts'
 import { time } from './raise.ts'
 import { isService } from './raise-service.ts'
 import { findService } from './routes-services.ts'
@@ -87,6 +87,16 @@ export function skepRoutes(api: ApiContext): readonly Route[] {
         const { moves, underWay } = await control.rebalance()
         const { view } = control.store
         return json({ Moves: moves.map((move) => raiseMove(view, move)), UnderWay: underWay })
+      },
+    },
+    {
+      method: 'POST',
+      path: '/skep/v1/secrets/:id/compare',
+      handle(call) {
+        const control = api.requireControl()
+        const { id } = findObject(control.store.view, 'secret', call.param('id'))
+        const { Data = '' } = call.read(secretData).value
+        return json({ Same: control.isSecretData(id, Buffer.from(Data, 'base64')) })
       },
     },
     { method: 'POST', path: '/skep/v1/backup', handle: (call) => sendBackup(api, call) },
