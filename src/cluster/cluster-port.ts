@@ -33,7 +33,9 @@ export interface ClusterPortOptions {
   readonly store: Store
   readonly authority: Authority
   /** The leader's dispatcher while this manager leads. */
-  readonly dispatcher: () => Pick<Dispatcher, 'open' | 'heard' | 'livenessLimits'> | undefined
+  readonly dispatcher: () =>
+    | Pick<Dispatcher, 'open' | 'heard' | 'ended' | 'livenessLimits'>
+    | undefined
   /** What other nodes reach this manager by, `host:port`; known once the port is open. */
   readonly ownAddress: () => string
   readonly clock: Clock

@@ -344,7 +344,10 @@ class TlsStream implements MessageStream {
     socket.setKeepAlive(true, keepAliveMs)
     socket.on('data', (part) => this.#take(part))
     socket.on('end', () => this.#over(undefined))
-    socket.on('error', (error) => this.#over(error))
+    // A reset comes from a host that is there, as an end does: its process was killed.
+    socket.on('error', (error) =>
+      this.#over('code' in error && error.code === 'ECONNRESET' ? undefined : error),
+    )
     socket.on('close', () => this.#over(this.#ended ? undefined : new Error('closed')))
   }
 

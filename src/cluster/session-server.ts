@@ -16,7 +16,7 @@ import type { MessageStream } from './transport.ts'
 export interface SessionServerOptions {
   readonly stream: MessageStream
   readonly nodeId: NodeId
-  readonly dispatcher: Pick<Dispatcher, 'open' | 'heard'>
+  readonly dispatcher: Pick<Dispatcher, 'open' | 'heard' | 'ended'>
   readonly clock: Clock
   readonly log: Log
   /** What this node is to know now; asked again whenever `settingsChanged` is called. */
@@ -151,7 +151,11 @@ class RunningSession implements SessionServer {
         continue
       }
       const message = await stream.receive(signal)
-      if (message === undefined) throw new UserError('unavailable', 'the node ended the session')
+      if (message === undefined) {
+        // Only a host that is there can say so.
+        if (!signal.aborted) dispatcher.ended(this.nodeId)
+        throw new UserError('unavailable', 'the node ended the session')
+      }
       dispatcher.heard(this.nodeId)
       this.#handle(parseFromNode(message), () => answered.ring())
     }

@@ -141,6 +141,16 @@ export class Dispatcher implements ManagerLink {
   }
 
   /**
+   * A node's session was ended from its side: its daemon has ended, but its host is there and so are its containers.
+   * It gets the time of a restart.
+   */
+  ended(nodeId: NodeId): void {
+    const { restartMs, silenceMs } = this.livenessLimits()
+    if (this.#awaited.has(nodeId))
+      this.#awaited.set(nodeId, this.#watch.awakeMs + restartMs - silenceMs)
+  }
+
+  /**
    * The last revision that every node routes by. One that has lost its session still routes by what it was told last: it
    * is waited for until it is back, or down.
    */

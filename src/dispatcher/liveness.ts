@@ -8,6 +8,8 @@ export interface LivenessLimits {
   readonly silenceMs: number
   /** Between two looks of the watcher. */
   readonly lookMs: number
+  /** What a node gets to come back whose daemon has ended: it restarts, or is being updated. */
+  readonly restartMs: number
   /** What nodes get to come back after the watcher itself was away, or has just begun. */
   readonly graceMs: number
 }
@@ -16,6 +18,7 @@ const heartbeatMsMin = 500
 /** A link that flaps for a second, and TCP that waits twice as long before it sends again, is no loss. */
 const silenceMsMin = 3_000
 const lookMs = 250
+const restartMs = 15_000
 const graceMsMin = 8_000
 /** Nodes whose heartbeats a manager takes in a millisecond of its time, and whose sessions it opens anew in one. */
 const heartbeatsPerMs = 1
@@ -33,6 +36,7 @@ export function livenessLimits(nodeCount: number, periodMsMax: number): Liveness
     heartbeatMs,
     silenceMs,
     lookMs,
+    restartMs: Math.max(restartMs, silenceMs),
     graceMs: Math.max(graceMsMin, 2 * silenceMs) + Math.ceil(nodeCount / sessionsPerMs),
   }
 }
