@@ -90,6 +90,7 @@ const retryMs = 50
 const retryMsMax = 500
 /** How often to look whether a majority answers and the view is up to date, in ms. */
 const probeMs = 1_000
+const probeLostMs = 200
 const probeDeadlineMs = 3_000
 /** Time after which a view that is known to be behind looks for another member, in ms. */
 const behindMs = 700
@@ -277,6 +278,7 @@ class WatchedStore implements EtcdStore {
         if (revision < this.#seenRevision) continue
         if (kvs.some((kv) => kv.key === this.#layout.meta)) {
           this.#take(kvs, revision)
+          this.#noteQuorum()
           return
         }
         // Nothing there yet. Whoever makes it first, makes it for all.
@@ -572,21 +574,24 @@ class WatchedStore implements EtcdStore {
     return kvs[0]?.modRevision ?? 0
   }
 
+  #noteQuorum(): void {
+    if (this.#quorumLostAtMs === undefined) return
+    this.#log.info('a majority of the managers answers again', {
+      afterMs: this.#clock.nowMs() - this.#quorumLostAtMs,
+    })
+    this.#quorumLostAtMs = undefined
+  }
+
   /** Asks every second: a watch does not tell a quiet cluster from a lost one. */
   async #probe(): Promise<void> {
     const { signal } = this.#stop
     while (!signal.aborted) {
-      await this.#clock.sleep(probeMs, signal)
+      await this.#clock.sleep(this.#quorumLostAtMs === undefined ? probeMs : probeLostMs, signal)
       if (signal.aborted) return
       const askedAtMs = this.#clock.nowMs()
       try {
         const head = await this.#readHead()
-        if (this.#quorumLostAtMs !== undefined) {
-          this.#log.info('a majority of the managers answers again', {
-            afterMs: this.#clock.nowMs() - this.#quorumLostAtMs,
-          })
-        }
-        this.#quorumLostAtMs = undefined
+        this.#noteQuorum()
         if (head > this.#seenRevision) await this.#reach(head)
       } catch (error) {
         if (signal.aborted) return

@@ -1,0 +1,30 @@
+export {
+  type CallOptions,
+  type EtcdClient,
+  EtcdError,
+  type EtcdErrorReason,
+  type EtcdMember,
+  type EtcdStatus,
+} from './client.ts'
+export {
+  type Candidate,
+  type Election,
+  type ElectionOptions,
+  type Leader,
+  type Leadership,
+  openElection,
+} from './election.ts'
+export {
+  type EtcdStore,
+  type EtcdStoreOptions,
+  OutcomeUnknownError,
+  openEtcdStore,
+} from './etcd-store.ts'
+export { type GatewayClientOptions, openGatewayClient } from './gateway-client.ts'
+export { type MigrationOptions, migrateToEtcd } from './migrate.ts'
+export {
+  type MemberState,
+  type SimulatedClient,
+  SimulatedEtcd,
+  type SimulatedEtcdOptions,
+} from './simulated-etcd.ts'
