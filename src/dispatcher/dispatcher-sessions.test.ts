@@ -1,0 +1,334 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import fc from 'fast-check'
+import { type Clock, silentLog } from '../base/index.ts'
+import {
+  type AnyObject,
+  idFrom,
+  isTerminal,
+  type Network,
+  type Task,
+  type TaskState,
+} from '../model/index.ts'
+import {
+  buildEndpoint,
+  buildNode,
+  buildRevision,
+  buildTask,
+  buildWorkload,
+} from '../model/testing.ts'
+import { type Change, openMemoryStore, type Store } from '../store/index.ts'
+import { type Assignments, applyChange, type Session } from '../wire/index.ts'
+import { Dispatcher } from './dispatcher.ts'
+
+/** Enough that rounds of endpoints have a pause between them. */
+const nodeCount = 24
+const workloads = ['w0', 'w1', 'w2']
+const networks = ['x', 'y']
+/** Few, so that much happens to each. */
+const taskIds = ['t0', 't1']
+
+/** Time that goes on when the test says so. */
+class SteppedClock implements Clock {
+  #waiting: (() => void)[] = []
+  nowMs(): number {
+    return 0
+  }
+  async sleep(_ms: number, signal?: AbortSignal): Promise<void> {
+    if (signal?.aborted) return
+    await new Promise<void>((resolve) => {
+      this.#waiting.push(resolve)
+      signal?.addEventListener('abort', () => resolve(), { once: true })
+    })
+  }
+  goOn(): void {
+    const waiting = this.#waiting
+    this.#waiting = []
+    for (const wake of waiting) wake()
+  }
+}
+
+function buildNetwork(id: string, status: Network['status']): Network {
+  return {
+    kind: 'network',
+    id: idFrom(id),
+    namespace: 'default',
+    name: id,
+    labels: {},
+    version: 0,
+    specVersion: 0,
+    createdAtMs: 0,
+    updatedAtMs: 0,
+    source: { dialect: 'docker', document: {} },
+    spec: {
+      driver: 'overlay',
+      internal: false,
+      attachable: true,
+      ingress: false,
+      ipv6: false,
+      encrypted: false,
+      options: {},
+      ipam: [],
+      predefined: false,
+    },
+    status,
+  }
+}
+
+/** A node that takes every message at once, and acknowledges when told to. */
+class TestNode {
+  readonly id: string
+  session: Session | undefined
+  assignments: Assignments | undefined
+  acknowledged: Assignments | undefined
+  readonly #stop = new AbortController()
+
+  constructor(id: string) {
+    this.id = id
+  }
+
+  async open(dispatcher: Dispatcher): Promise<void> {
+    const { description } = buildNode({ id: this.id })
+    const session = await dispatcher.open(idFrom(this.id), description, this.#stop.signal)
+    this.session = session
+    void (async () => {
+      while (!this.#stop.signal.aborted) {
+        const change = await session.next(this.#stop.signal)
+        this.assignments = applyChange(this.assignments, change)
+      }
+    })().catch(() => {})
+  }
+
+  acknowledge(): void {
+    if (!this.assignments) return
+    this.acknowledged = this.assignments
+    this.session?.acknowledge(this.assignments.revision)
+  }
+
+  close(): void {
+    this.#stop.abort()
+  }
+}
+
+async function openStore(): Promise<Store> {
+  const store = await openMemoryStore({ clock: new SteppedClock() })
+  const objects: AnyObject[] = [
+    ...networks.map((id, at) =>
+      buildNetwork(id, { subnet: `10.0.${at}.0/24`, gateway: `10.0.${at}.1`, vni: 4096 + at }),
+    ),
+    ...Array.from({ length: nodeCount }, (_, at) => buildNode({ id: `n${at}` })),
+    ...workloads.flatMap((id, at) => [
+      buildWorkload({ id, name: id, spec: { revisionId: idFrom(`r${at}`) } }),
+      buildRevision({ id: `r${at}`, workloadId: id, name: `${id}.1` }),
+      buildEndpoint({
+        id: `e${at}`,
+        name: id,
+        // The first is published, the others are on a network each.
+        spec: {
+          networks: at === 0 ? [] : [{ networkId: idFrom(networks[at - 1] ?? ''), aliases: [] }],
+          ports:
+            at === 0
+              ? [{ protocol: 'tcp', targetPort: 80, publishedPort: 80, publishMode: 'ingress' }]
+              : [],
+          backends: [{ workloadId: idFrom(id), weight: 1 }],
+        },
+      }),
+    ]),
+  ]
+  await store.commit(objects.map((object) => ({ type: 'create', object })))
+  return store
+}
+
+const anyTask = fc.constantFrom(...taskIds)
+const anyNode = fc.nat(nodeCount - 1)
+const anyWorkload = fc.nat(workloads.length - 1)
+const anyStep = fc.oneof(
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      type: fc.constant('place' as const),
+      task: anyTask,
+      workload: anyWorkload,
+      node: anyNode,
+    }),
+  },
+  {
+    weight: 6,
+    arbitrary: fc.record({
+      type: fc.constant('traffic' as const),
+      task: anyTask,
+      traffic: fc.constantFrom('none' as const, 'routable' as const, 'draining' as const),
+    }),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      type: fc.constant('state' as const),
+      task: anyTask,
+      state: fc.constantFrom('running' as const, 'failed' as const),
+    }),
+  },
+  fc.record({ type: fc.constantFrom('stop' as const, 'delete' as const), task: anyTask }),
+  fc.record({
+    type: fc.constantFrom('rename' as const, 'reweigh' as const),
+    workload: anyWorkload,
+  }),
+  fc.record({
+    type: fc.constant('attach' as const),
+    network: fc.nat(networks.length - 1),
+    node: anyNode,
+  }),
+  fc.record({ type: fc.constant('acknowledge' as const), node: anyNode }),
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      type: fc.constantFrom('everyoneAcknowledges' as const, 'timeGoesOn' as const),
+    }),
+  },
+)
+type Step = typeof anyStep extends fc.Arbitrary<infer T> ? T : never
+
+function changesFor({ view }: Store, step: Step, count: number): readonly Change[] {
+  const update = (id: string, change: (task: Task) => Task): readonly Change[] => {
+    const task = view.get('task', id)
+    return task ? [{ type: 'update', object: change(task) }] : []
+  }
+  switch (step.type) {
+    case 'place': {
+      if (view.get('task', step.task)) return []
+      const networkId = networks[step.workload - 1]
+      const task = buildTask({
+        id: step.task,
+        workloadId: workloads[step.workload] ?? '',
+        revisionId: `r${step.workload}`,
+        nodeId: `n${step.node}`,
+        state: 'assigned',
+      })
+      const addresses =
+        networkId === undefined
+          ? []
+          : [{ networkId: idFrom<'network'>(networkId), address: `10.0.0.${count}`, mac: '' }]
+      return [{ type: 'create', object: { ...task, addresses } }]
+    }
+    case 'traffic':
+      return update(step.task, (task) => ({ ...task, traffic: step.traffic }))
+    case 'state':
+      return update(step.task, (task) => {
+        const state: TaskState = isTerminal(task.status.state) ? task.status.state : step.state
+        return { ...task, status: { ...task.status, state } }
+      })
+    case 'stop':
+      return update(step.task, (task) => ({ ...task, desiredState: 'shutdown' }))
+    case 'delete': {
+      const task = view.get('task', step.task)
+      return task ? [{ type: 'delete', kind: 'task', id: task.id, version: task.version }] : []
+    }
+    case 'rename': {
+      const workload = view.get('workload', workloads[step.workload] ?? '')
+      return workload ? [{ type: 'update', object: { ...workload, name: `renamed${count}` } }] : []
+    }
+    case 'reweigh': {
+      const endpoint = view.get('endpoint', `e${step.workload}`)
+      if (!endpoint) return []
+      const backends = endpoint.spec.backends.map((backend) => ({ ...backend, weight: count }))
+      return [{ type: 'update', object: { ...endpoint, spec: { ...endpoint.spec, backends } } }]
+    }
+    case 'attach': {
+      const network = view.get('network', networks[step.network] ?? '')
+      if (!network) return []
+      const attachment = {
+        nodeId: idFrom<'node'>(`n${step.node}`),
+        container: 'c',
+        address: '10.0.0.9',
+        mac: '',
+        createdAtMs: 0,
+      }
+      const isThere = (network.status.attachments ?? []).length > 0
+      const status = { ...network.status, attachments: isThere ? [] : [attachment] }
+      return [{ type: 'update', object: { ...network, status } }]
+    }
+    default:
+      return []
+  }
+}
+
+/** What a node acts on, without what it reported itself or what may be said once only. */
+function essence(assignments: Assignments | undefined): unknown {
+  const byId = (a: { readonly id: string }, b: { readonly id: string }) => (a.id < b.id ? -1 : 1)
+  return {
+    tasks: [...(assignments?.tasks.values() ?? [])]
+      .map(({ name, task }) => ({
+        id: task.id,
+        name,
+        desired: task.desiredState,
+        traffic: task.traffic,
+        hasEnded: isTerminal(task.status.state),
+      }))
+      .sort(byId),
+    networks: [...(assignments?.networks.values() ?? [])].sort(byId),
+    endpoints: [...(assignments?.endpoints.values() ?? [])].sort(byId),
+  }
+}
+
+async function settle(): Promise<void> {
+  for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve))
+}
+
+describe('sessions with nodes', () => {
+  test('differences add up to what a new session is told, and no drain is called done too early', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(anyStep, { minLength: 20, maxLength: 60 }), async (steps) => {
+        const store = await openStore()
+        const clock = new SteppedClock()
+        const options = { store, unseal: () => new Uint8Array(), clock, log: silentLog, fence: 0 }
+        const dispatcher = new Dispatcher(options)
+        const nodes = Array.from({ length: nodeCount }, (_, at) => new TestNode(`n${at}`))
+        for (const node of nodes) await node.open(dispatcher)
+        await settle()
+        for (const node of nodes) node.acknowledge()
+        for (const [count, step] of steps.entries()) {
+          if (step.type === 'timeGoesOn') clock.goOn()
+          else if (step.type === 'acknowledge') nodes[step.node]?.acknowledge()
+          else if (step.type === 'everyoneAcknowledges')
+            for (const node of nodes) node.acknowledge()
+          else {
+            const changes = changesFor(store, step, count)
+            if (changes.length > 0) await store.commit(changes)
+          }
+          await settle()
+          for (const task of store.view.list('task')) {
+            if (task.traffic !== 'draining' || task.version > dispatcher.acknowledgedRevision)
+              continue
+            for (const node of nodes) {
+              const backends = [...(node.acknowledged?.endpoints.values() ?? [])].flatMap(
+                (endpoint) => endpoint.backends,
+              )
+              assert.ok(
+                !backends.some(({ taskId }) => taskId === task.id),
+                `${node.id} still routes to ${task.id}`,
+              )
+            }
+          }
+        }
+        for (let round = 0; round < 4; round++) {
+          clock.goOn()
+          await settle()
+        }
+        for (const node of nodes) node.acknowledge()
+        assert.equal(dispatcher.acknowledgedRevision, Number.POSITIVE_INFINITY)
+        const fresh = new Dispatcher(options)
+        for (const node of nodes) {
+          const again = new TestNode(node.id)
+          await again.open(fresh)
+          await settle()
+          assert.deepEqual(essence(node.assignments), essence(again.assignments), node.id)
+          again.close()
+        }
+        for (const node of nodes) node.close()
+        dispatcher.close()
+        fresh.close()
+      }),
+      { numRuns: 80 },
+    )
+  })
+})
