@@ -1,6 +1,6 @@
 import { type Agent, startAgent } from '../agent/index.ts'
 import { type DockerApi, type EngineProxy, openDockerApi } from '../api/docker/index.ts'
-import { type Log, messageOf, UserError } from '../base/index.ts'
+import { type Log, messageOf, silentLog, UserError } from '../base/index.ts'
 import {
   Authority,
   type ClusterPort,
@@ -10,11 +10,13 @@ import {
 } from '../cluster/index.ts'
 import { type Control, initialNetworks, openControl, type Sealer } from '../control/index.ts'
 import { type Manager, startManager } from '../manager/index.ts'
-import { idFrom, mintId, type NodeId, type NodeRole } from '../model/index.ts'
+import { type AnyObject, idFrom, mintId, type NodeId, type NodeRole } from '../model/index.ts'
 import { buildClusterSpec, buildNode } from '../model/testing.ts'
 import { explainTask, explainWorkload, observeWorkload } from '../orchestrator/index.ts'
 import type { SimulatedBehaviour } from '../runtime/simulated-runtime.ts'
 import type { Keyring } from '../security/index.ts'
+import type { Election } from '../store/etcd/election.ts'
+import { openEtcdStore } from '../store/etcd/etcd-store.ts'
 import { type Commit, type LeaderEpoch, type Store, StoreCore } from '../store/index.ts'
 import { SimulatedDisk } from '../store/simulated-disk.ts'
 import {
@@ -27,7 +29,8 @@ import { Chance } from './chance.ts'
 import { dataPlaneFor, persistenceFor, runtimeFor, storeForLeader } from './guarded.ts'
 import { Host } from './host.ts'
 import { SimulatedNetwork } from './network.ts'
-import { SimulatedProcess } from './process.ts'
+import { HostClock, SimulatedProcess } from './process.ts'
+import { ReplicatedState } from './replicated.ts'
 import { SimulatedTime } from './time.ts'
 import type { Trace } from './trace.ts'
 import { type Port, SimulatedTransport } from './transport.ts'
@@ -37,6 +40,12 @@ export interface Observer {
   /** The durable state was opened by a new process: what it holds is what was not lost. */
   storeOpened(store: Store): void
   committed(commit: Commit): void
+  /** What one transaction of the managers' etcd did, as it took effect. */
+  etcdWrote(
+    revision: number,
+    put: readonly AnyObject[],
+    removed: readonly { readonly kind: AnyObject['kind']; readonly id: string }[],
+  ): void
   /** A leader's write was accepted; `newestEpoch` had begun when it was made. */
   leaderWrote(fence: number | undefined, newestEpoch: number): void
   leaderBegan(epoch: number): void
@@ -82,7 +91,8 @@ interface Leadership {
 export interface Daemon {
   readonly process: SimulatedProcess
   readonly agent: Agent
-  readonly manager?: {
+  /** Absent on workers, and until the durable state has been opened. */
+  manager?: {
     readonly store: Store & LeaderEpoch
     readonly control: Control
     readonly api: DockerApi
@@ -114,16 +124,19 @@ export class SimulatedCluster {
   /** Called when a daemon is about to have a container stopped. */
   beforeStop: (host: Host, taskId: string) => void = () => {}
   readonly #idChance: Chance
+  readonly #managerCount: number
   #hostCount = 0
   #newestEpoch = 0
-  /** Managers that are still reading what is stored. */
-  readonly #starting = new Map<string, SimulatedProcess>()
   readonly #ports = new Map<string, Port>()
   /** Since when somebody has led without a break, in true ms. */
   ledSinceMs = startMs
 
-  constructor(seed: number) {
+  /** Present: three managers share what is durable. Absent: one manager keeps it on its own disk. */
+  readonly replicated: ReplicatedState | undefined
+
+  constructor(seed: number, managerCount = 1) {
     this.seed = seed
+    this.#managerCount = managerCount
     this.network = new SimulatedNetwork(this.time, Chance.of(seed, 'network'))
     this.#idChance = Chance.of(seed, 'ids')
     const syncMs = () => this.syncMsMax
@@ -134,16 +147,50 @@ export class SimulatedCluster {
         return syncMs()
       },
     })
+    const world = new SimulatedProcess(this.time, new HostClock(this.time), 'world')
+    if (managerCount === 1) return
+    this.replicated = new ReplicatedState(
+      { clock: world.clock, random: Chance.of(seed, 'etcd'), members: managerCount, delayMsMax: 2 },
+      {
+        committed: (revision, put, removed) => this.observer?.etcdWrote(revision, put, removed),
+        epochBegan: (epoch) => this.#epochBegan(epoch),
+      },
+    )
+    this.network.onCutsChanged = () => this.followCuts()
+  }
+
+  get managerHosts(): readonly Host[] {
+    return this.replicated ? this.replicated.hosts : this.hosts.slice(0, 1)
+  }
+
+  /** Members of the managers' etcd reach each other as their machines do. */
+  followCuts(): void {
+    this.replicated?.follow((a, b) => this.network.areJoined(a.name, b.name))
+  }
+
+  #epochBegan(epoch: number): void {
+    this.#newestEpoch = epoch
+    this.observer?.leaderBegan(epoch)
+    this.ledSinceMs = this.time.nowMs
   }
 
   /** The daemon whose loops act now, or would if its process ran. */
   get leader(): Daemon | undefined {
-    for (const daemon of this.daemons.values()) if (daemon.manager) return daemon
-    return undefined
+    let newest: Daemon | undefined
+    let newestEpoch = -1
+    for (const daemon of this.daemons.values()) {
+      const epoch = daemon.manager?.leaderships.at(-1)?.epoch ?? (this.replicated ? -1 : 0)
+      if (!daemon.manager || epoch <= newestEpoch) continue
+      newest = daemon
+      newestEpoch = epoch
+    }
+    return newest
   }
 
+  /** Of some manager that runs. */
   get store(): (Store & LeaderEpoch) | undefined {
-    return this.leader?.manager?.store
+    const running = this.managers().filter(({ process }) => process.isRunning)
+    return running[0]?.manager?.store
   }
 
   host(name: string): Host {
@@ -164,14 +211,19 @@ export class SimulatedCluster {
       isCalm: (assignment) => this.isCalm(assignment),
     })
     this.hosts.push(host)
+    if (this.replicated && this.hosts.length <= this.#managerCount) this.replicated.hosts.push(host)
     return host
   }
 
   /** Makes the cluster's first objects, on the first host's disk. */
   async found(): Promise<void> {
     const random = this.#idChance
-    const persistence = this.disk.attach()
-    const store = await StoreCore.open({ clock: this.#trueClock, persistence })
+    const clock = this.#trueClock
+    const opening: Promise<Store> = this.replicated
+      ? openEtcdStore({ client: this.replicated.etcd.client(), clock, random, log: silentLog })
+      : StoreCore.open({ clock, persistence: this.disk.attach() })
+    await this.time.runUntil(this.time.nowMs + 500)
+    const store = await opening
     const sealed = { keyId: '', nonce: '', ciphertext: '' }
     const cluster = {
       kind: 'cluster',
@@ -198,6 +250,7 @@ export class SimulatedCluster {
     const done = store.commit(objects.map((object) => ({ type: 'create' as const, object })))
     await this.time.runUntil(this.time.nowMs + 1_000)
     await done
+    if (this.replicated) void store.close()
   }
 
   /** What a join comes to in the store. Resolves with whether it did. */
@@ -212,12 +265,18 @@ export class SimulatedCluster {
         role,
         state: 'unknown',
         ...(isManager
-          ? { manager: { address: addressOf(host), leader: true, reachability: 'reachable' } }
+          ? {
+              manager: {
+                address: addressOf(host),
+                leader: host.name === 'h1',
+                reachability: 'reachable',
+              },
+            }
           : {}),
       }),
       certificate: { publicKeyHash: keyOf(host), rootHash: '', expiresAtMs: startMs * 2 },
     }
-    host.managersKnown = [addressOf(this.host('h1'))]
+    host.managersKnown = this.managerHosts.map(addressOf)
     const done = store.commit([{ type: 'create', object: node }]).then(
       () => true,
       () => false,
@@ -233,12 +292,14 @@ export class SimulatedCluster {
   /** Whether somebody leads who can. */
   get isLed(): boolean {
     const leadership = this.leader?.manager?.leaderships.at(-1)
-    return leadership?.process.isRunning === true && this.disk.fault === 'none'
+    const isDurable = this.replicated ? this.replicated.hasLeader : this.disk.fault === 'none'
+    return leadership?.process.isRunning === true && isDurable
   }
 
   powerOn(host: Host): void {
     if (host.isRemoved) return
     host.isUp = true
+    this.followCuts()
     this.startDaemon(host)
   }
 
@@ -254,8 +315,8 @@ export class SimulatedCluster {
 
   /** Starts the daemon of a machine. */
   startDaemon(host: Host): void {
-    if (this.daemons.has(host.name) || this.#starting.has(host.name) || !host.isUp) return
-    const isManager = host === this.hosts[0]
+    if (this.daemons.has(host.name) || !host.isUp) return
+    const isManager = this.managerHosts.includes(host)
     const process = new SimulatedProcess(this.time, host.clock, host.name)
     host.engine.setReachable(!host.isEngineAway)
     const log = this.#logOf(host.name)
@@ -283,34 +344,30 @@ export class SimulatedCluster {
         log,
         describeHost: async () => ({ skepVersion, hostSubnets: [] }),
       })
-    if (!isManager) {
-      this.daemons.set(host.name, { process, agent: agentOn() })
-      return
-    }
-    this.#starting.set(host.name, process)
-    void this.#startManager(host, process, transport, agentOn).catch((error: unknown) => {
-      this.trace?.say(`the manager on ${host.name} did not start: ${messageOf(error)}`)
-      this.#starting.delete(host.name)
-      process.kill()
-      this.time.after(1_000, () => this.startDaemon(host))
-    })
+    const daemon: Daemon = { process, agent: agentOn() }
+    this.daemons.set(host.name, daemon)
+    if (isManager) void this.#beManager(host, daemon, transport)
   }
 
-  async #startManager(
-    host: Host,
-    process: SimulatedProcess,
-    transport: SimulatedTransport,
-    agentOn: () => Agent,
-  ): Promise<void> {
+  /** Opens the durable state, again and again while that fails, and takes part in leading. */
+  async #beManager(host: Host, daemon: Daemon, transport: SimulatedTransport): Promise<void> {
+    for (;;) {
+      try {
+        await this.#startManager(host, daemon, transport)
+        return
+      } catch (error) {
+        this.trace?.say(`the manager on ${host.name} did not start: ${messageOf(error)}`)
+        await daemon.process.clock.sleep(1_000)
+      }
+    }
+  }
+
+  async #startManager(host: Host, daemon: Daemon, transport: SimulatedTransport): Promise<void> {
+    const { process } = daemon
     const { clock } = process
-    const random = Chance.of(this.seed, `manager ${this.time.nowMs}`)
+    const random = Chance.of(this.seed, `manager ${host.name} ${this.time.nowMs}`)
     const log = this.#logOf(host.name)
-    const store = await StoreCore.open({
-      clock,
-      persistence: persistenceFor(process, this.disk.attach()),
-    })
-    this.observer?.storeOpened(store)
-    store.subscribe((commit) => this.observer?.committed(commit))
+    const { store, election } = await this.#openState(host, process, random, log)
     const control = openControl({ store, clock, random, sealer })
     const api = openApi(control, host, clock, log)
     const leaderships: Leadership[] = []
@@ -326,14 +383,78 @@ export class SimulatedCluster {
       log,
       skepVersion,
     })
-    const daemon: Daemon = {
-      process,
-      agent: agentOn(),
-      manager: { store, control, api, port, leaderships },
+    daemon.manager = { store, control, api, port, leaderships }
+    if (election) await this.#leadWhenElected(host, daemon, store, election)
+    else await this.#lead(host, daemon)
+  }
+
+  async #openState(
+    host: Host,
+    process: SimulatedProcess,
+    random: Chance,
+    log: Log,
+  ): Promise<{ readonly store: Store & LeaderEpoch; readonly election?: Election }> {
+    if (this.replicated) return this.replicated.open(host, process, random, log)
+    const persistence = persistenceFor(process, this.disk.attach())
+    const store = await StoreCore.open({ clock: process.clock, persistence })
+    this.observer?.storeOpened(store)
+    store.subscribe((commit) => this.observer?.committed(commit))
+    return { store }
+  }
+
+  /** Leads whenever the managers elect this one, for as long as its lease is sure. */
+  async #leadWhenElected(
+    host: Host,
+    daemon: Daemon,
+    store: Store & LeaderEpoch,
+    election: Election,
+  ): Promise<void> {
+    const { process, manager } = daemon
+    if (!manager) return
+    const forEver = new AbortController().signal
+    for (;;) {
+      const elected = await election.campaign(forEver)
+      if (!elected) return
+      const { epoch, lost } = elected
+      this.trace?.say(`${host.name} is elected, epoch ${epoch}`)
+      // What the leaders before it did has to be known first.
+      while (store.epoch < epoch && !lost.aborted) await process.clock.sleep(10, lost)
+      if (lost.aborted) continue
+      const leadership = this.#startLoops(host, process, store, epoch)
+      manager.leaderships.splice(0, manager.leaderships.length, leadership)
+      manager.port.leadershipChanged()
+      this.trace?.say(`${host.name} leads, epoch ${epoch}`)
+      await new Promise<void>((resolve) =>
+        lost.aborted ? resolve() : lost.addEventListener('abort', () => resolve(), { once: true }),
+      )
+      manager.leaderships.splice(0)
+      manager.port.leadershipChanged()
+      await leadership.manager.close()
     }
-    this.#starting.delete(host.name)
-    this.daemons.set(host.name, daemon)
-    await this.#lead(host, daemon)
+  }
+
+  #startLoops(
+    host: Host,
+    process: SimulatedProcess,
+    store: Store & LeaderEpoch,
+    epoch: number,
+  ): Leadership {
+    const watched = storeForLeader(process, store, {
+      newestEpoch: () => this.#newestEpoch,
+      wrote: (fence, newestEpoch) => this.observer?.leaderWrote(fence, newestEpoch),
+    })
+    return {
+      process,
+      epoch,
+      manager: startManager({
+        store: watched,
+        epoch,
+        unseal: (sealed, aad) => sealer.unseal(sealed, aad),
+        clock: process.clock,
+        random: Chance.of(this.seed, `leader ${epoch}`),
+        log: this.#logOf(`${host.name}/leader ${epoch}`),
+      }),
+    }
   }
 
   /** Begins a leadership on a manager; an older one there is deposed, whether it knows or not. */
@@ -345,25 +466,9 @@ export class SimulatedCluster {
     manager.leaderships.push(...old)
     const epoch = await manager.store.advanceEpoch()
     const process = new SimulatedProcess(this.time, host.clock, `leader ${epoch} on ${host.name}`)
-    this.#newestEpoch = epoch
-    this.observer?.leaderBegan(epoch)
-    this.ledSinceMs = this.time.nowMs
+    this.#epochBegan(epoch)
     this.trace?.say(`${host.name} leads, epoch ${epoch}`)
-    manager.leaderships.push({
-      process,
-      epoch,
-      manager: startManager({
-        store: storeForLeader(process, manager.store, {
-          newestEpoch: () => this.#newestEpoch,
-          wrote: (fence, newestEpoch) => this.observer?.leaderWrote(fence, newestEpoch),
-        }),
-        epoch,
-        unseal: (sealed, aad) => sealer.unseal(sealed, aad),
-        clock: process.clock,
-        random: Chance.of(this.seed, `leader ${epoch}`),
-        log: this.#logOf(`${host.name}/leader ${epoch}`),
-      }),
-    })
+    manager.leaderships.push(this.#startLoops(host, process, manager.store, epoch))
   }
 
   /** Another leader takes over while the old one is stopped. Returns the old one, which knows nothing of it. */
@@ -392,7 +497,7 @@ export class SimulatedCluster {
       self: (): Peer => ({
         type: 'node',
         nodeId: host.nodeId,
-        role: host === this.hosts[0] ? 'manager' : 'worker',
+        role: this.managerHosts.includes(host) ? 'manager' : 'worker',
         publicKeyHash: keyOf(host),
       }),
       ports: this.#ports,
@@ -425,13 +530,11 @@ export class SimulatedCluster {
   /** `kill -9`: containers go on. */
   killDaemon(host: Host): void {
     const daemon = this.daemons.get(host.name)
-    this.#starting.get(host.name)?.kill()
-    this.#starting.delete(host.name)
     if (!daemon) return
     this.daemons.delete(host.name)
     daemon.process.kill()
     for (const { process } of daemon.manager?.leaderships ?? []) process.kill()
-    if (daemon.manager) this.disk.crash()
+    if (!this.replicated && this.managerHosts.includes(host)) this.disk.crash()
   }
 
   pauseDaemon(host: Host): Daemon | undefined {
@@ -450,6 +553,7 @@ export class SimulatedCluster {
   crashHost(host: Host): void {
     this.killDaemon(host)
     host.isUp = false
+    this.followCuts()
     host.engine.reboot()
     host.engine.setReachable(false)
   }

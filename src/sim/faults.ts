@@ -2,6 +2,7 @@ import { Chance } from './chance.ts'
 import type { SimulatedCluster } from './cluster.ts'
 import type { Host } from './host.ts'
 import { fairWeather, type NetworkWeather } from './network.ts'
+import type { ReplicatedState } from './replicated.ts'
 import type { Trace } from './trace.ts'
 
 /** Undoes a fault. */
@@ -35,7 +36,7 @@ export class Faults {
     const next = (): void => {
       if (this.isOver) return
       this.#strike()
-      this.#cluster.time.after(chance.between(500, chance.oneIn(3) ? 4_000 : 25_000), next)
+      this.#cluster.time.after(chance.between(500, chance.oneIn(3) ? 4_000 : 30_000), next)
     }
     this.#cluster.time.after(chance.between(1_000, 10_000), next)
   }
@@ -251,6 +252,13 @@ export class Faults {
   /** The old leader is stopped, another takes over, and the old one wakes up and believes that nothing happened. */
   #changeLeader(): void {
     const cluster = this.#cluster
+    const { replicated } = cluster
+    if (replicated) {
+      const forMs = this.#chance.between(100, 4_000)
+      void replicated.etcd.loseLeaderFor(forMs)
+      this.#note('leader change', `the managers' etcd has no leader for ${forMs} ms`)
+      return
+    }
     const old = cluster.depose()
     if (!old) return
     this.#begin(
@@ -282,6 +290,20 @@ export class Faults {
 
   #slowDisk(): void {
     const cluster = this.#cluster
+    const { replicated } = cluster
+    if (replicated) {
+      const ms = this.#chance.oneOf(50, 300, 1_200)
+      replicated.etcd.delayMsMax = ms
+      this.#begin(
+        'slow disk',
+        `etcd takes up to ${ms} ms`,
+        this.#chance.between(1_000, 20_000),
+        () => {
+          replicated.etcd.delayMsMax = 2
+        },
+      )
+      return
+    }
     cluster.syncMsMax = this.#chance.oneOf(50, 500, 3_000)
     this.#begin(
       'slow disk',
@@ -294,7 +316,11 @@ export class Faults {
   }
 
   #failDisk(): void {
-    const { disk } = this.#cluster
+    const { disk, replicated } = this.#cluster
+    if (replicated) {
+      this.#failEtcd(replicated)
+      return
+    }
     disk.fault = this.#chance.oneOf('full', 'failing')
     this.#begin(
       'disk write failure',
@@ -304,6 +330,33 @@ export class Faults {
         disk.fault = 'none'
       },
     )
+  }
+
+  /** One manager's member hangs, its answers get lost, or its way there is cut. */
+  #failEtcd(replicated: ReplicatedState): void {
+    const host = this.#chance.pick(replicated.hosts.filter((one) => one.isUp && !one.isEtcdPaused))
+    const process = host && this.#cluster.daemons.get(host.name)?.process
+    const client = process && replicated.clientOf(process)
+    if (!host) return
+    const forMs = this.#chance.between(200, 12_000)
+    const kind = this.#chance.below(3)
+    if (kind === 0 || !client) {
+      host.isEtcdPaused = true
+      this.#cluster.followCuts()
+      this.#begin('etcd hangs', `the member on ${host.name} stands still`, forMs, () => {
+        host.isEtcdPaused = false
+        this.#cluster.followCuts()
+      })
+    } else if (kind === 1) {
+      const count = this.#chance.between(1, 4)
+      client.loseReplies(count)
+      this.#note('lost answers of etcd', `${count} writes of ${host.name} get no answer`)
+    } else {
+      client.cut = true
+      this.#begin('etcd out of reach', `for the manager on ${host.name}`, forMs, () => {
+        client.cut = false
+      })
+    }
   }
 
   #loseEngine(): void {

@@ -32,6 +32,9 @@ export class Host {
   isEngineAway = false
   /** Its node was removed from the cluster. */
   isRemoved = false
+  /** Its member of the managers' etcd hangs, if it has one. */
+  isEtcdPaused = false
+  etcdState = 'up'
   /** Addresses of managers as its daemon last heard: on its disk. */
   managersKnown: readonly string[] = []
   /** Was there when the cluster was made. */

@@ -86,6 +86,24 @@ export class Judge implements Observer {
     }
   }
 
+  etcdWrote(
+    revision: number,
+    put: readonly AnyObject[],
+    removed: readonly { readonly kind: AnyObject['kind']; readonly id: string }[],
+  ): void {
+    const changes: AppliedChange[] = [
+      ...removed.map(({ kind, id }) => {
+        const before = this.view.get(kind, id)
+        return { kind, id, ...(before && { before }) }
+      }),
+      ...put.map((after) => {
+        const before = this.view.get(after.kind, after.id)
+        return { kind: after.kind, id: after.id, ...(before && { before }), after }
+      }),
+    ]
+    this.committed({ revision, atMs: this.#cluster.time.nowMs, changes })
+  }
+
   /** A process read the durable state: nothing that anybody was told of may be missing. */
   storeOpened(store: Store): void {
     const changes: AppliedChange[] = []

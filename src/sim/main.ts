@@ -36,6 +36,8 @@ function whole(text: string, name: string): number {
 
 /** A worker: runs the seeds it is sent, one after the other. */
 function serve(): void {
+  // Errors are part of every life here; what they say is enough.
+  Error.stackTraceLimit = 0
   process.on('message', (seed: number) => {
     void runSeed(seed).then((outcome) => process.send?.(outcome))
   })

@@ -42,6 +42,8 @@ export interface NetworkCounts {
 export class SimulatedNetwork {
   readonly counts: NetworkCounts = { sent: 0, lost: 0, doubled: 0, late: 0 }
   weather: NetworkWeather = fairWeather
+  /** Called when machines can reach others than before. */
+  onCutsChanged: () => void = () => {}
   readonly #time: SimulatedTime
   readonly #chance: Chance
   readonly #cuts = new Set<string>()
@@ -54,14 +56,17 @@ export class SimulatedNetwork {
   /** Nothing sent from one machine reaches the other until `mend`. */
   cut(from: string, to: string): void {
     this.#cuts.add(`${from}>${to}`)
+    this.onCutsChanged()
   }
 
   mend(from: string, to: string): void {
     this.#cuts.delete(`${from}>${to}`)
+    this.onCutsChanged()
   }
 
   mendAll(): void {
     this.#cuts.clear()
+    this.onCutsChanged()
   }
 
   isCut(from: string, to: string): boolean {

@@ -11,7 +11,7 @@ import type { Trace } from './trace.ts'
 /** How long a person waits for an answer, in true ms. */
 const patienceMs = 20_000
 const servicesMax = 5
-const hostsMax = 7
+const hostsMax = 6
 
 interface Answer {
   readonly status: number
@@ -57,7 +57,7 @@ export class People {
 
   async #live(chance: Chance): Promise<void> {
     while (!this.isAsleep) {
-      await this.#sleep(chance.between(200, 6_000))
+      await this.#sleep(chance.between(300, 9_000))
       if (this.isAsleep) return
       const [name, work] = chance.weighted<readonly [string, () => Promise<void>]>([
         [

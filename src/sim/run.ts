@@ -47,10 +47,17 @@ const settlingMs = 25_000
 const quietMs = 60_000
 const eventsShown = 50
 
+/** An abort without a reason makes one, with a stack: too costly for a world that aborts waits all the time. */
+const aborted = new DOMException('This operation was aborted', 'AbortError')
+const { abort } = AbortController.prototype
+AbortController.prototype.abort = function (reason: unknown = aborted): void {
+  abort.call(this, reason)
+}
+
 /** Runs one cluster through one life that follows from the seed alone, and says how it went. */
 export async function runSeed(seed: number, options: RunOptions = {}): Promise<Outcome> {
   const began = process.cpuUsage()
-  const cluster = new SimulatedCluster(seed)
+  const cluster = new SimulatedCluster(seed, Chance.of(seed, 'managers').oneIn(2) ? 3 : 1)
   const { time } = cluster
   const trace = new Trace(time, options.print)
   const judge = new Judge(cluster, trace)
@@ -119,7 +126,11 @@ export async function runSeed(seed: number, options: RunOptions = {}): Promise<O
     }
     convergedAfterMs = time.nowMs - healedAtMs
     trace.say(`as declared after ${convergedAfterMs} ms`)
-    await time.runUntil(time.nowMs + settlingMs, isOver)
+    // What waits out a restart delay is at rest until that ends.
+    for (let untilMs = time.nowMs + settlingMs; time.nowMs < untilMs && !isOver(); ) {
+      await time.runUntil(untilMs, isOver)
+      untilMs = Math.max(untilMs, heldUntilMs(judge, time.nowMs))
+    }
     const { commitCount } = judge
     await time.runUntil(time.nowMs + quietMs, isOver)
     if (isOver()) return
@@ -178,7 +189,7 @@ async function begin(cluster: SimulatedCluster, seed: number): Promise<void> {
   const { time } = cluster
   const chance = Chance.of(seed, 'cluster')
   await cluster.found()
-  const count = chance.between(3, 7)
+  const count = chance.between(3, 6)
   for (let i = 0; i < count; i++) {
     const host = cluster.addHost({
       nanoCpus: chance.between(2, 4) * 1e9,
@@ -188,14 +199,26 @@ async function begin(cluster: SimulatedCluster, seed: number): Promise<void> {
     host.isFounder = true
     if (i === 0) {
       cluster.startDaemon(host)
-      await time.runUntil(time.nowMs + 500)
+      await time.runUntil(time.nowMs + 2_000)
     }
-    const done = cluster.enrol(host, i === 0 ? 'manager' : 'worker')
+    const isManager = cluster.managerHosts.includes(host)
+    const done = cluster.enrol(host, isManager ? 'manager' : 'worker')
     await time.runUntil(time.nowMs + 100)
     await done
     cluster.startDaemon(host)
   }
   await time.runUntil(time.nowMs + 3_000)
+}
+
+/** When the last restart delay that still runs has ended and what follows from it is done, in true ms. */
+function heldUntilMs({ view }: Judge, nowMs: number): number {
+  let untilMs = 0
+  for (const { startNotBeforeMs = 0, desiredState, status } of view.list('task')) {
+    const isHeld = desiredState === 'ready' || status.state === 'rejected'
+    if (isHeld && startNotBeforeMs > nowMs)
+      untilMs = Math.max(untilMs, startNotBeforeMs + settlingMs)
+  }
+  return untilMs
 }
 
 /** What declared delays still ask for: restart delays, updates under way, jobs that run. */

@@ -146,9 +146,10 @@ class End implements MessageStream {
     const { other } = this
     if (other) {
       this.#out.push(
-        into(other.process, () =>
-          other.#take({ ...parse(text), ...(copy ? { bytes: copy } : {}) }),
-        ),
+        into(other.process, () => {
+          const arrived: unknown = JSON.parse(text)
+          other.#take(copy && typeof arrived === 'object' ? { ...arrived, bytes: copy } : arrived)
+        }),
       )
     }
     if (this.#out.waitingCount < windowMax) return
@@ -216,8 +217,4 @@ class End implements MessageStream {
 
 function broken(): UserError {
   return new UserError('unavailable', 'the connection broke')
-}
-
-function parse(text: string): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(JSON.parse(text)))
 }

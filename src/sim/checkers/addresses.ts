@@ -81,7 +81,7 @@ export function addresses(cluster: SimulatedCluster): Checker {
       return undefined
     },
     second(view) {
-      const manager = cluster.leader?.manager
+      const manager = cluster.isLed ? cluster.leader?.manager : undefined
       const leadership = manager?.leaderships.at(-1)
       // A stopped leader knows only what it knew before.
       if (!manager || !leadership?.process.isRunning) return undefined

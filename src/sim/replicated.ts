@@ -1,0 +1,173 @@
+import type { Log, Random } from '../base/index.ts'
+import type { AnyObject } from '../model/index.ts'
+import type {
+  CallOptions,
+  EtcdClient,
+  Op,
+  Txn,
+  TxnResult,
+  WatchRequest,
+} from '../store/etcd/client.ts'
+import { type Election, openElection } from '../store/etcd/election.ts'
+import { type EtcdStore, openEtcdStore } from '../store/etcd/etcd-store.ts'
+import { decodeObject, defaultPrefix, Layout } from '../store/etcd/layout.ts'
+import {
+  type SimulatedClient,
+  SimulatedEtcd,
+  type SimulatedEtcdOptions,
+} from '../store/etcd/simulated-etcd.ts'
+import type { Host } from './host.ts'
+import type { SimulatedProcess } from './process.ts'
+
+/** Told of everything that etcd's state machine does, at the moment it does it. */
+export interface EtcdWitness {
+  committed(
+    revision: number,
+    put: readonly AnyObject[],
+    removed: readonly { kind: AnyObject['kind']; id: string }[],
+  ): void
+  epochBegan(epoch: number): void
+}
+
+const layout = new Layout(defaultPrefix)
+
+/** The managers' etcd, with somebody who sees each transaction as it takes effect. */
+class WitnessedEtcd extends SimulatedEtcd {
+  readonly #witness: EtcdWitness
+
+  constructor(options: SimulatedEtcdOptions, witness: EtcdWitness) {
+    super(options)
+    this.#witness = witness
+  }
+
+  override txn(txn: Txn): TxnResult {
+    const result = super.txn(txn)
+    this.#tell(result.succeeded ? txn.apply : (txn.otherwise ?? []), result.revision)
+    return result
+  }
+
+  #tell(ops: readonly Op[], revision: number): void {
+    const put: AnyObject[] = []
+    const removed: { kind: AnyObject['kind']; id: string }[] = []
+    for (const op of ops) {
+      if (op.type === 'put' && op.key === layout.epoch) this.#witness.epochBegan(Number(op.value))
+      if (op.type === 'range') continue
+      const target = layout.parseObjectKey(op.key)
+      if (!target) continue
+      if (op.type === 'delete') removed.push(target)
+      else {
+        const kv = {
+          key: op.key,
+          value: op.value,
+          createRevision: revision,
+          modRevision: revision,
+          version: 1,
+        }
+        put.push(decodeObject(kv, 0).object)
+      }
+    }
+    if (put.length > 0 || removed.length > 0) this.#witness.committed(revision, put, removed)
+  }
+}
+
+/** The durable state of a cluster with several managers, each on a machine of its own. */
+export class ReplicatedState {
+  readonly etcd: WitnessedEtcd
+  readonly hosts: Host[] = []
+  readonly #clients = new Map<SimulatedProcess, SimulatedClient>()
+
+  constructor(options: SimulatedEtcdOptions, witness: EtcdWitness) {
+    this.etcd = new WitnessedEtcd(options, witness)
+  }
+
+  /** What a manager's process opens: it talks to the etcd of its own machine. */
+  async open(
+    host: Host,
+    process: SimulatedProcess,
+    random: Random,
+    log: Log,
+  ): Promise<{ store: EtcdStore; election: Election }> {
+    const member = this.hosts.indexOf(host)
+    const raw = this.etcd.client({ member, fixed: true })
+    this.#clients.set(process, raw)
+    process.onKilled(() => {
+      this.#clients.delete(process)
+      void raw.close()
+    })
+    const client = clientFor(process, raw)
+    const { clock } = process
+    const store = await openEtcdStore({ client, clock, random, log })
+    const candidate = { id: host.nodeId, address: `${host.name}:2377` }
+    return { store, election: openElection({ client, clock, log, candidate }) }
+  }
+
+  clientOf(process: SimulatedProcess): SimulatedClient | undefined {
+    return this.#clients.get(process)
+  }
+
+  /** Members follow their machines: without power they are down, without a majority in reach they are cut off. */
+  follow(areJoined: (a: Host, b: Host) => boolean): void {
+    for (const [index, host] of this.hosts.entries()) {
+      const reached = this.hosts.filter(
+        (other) => other === host || (other.isUp && areJoined(host, other)),
+      )
+      const state = !host.isUp
+        ? 'down'
+        : host.isEtcdPaused
+          ? 'paused'
+          : reached.length * 2 > this.hosts.length
+            ? 'up'
+            : 'cut'
+      if (host.etcdState === state) continue
+      host.etcdState = state
+      this.etcd.setMember(index, state)
+    }
+  }
+
+  get hasLeader(): boolean {
+    return this.etcd.leaderIndex !== undefined
+  }
+}
+
+/** A client of etcd as one process sees it. */
+function clientFor(process: SimulatedProcess, raw: EtcdClient): EtcdClient {
+  return {
+    txn: (txn, options) => process.gate(raw.txn(txn, options)),
+    range: (request, options) => process.gate(raw.range(request, options)),
+    watch: (request, signal) => watchFor(process, raw, request, signal),
+    leaseGrant: (ttlSeconds, options) => process.gate(raw.leaseGrant(ttlSeconds, options)),
+    leaseKeepAlive: (leaseId, options) => process.gate(raw.leaseKeepAlive(leaseId, options)),
+    leaseRevoke: (leaseId, options) => process.gate(raw.leaseRevoke(leaseId, options)),
+    compact: (revision, options) => process.gate(raw.compact(revision, options)),
+    memberList: (options?: CallOptions) => process.gate(raw.memberList(options)),
+    memberAdd: (request, options) => process.gate(raw.memberAdd(request, options)),
+    memberPromote: (memberId, options) => process.gate(raw.memberPromote(memberId, options)),
+    memberRemove: (memberId, options) => process.gate(raw.memberRemove(memberId, options)),
+    memberUpdate: (memberId, peerUrls, options) =>
+      process.gate(raw.memberUpdate(memberId, peerUrls, options)),
+    status: (options) => process.gate(raw.status(options)),
+    snapshot: (signal) => raw.snapshot(signal),
+    moveLeader: (toMemberId, options) => process.gate(raw.moveLeader(toMemberId, options)),
+    useEndpoints: (endpoints) => raw.useEndpoints(endpoints),
+    avoidEndpoint: () => raw.avoidEndpoint(),
+    close: () => process.gate(raw.close()),
+  }
+}
+
+async function* watchFor(
+  process: SimulatedProcess,
+  raw: EtcdClient,
+  request: WatchRequest,
+  signal: AbortSignal,
+) {
+  const batches = raw.watch(request, signal)[Symbol.asyncIterator]()
+  try {
+    for (;;) {
+      const { done, value } = await process.gate(batches.next())
+      if (done) return
+      yield value
+    }
+  } finally {
+    void batches.return?.()
+  }
+}
