@@ -536,6 +536,24 @@ describe('services', () => {
       status: 400,
       message: /"soon" is not a duration/,
     },
+    {
+      name: 'a failure policy that is none',
+      spec: webSpec({ Labels: { 'skep.failure': 'stop-after 2s' } }),
+      status: 400,
+      message: /"stop-after 2s" is no failure policy\. Use replace, keep, or stop-after/,
+    },
+    {
+      name: 'a word for rebalancing that is none',
+      spec: webSpec({ Labels: { 'skep.rebalance': 'maybe' } }),
+      status: 400,
+      message: /"maybe" is neither on nor off/,
+    },
+    {
+      name: 'a time to drain that is none',
+      spec: webSpec({ Labels: { 'skep.drain': '1h' } }),
+      status: 400,
+      message: /"1h" is no time from 0s to 10m/,
+    },
   ]
   describe('refuses', () => {
     let harness: Harness

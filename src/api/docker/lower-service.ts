@@ -16,6 +16,7 @@ import type {
   WorkloadMode,
 } from '../../model/index.ts'
 import { parseConstraint } from '../../model/placement.ts'
+import { drainLabel } from '../../dispatcher/index.ts'
 import { rebalanceLabel } from '../../orchestrator/index.ts'
 import { checkAmounts } from './amounts.ts'
 import type {
@@ -41,6 +42,8 @@ export interface Lowering {
 export const progressDeadlineLabel = 'skep.update.progress-deadline'
 /** What happens to a task whose node is lost: `replace`, `keep`, `stop-after 5m`. */
 const failureLabel = 'skep.failure'
+/** Longest that a stop waits for open connections, in ms. */
+const drainMsMax = 600_000
 /** Less than this and a short break between a node and the managers would stop tasks that are fine, in ms. */
 const stopAfterMsMin = 10_000
 /** How long a slot may take to come up during an update, in ms, unless a label says otherwise. */
@@ -65,6 +68,7 @@ export function lowerService(
   }
   const template = lowerTemplate(name, document, isJob, lowering)
   checkRebalance(document.Labels[rebalanceLabel])
+  checkDrain(document.Labels[drainLabel])
   const deadlineMs = lowerDeadline(document.Labels[progressDeadlineLabel])
   return {
     name,
@@ -299,6 +303,16 @@ function lowerNodeLoss(text: string | undefined): NodeLossPolicy {
   if (afterMs >= stopAfterMsMin) return { type: 'stopAfter', afterMs }
   throw new UserError('invalidInput', `label ${failureLabel}: "${text}" is no failure policy`, {
     next: 'Use replace, keep, or stop-after with a time of at least 10s, such as "stop-after 5m".',
+  })
+}
+
+/** How long open connections may take is decided where tasks are handed out; a mistake is told here. */
+function checkDrain(text: string | undefined): void {
+  if (text === undefined) return
+  const isTime = /^\d+(\.\d+)?(ms|s|m)$/.test(text)
+  if (isTime && durationMs(text) <= drainMsMax) return
+  throw new UserError('invalidInput', `label ${drainLabel}: "${text}" is no time from 0s to 10m`, {
+    next: 'Write it as 500ms, 30s or 2m.',
   })
 }
 
