@@ -1,5 +1,6 @@
 import { UserError } from '../../base/index.ts'
 import type { WorkloadDeclaration } from '../../control/index.ts'
+import { drainLabel } from '../../dispatcher/index.ts'
 import type {
   Constraint,
   DeclaredWorkload,
@@ -16,7 +17,6 @@ import type {
   WorkloadMode,
 } from '../../model/index.ts'
 import { parseConstraint } from '../../model/placement.ts'
-import { drainLabel } from '../../dispatcher/index.ts'
 import { rebalanceLabel } from '../../orchestrator/index.ts'
 import { checkAmounts } from './amounts.ts'
 import type {
