@@ -71,6 +71,11 @@ export interface Store {
    * `notFound` (nothing to update or delete), `unavailable` (disk full or failing, or closed), `tooLarge`.
    */
   commit(changes: readonly Change[], options?: CommitOptions): Promise<Commit>
+  /**
+   * Resolves once the view has everything that was acknowledged anywhere before the call: what a read waits for.
+   * Rejects with `unavailable` without a majority. Absent where there is one view, which always has.
+   */
+  barrier?(): Promise<void>
   /** Calls back, in order and within the turn in which the view changes, for every commit. Returns the way to stop. */
   subscribe(listener: (commit: Commit) => void): () => void
   close(): Promise<void>

@@ -192,6 +192,11 @@ function openListener(
   return { app, server }
 }
 
+/** Whether the cluster's state is all that a route tells of: its answers are no older than the question. */
+function isAboutCluster({ path }: Route): boolean {
+  return /^\/(services|tasks|nodes|secrets|configs)\b/.test(path)
+}
+
 async function handle(
   api: ApiContext,
   route: Route,
@@ -202,6 +207,8 @@ async function handle(
   const version = versionOf(request.raw) ?? identity.apiVersion
   const body = Buffer.isBuffer(request.body) ? request.body : undefined
   const call = new Call(request, reply, version, body)
+  // Another manager may have acknowledged what has not come here yet; a read after that must tell of it.
+  if (isAboutCluster(route)) await api.control()?.store.barrier?.()
   const answer: Answer = await route.handle(call)
   switch (answer.type) {
     case 'streamed':
