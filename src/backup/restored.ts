@@ -77,7 +77,8 @@ function successorOf(lost: ClusterNode, place: RestorePlace): ClusterNode {
   }
 }
 
-function left({ manager: _, ...node }: ClusterNode, nowMs: number): ClusterNode {
+function left(lost: ClusterNode, nowMs: number): ClusterNode {
+  const { manager: _, ...node } = lost
   return {
     ...node,
     spec: { ...node.spec, role: 'worker' },

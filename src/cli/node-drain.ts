@@ -14,7 +14,7 @@ export interface ApiDrain {
     readonly ID: string
     readonly Name: string
     readonly State: string
-    readonly How: 'move' | 'moveStopFirst' | 'stop'
+    readonly How: 'move' | 'moveStopFirst' | 'stop' | 'strand'
     readonly Because: string
   }[]
 }
@@ -35,6 +35,7 @@ const how = {
   move: 'moves, its successor serves first',
   moveStopFirst: 'stops, then its successor starts',
   stop: 'stops',
+  strand: 'stops',
 } as const
 
 /** Empties a node. Throws `Exit` 1 when something is left at the deadline, `UserError` when a task has nowhere to go. */
@@ -53,7 +54,7 @@ export async function drainNode(
     io.stdout.write(`${tasksWords(Tasks.length)} on ${name}. Nothing was changed.\n`)
     return
   }
-  const stranded = Tasks.filter(({ How, Because }) => How === 'stop' && /^no other/.test(Because))
+  const stranded = Tasks.filter(({ How }) => How === 'strand')
   if (stranded.length > 0 && !flags.force && node.Spec.Availability !== 'drain') {
     const named = stranded.slice(0, 3).map((task) => `${task.Name} (${task.Because})`)
     const more = stranded.length > 3 ? ` and ${stranded.length - 3} more` : ''

@@ -5,7 +5,7 @@ import { decideQuorum, quorumOf } from './quorum.ts'
 
 /** Managers m1, m2, …: `+` in reach, `-` not. */
 const managers = (signs: string) =>
-  [...signs].map((sign, index) => ({
+  signs.split('').map((sign, index) => ({
     id: `m${index + 1}`,
     name: `m${index + 1}`,
     isReachable: sign === '+',

@@ -13,9 +13,10 @@ export interface LeavingTask {
   /**
    * - `move`: its successor serves first.
    * - `moveStopFirst`: it stops, then its successor starts.
-   * - `stop`: no successor: it runs once a node, or no other node takes it now.
+   * - `stop`: it has no successor, and is to have none: it runs once on each node, or is stopping already.
+   * - `strand`: it stops for want of another node.
    */
-  readonly how: 'move' | 'moveStopFirst' | 'stop'
+  readonly how: 'move' | 'moveStopFirst' | 'stop' | 'strand'
   readonly because: string
 }
 
@@ -53,9 +54,9 @@ function planFor(
     return { how: 'stop', because: 'it runs once on each node' }
   const siblings = view.tasksOfWorkload(workload.id).filter(({ id }) => id !== task.id)
   const others = floor.candidates(revision).filter(({ node }) => node.id !== nodeId)
-  if (others.length === 0) return { how: 'stop', because: 'no other node may run it' }
+  if (others.length === 0) return { how: 'strand', because: 'no other node may run it' }
   const target = others.find((to) => floor.hasRoom(to, revision, siblings))
-  if (!target) return { how: 'stop', because: 'no other node has room for it' }
+  if (!target) return { how: 'strand', because: 'no other node has room for it' }
   floor.move(task, target)
   if (type === 'replicatedJob') return { how: 'moveStopFirst', because: 'a job must not run twice' }
   return revision.template.containers.some(keepsData)
