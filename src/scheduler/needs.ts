@@ -89,12 +89,16 @@ function pluginsOf(view: View, { template }: Revision): Needs['plugins'] {
 export function declaredHostPorts(
   view: View,
   workloadId: Parameters<View['endpointsOfWorkload']>[0],
-) {
-  const found = new Set<string>()
+): readonly string[] {
+  let found: Set<string> | undefined
   for (const endpoint of view.endpointsOfWorkload(workloadId)) {
-    for (const port of endpoint.spec.ports) if (isFixedHostPort(port)) found.add(portKey(port))
+    for (const port of endpoint.spec.ports) {
+      if (!isFixedHostPort(port)) continue
+      found ??= new Set()
+      found.add(portKey(port))
+    }
   }
-  return found.size === 0 ? noPorts : [...found].sort()
+  return found === undefined ? noPorts : [...found].sort()
 }
 const noPorts: readonly string[] = []
 

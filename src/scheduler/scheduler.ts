@@ -333,13 +333,13 @@ export class Scheduler {
 
   /** Ports a task of the wanted revision will bind, and those any task was seen to bind. */
   #portsOf(task: Task): readonly string[] {
-    const bound = task.status.hostPorts
-      .filter(({ publishedPort }) => publishedPort !== 0)
-      .map(portKey)
     const isCurrent =
       this.#view.get('workload', task.workloadId)?.spec.revisionId === task.revisionId
     const declared = isCurrent ? declaredHostPorts(this.#view, task.workloadId) : noPorts
-    if (bound.length === 0) return declared
+    if (task.status.hostPorts.length === 0) return declared
+    const bound = task.status.hostPorts
+      .filter(({ publishedPort }) => publishedPort !== 0)
+      .map(portKey)
     return [...new Set([...declared, ...bound])].sort()
   }
 

@@ -63,8 +63,13 @@ class Index<T> {
   change(entry: Entry<T>, before: T | undefined, after: T | undefined): void {
     const oldKeys = before === undefined ? undefined : this.#keysOf(before)
     const newKeys = after === undefined ? undefined : this.#keysOf(after)
-    if (oldKeys === newKeys && typeof oldKeys !== 'object') {
-      if (oldKeys !== undefined) this.#renew(oldKeys)
+    if (typeof oldKeys !== 'object' && typeof newKeys !== 'object') {
+      if (oldKeys === newKeys) {
+        if (oldKeys !== undefined) this.#renew(oldKeys)
+        return
+      }
+      if (oldKeys !== undefined) this.#remove(oldKeys)
+      if (newKeys !== undefined) this.#add(newKeys, entry)
       return
     }
     for (const key of listed(oldKeys)) {
@@ -141,13 +146,14 @@ class NameIndex<T extends AnyObject> {
     }
     if (after !== undefined) {
       const key = nameKey(after.namespace, after.name)
-      const owners = this.#owners(key)
-      if (owners.length === 0) this.#ownerByName.set(key, entry)
-      else
+      if (!this.#ownerByName.has(key)) this.#ownerByName.set(key, entry)
+      else {
+        const owners = [...this.#owners(key), entry]
         this.#set(
           key,
-          [...owners, entry].sort((a, b) => a.place - b.place),
+          owners.sort((a, b) => a.place - b.place),
         )
+      }
     }
   }
 
@@ -223,8 +229,10 @@ export class MemoryView implements View {
   #revision = 0
   readonly #tasksByWorkload = new Index<ObjectByKind['task']>((task) => task.workloadId)
   readonly #tasksByNode = new Index<ObjectByKind['task']>((task) => task.nodeId)
-  readonly #tasksByNetwork = new Index<ObjectByKind['task']>((task) =>
-    distinct(task.addresses.map((address) => address.networkId)),
+  readonly #tasksByNetwork = new Index<ObjectByKind['task']>(({ addresses }) =>
+    addresses.length < 2
+      ? addresses[0]?.networkId
+      : distinct(addresses.map((address) => address.networkId)),
   )
   readonly #revisionsByWorkload = new Index<ObjectByKind['revision']>(
     (revision) => revision.workloadId,
