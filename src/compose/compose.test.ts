@@ -161,7 +161,6 @@ describe('a stack file', () => {
     assert.deepEqual(
       new Set(told.map((text) => text.split(' has no effect')[0])),
       new Set([
-        'services.web.depends_on',
         'services.web.privileged',
         'services.web.restart: no',
         'the variable X is not set: an empty string is used',

@@ -53,7 +53,7 @@ export async function finishProject(files: MergedFiles, options: FinishOptions):
     throw fail([], 'has no services', 'A Compose file begins with services:.')
   }
   const complete = Object.fromEntries(
-    all.map(([key, service]) => [key, completeService(service, directory)]),
+    all.map(([key, service]) => [key, completeService(service, files)]),
   )
   const active = activeServices(complete, files.profiles, options.services)
   const services: [string, ComposeService][] = []
@@ -94,7 +94,10 @@ export async function finishProject(files: MergedFiles, options: FinishOptions):
 }
 
 /** Without keys that no project has, with what other keys imply. */
-function completeService(service: ServiceModel, directory: string): ComposeService {
+function completeService(
+  service: ServiceModel,
+  { directory, environment }: MergedFiles,
+): ComposeService {
   const { extends: _extends, cgroupnsMode: _mode, volumeDriver: _driver, ...own } = service
   const implied = Object.fromEntries(
     impliedServices(service).map((name): [string, Dependency] => [
@@ -106,7 +109,15 @@ function completeService(service: ServiceModel, directory: string): ComposeServi
   const { build } = own
   return {
     ...own,
-    ...(build !== undefined && { build: { ...build, context: build.context ?? directory } }),
+    ...(build !== undefined && {
+      build: {
+        ...build,
+        context: build.context ?? directory,
+        ...(build.args !== undefined && {
+          args: mapValues(build.args, (key, value) => value ?? environment[key] ?? null),
+        }),
+      },
+    }),
     ...(own.networkMode === undefined &&
       Object.keys(own.networks ?? {}).length === 0 && { networks: { default: {} } }),
     ...((Object.keys(implied).length > 0 || own.dependsOn !== undefined) && { dependsOn }),

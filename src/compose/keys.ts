@@ -696,11 +696,7 @@ export const serviceShape = object<ServiceModel>({
     ),
     { compose: refused('Remove it: it belongs to Windows.') },
   ),
-  dependsOn: field(
-    'depends_on',
-    dependencies,
-    idleInStack('a stack has no start order; let a service wait or retry'),
-  ),
+  dependsOn: field('depends_on', dependencies),
   deploy: field('deploy', deploy),
   develop: field('develop', develop, idleInStack('skep compose watch is for one engine')),
   deviceCgroupRules: field('device_cgroup_rules', texts, notInCluster),

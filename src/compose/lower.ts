@@ -191,6 +191,7 @@ function lowerService(short: string, service: ComposeService, project: Project):
     Name: `${stack}_${short}`,
     Labels: {
       ...skepLabels(path, service.extensions),
+      ...startOrder(service, project),
       ...labelled(deploy.labels),
       [stackImageLabel]: image,
     },
@@ -222,6 +223,20 @@ function lowerService(short: string, service: ComposeService, project: Project):
     },
   }
   return { body, image }
+}
+
+/** Service label for `depends_on`; the orchestrators read it (orchestrator/start-order.ts). */
+function startOrder({ dependsOn }: ComposeService, { name: stack }: Project): RecordOf<string> {
+  const words = {
+    service_started: 'started',
+    service_healthy: 'healthy',
+    service_completed_successfully: 'completed',
+  } as const
+  const parts = Object.entries(dependsOn ?? {}).map(
+    ([name, { condition, required = true }]) =>
+      `${stack}_${name}:${words[condition]}${required ? '' : '?'}`,
+  )
+  return parts.length === 0 ? {} : { 'skep.start-after': parts.join(',') }
 }
 
 function lowerPort({ mode, target, published, protocol }: Port): PortBody {

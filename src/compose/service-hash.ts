@@ -34,14 +34,17 @@ export function serviceHash(
   const unhashed: ReadonlySet<string> = new Set([...unhashedKeys, 'deploy'])
   const own = Object.entries(service).filter(([key]) => !unhashed.has(key))
   const { deploy } = service
-  const ofDeploy = deploy && Object.fromEntries(hashedDeployKeys.map((key) => [key, deploy[key]]))
-  const all = { ...Object.fromEntries(own), deploy: ofDeploy, contents }
+  const ofDeploy = hashedDeployKeys.flatMap((key) => {
+    const value = deploy?.[key]
+    return value === undefined ? [] : [[key, value] as const]
+  })
+  const all = { ...Object.fromEntries(own), deploy: Object.fromEntries(ofDeploy), contents }
   return createHash('sha256')
     .update(JSON.stringify(canonical(all)))
     .digest('hex')
 }
 
-/** Keys in order; nothing that is absent, or empty where that means the same. */
+/** Keys in order, and nothing that is absent. */
 function canonical(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(canonical)
   if (typeof value !== 'object' || value === null) return value

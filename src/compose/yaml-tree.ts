@@ -37,6 +37,14 @@ export interface YamlSource {
 /** Nodes of one document, those behind aliases counted each time: more is an alias bomb. */
 export const treeNodesMax = 500_000
 
+const knownTags: readonly string[] = [
+  '!',
+  '!override',
+  ...['str', 'int', 'float', 'bool', 'null', 'map', 'seq'].map(
+    (name) => `tag:yaml.org,2002:${name}`,
+  ),
+]
+
 /** Docker reads `0440` as octal, as YAML 1.1 did. */
 const octal: ScalarTag = {
   tag: 'tag:yaml.org,2002:int',
@@ -96,8 +104,8 @@ export function readTree(source: YamlSource, { change = (text) => text }: TreeOp
     let result: { readonly value: unknown; readonly nodes: number }
     if (tag === '!reset') result = { value: new Tagged('reset', undefined), nodes: 1 }
     else {
-      if (tag?.startsWith('!') && tag !== '!override' && tag !== '!') {
-        fail(`has the unknown tag ${tag}`, node)
+      if (tag !== undefined && !knownTags.includes(tag)) {
+        fail(`has the unknown tag ${tag.replace('tag:yaml.org,2002:', '!!')}`, node)
       }
       const plain = isScalar(node)
         ? { value: scalar(node), nodes: 1 }
