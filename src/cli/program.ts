@@ -41,6 +41,10 @@ const groups: Readonly<Record<string, Group>> = {
     description: 'The cluster: begin, leave, let others join',
     load: async (context) => (await import('./swarm-command.ts')).buildCommand(context),
   },
+  token: {
+    description: 'Join tokens with bounds: until when, how often, with which labels',
+    load: async (context) => (await import('./token-command.ts')).buildCommand(context),
+  },
   cluster: {
     description: 'The cluster as a whole: how evenly it is used',
     load: async (context) => (await import('./cluster-command.ts')).buildCommand(context),

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { type Clock, silentLog, UserError } from '../base/index.ts'
 import { openRealClock, realRandom } from '../base/real-world.ts'
-import { clusterOf, openControl } from '../control/index.ts'
+import { clusterOf, openControl, type TokenWish } from '../control/index.ts'
 import { Dispatcher } from '../dispatcher/index.ts'
 import { type Cluster, type ClusterStatus, idFrom, type NodeId } from '../model/index.ts'
 import { buildClusterSpec } from '../model/testing.ts'
@@ -29,7 +29,7 @@ import { type CallName, callMessage, type SessionSettings } from './messages.ts'
 import { openTlsTransport, type TransportCredentials } from './real-transport.ts'
 import { beginRotation, endRotation, isRotationDone } from './root-rotation.ts'
 import { openRemoteLink } from './session-client.ts'
-import { issueToken, openToken, type TokenWish, withNewTokens } from './tokens.ts'
+import { issueToken, openToken, withNewTokens } from './tokens.ts'
 
 const realClock = openRealClock()
 const description = {

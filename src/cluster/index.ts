@@ -16,8 +16,6 @@ export { openRemoteLink, type RemoteLinkOptions } from './session-client.ts'
 export {
   issueToken,
   openToken,
-  type TokenSummary,
-  type TokenWish,
   withNewTokens,
   withoutToken,
 } from './tokens.ts'

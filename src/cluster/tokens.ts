@@ -1,8 +1,8 @@
 import { UserError } from '../base/index.ts'
+import type { TokenSummary, TokenWish } from '../control/index.ts'
 import {
   type Cluster,
   type ClusterStatus,
-  type IssuedToken,
   issuedTokensMax,
   type NodeRole,
   rotatedTokensMax,
@@ -46,17 +46,6 @@ export function withNewTokens(
     rotatedTokens: [...rotated, ...(status.rotatedTokens ?? [])].slice(0, rotatedTokensMax),
   }
 }
-
-/** What a person asks of a join token of its own. */
-export interface TokenWish {
-  readonly role: NodeRole
-  readonly labels: Readonly<Record<string, string>>
-  readonly lifeMs?: number
-  readonly usesMax?: number
-}
-
-/** What people see of one. The token itself is shown once, when it is made. */
-export type TokenSummary = Omit<IssuedToken, 'sealed'>
 
 /** Adds a token with bounds. Throws `invalidInput` and `tooLarge`. */
 export function issueToken(

@@ -8,6 +8,8 @@ export type {
   NodeControl,
   NodeState,
   TokenRotation,
+  TokenSummary,
+  TokenWish,
 } from './node-control.ts'
 export type { NodeDeclaration } from './nodes.ts'
 export {

@@ -1,4 +1,11 @@
-import type { Availability, ClusterSpec, NodeId, Source } from '../model/index.ts'
+import type {
+  Availability,
+  ClusterSpec,
+  IssuedToken,
+  NodeId,
+  NodeRole,
+  Source,
+} from '../model/index.ts'
 
 /** This node's part in a cluster, and how it changes. The daemon implements it. */
 export interface NodeControl {
@@ -21,9 +28,28 @@ export interface NodeControl {
    * switched. Resolves once all that is durable.
    */
   rotateTokens(which: TokenRotation): Promise<void>
+  /** Makes a join token with bounds. Rejects with `invalidInput`, `tooLarge`. */
+  createToken(wish: TokenWish): Promise<TokenSummary & { readonly token: string }>
+  listTokens(): Promise<readonly TokenSummary[]>
+  /** Rejects with `notFound`. */
+  removeToken(id: string): Promise<void>
   /** Begins a rotation of the root certificate: to the given one, or to a new one. */
   rotateRoot(root: { readonly certificatePem?: string; readonly keyPem?: string }): Promise<void>
 }
+
+/** What a person asks of a join token of its own. */
+export interface TokenWish {
+  readonly role: NodeRole
+  /** Labels of the nodes that join with it. */
+  readonly labels: Readonly<Record<string, string>>
+  /** How long it is taken from now, in ms. Absent: for good. */
+  readonly lifeMs?: number
+  /** How many nodes may join with it. Absent: any number. */
+  readonly usesMax?: number
+}
+
+/** What people see of one. The token itself is shown once, when it is made. */
+export type TokenSummary = Omit<IssuedToken, 'sealed'>
 
 export interface TokenRotation {
   readonly worker: boolean

@@ -8,8 +8,6 @@ import {
   joinCluster,
   openTlsTransport,
   openToken,
-  type TokenSummary,
-  type TokenWish,
   withNewTokens,
   withoutToken,
 } from '../cluster/index.ts'
@@ -19,6 +17,8 @@ import type {
   NodeControl,
   NodeState,
   TokenRotation,
+  TokenSummary,
+  TokenWish,
 } from '../control/index.ts'
 import { type Cluster, type ClusterStatus, mintId, type NodeId } from '../model/index.ts'
 import {

@@ -197,6 +197,8 @@ export const secretSpec = record({
   Driver: driver,
   Templating: driver,
 })
+/** Of `POST /skep/v1/tokens`. Time in seconds; 0 is no bound. */
+export const tokenWish = record({ Role: text, Labels: labels, LifeSeconds: uint, UsesMax: uint })
 /** Of `POST /skep/v1/secrets/{id}/compare`. */
 export const secretData = record({ Data: base64 })
 export const configSpec = record({ Name: text, Labels: labels, Data: base64, Templating: driver })

@@ -1,6 +1,13 @@
 import type { ServerResponse } from 'node:http'
-import { Semaphore, UserError } from '../../base/index.ts'
-import { isTerminal, rankOf, type Task, type TaskId, type Workload } from '../../model/index.ts'
+import { messageOf, Semaphore, UserError } from '../../base/index.ts'
+import {
+  idFrom,
+  isTerminal,
+  rankOf,
+  type Task,
+  type TaskId,
+  type Workload,
+} from '../../model/index.ts'
 import type { Store, View } from '../../store/store.ts'
 import type { LogLine, LogOptions } from '../../wire/index.ts'
 import type { Answer, Call } from './call.ts'
@@ -50,12 +57,17 @@ export async function streamLogs(
   response.flushHeaders()
   const write = (task: Task, line: LogLine) =>
     writeLine(response, task, line, { ...wish, isTty }, signal)
+  const missing = new Set<string>()
   const read = async (task: Task) => {
     try {
       for await (const line of api.logs.logs(task.id, wish, signal)) await write(task, line)
     } catch (error) {
-      if (!signal.aborted)
-        api.log.debug('logs of a task could not be read', { taskId: task.id, error: String(error) })
+      if (signal.aborted) return
+      api.log.debug('logs of a task could not be read', { taskId: task.id, error: String(error) })
+      const node = task.nodeId && store.view.get('node', task.nodeId)
+      const why = `node ${node ? node.name : task.nodeId} is not available: ${messageOf(error)}`
+      missing.add(why)
+      if (wish.follow) await write(task, warningLine(task, why, api.clock.nowMs()))
     }
   }
   try {
@@ -63,6 +75,7 @@ export async function streamLogs(
     else {
       const readers = new Semaphore(readersMax)
       await Promise.all(first.filter(hasLogs).map((task) => readers.run(() => read(task))))
+      if (missing.size > 0) writeEnd(response, incomplete([...missing]), isTty)
     }
   } finally {
     response.end()
@@ -186,6 +199,35 @@ async function writeLine(
     signal.addEventListener('abort', done, { once: true })
   })
 }
+
+/** A line in the place of those that can't come, told as the task's own. */
+function warningLine(task: Task, why: string, nowMs: number): LogLine {
+  return {
+    taskId: task.id,
+    nodeId: task.nodeId ?? idFrom(''),
+    stream: 'stderr',
+    timestamp: new Date(nowMs).toISOString(),
+    details: {},
+    data: Buffer.from(`warning: incomplete log stream: ${why}\n`),
+  }
+}
+
+function incomplete(why: readonly string[]): string {
+  return `warning: incomplete log stream. some logs could not be retrieved for the following reasons: ${why.join(', ')}`
+}
+
+/** What clients show as an error after all lines: a frame of the kind that Docker calls a system error. */
+function writeEnd(response: ServerResponse, text: string, isTty: boolean): void {
+  const payload = Buffer.from(isTty ? `${text}\n` : `Error grabbing logs: ${text}`)
+  const header = Buffer.alloc(isTty ? 0 : 8)
+  if (!isTty) {
+    header[0] = systemErrorStream
+    header.writeUInt32BE(payload.length, 4)
+  }
+  response.write(Buffer.concat([header, payload]))
+}
+
+const systemErrorStream = 3
 
 /** `k=v` in order, joined by commas, with what every client of a swarm expects in it. */
 function detailsOf(task: Task, line: LogLine): string {

@@ -1,11 +1,11 @@
 import { pipeline } from 'node:stream/promises'
 import { messageOf, UserError } from '../../base/index.ts'
-import { findObject, lookUp } from '../../control/index.ts'
+import { findObject, lookUp, type TokenSummary } from '../../control/index.ts'
 import { type Move, observeDrain, planRebalance } from '../../orchestrator/index.ts'
 import type { View } from '../../store/store.ts'
-import { type Answer, type Call, json, type Route } from './call.ts'
+import { type Answer, type Call, json, nothing, type Route } from './call.ts'
 import { type ApiContext, commonHeaders } from './context.ts'
-import { backupRequest, secretData } from './documents.ts'
+import { backupRequest, secretData, tokenWish } from './documents.ts'
 import { time } from './raise.ts'
 import { isService } from './raise-service.ts'
 import { findService } from './routes-services.ts'
@@ -99,6 +99,43 @@ export function skepRoutes(api: ApiContext): readonly Route[] {
         return json({ Same: control.isSecretData(id, Buffer.from(Data, 'base64')) })
       },
     },
+    {
+      method: 'POST',
+      path: '/skep/v1/tokens',
+      async handle(call) {
+        api.requireControl()
+        const { Role, Labels = {}, LifeSeconds, UsesMax } = call.read(tokenWish).value
+        if (Role !== 'worker' && Role !== 'manager') {
+          throw new UserError('invalidInput', `"${Role ?? ''}" is no role of a node`, {
+            next: 'Use worker or manager.',
+          })
+        }
+        const { token, ...summary } = await api.node.createToken({
+          role: Role,
+          labels: Labels,
+          ...(LifeSeconds ? { lifeMs: LifeSeconds * 1000 } : {}),
+          ...(UsesMax ? { usesMax: UsesMax } : {}),
+        })
+        return json({ ...raiseToken(summary), Token: token }, 201)
+      },
+    },
+    {
+      method: 'GET',
+      path: '/skep/v1/tokens',
+      async handle() {
+        api.requireControl()
+        return json((await api.node.listTokens()).map(raiseToken))
+      },
+    },
+    {
+      method: 'DELETE',
+      path: '/skep/v1/tokens/:id',
+      async handle(call) {
+        api.requireControl()
+        await api.node.removeToken(call.param('id'))
+        return nothing()
+      },
+    },
     { method: 'POST', path: '/skep/v1/backup', handle: (call) => sendBackup(api, call) },
     {
       method: 'GET',
@@ -174,4 +211,15 @@ function raiseMove(view: View, { taskId, name, from, to, because }: Move): objec
 /** A task may be named whole, as `docker ps` shows it: `web.1.<id>`. */
 function taskIdIn(text: string): string {
   return text.slice(text.lastIndexOf('.') + 1)
+}
+
+function raiseToken({ id, role, labels, createdAtMs, expiresAtMs, usesLeft }: TokenSummary) {
+  return {
+    ID: id,
+    Role: role,
+    Labels: labels,
+    CreatedAt: time(createdAtMs),
+    ...(expiresAtMs === undefined ? {} : { ExpiresAt: time(expiresAtMs) }),
+    ...(usesLeft === undefined ? {} : { UsesLeft: usesLeft }),
+  }
 }

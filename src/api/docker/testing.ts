@@ -12,6 +12,8 @@ import {
   type NodeControl,
   openControl,
   type Sealer,
+  type TokenSummary,
+  type TokenWish,
 } from '../../control/index.ts'
 import {
   type AnyObject,
@@ -225,6 +227,7 @@ class FakeNode implements NodeControl {
   #nodeId = ''
   #tokens = 0
   #unlockKey: string | undefined
+  #issued: TokenSummary[] = []
   #working: Promise<void> = Promise.resolve()
   #stop: (() => void) | undefined
 
@@ -400,6 +403,21 @@ class FakeNode implements NodeControl {
 
   async rotateRoot(): Promise<void> {
     this.#tokens++
+  }
+
+  async createToken(wish: TokenWish): Promise<TokenSummary & { readonly token: string }> {
+    const { role, labels } = wish
+    const made = { id: `t${this.#issued.length}`, role, labels, createdAtMs: 0 }
+    this.#issued.push(made)
+    return { ...made, token: (await this.joinTokens()).worker }
+  }
+
+  async listTokens(): Promise<readonly TokenSummary[]> {
+    return this.#issued
+  }
+
+  async removeToken(id: string): Promise<void> {
+    this.#issued = this.#issued.filter((token) => token.id !== id)
   }
 
   /** Resolves once the loop has nothing to do. */
