@@ -14,7 +14,12 @@ import {
 } from '../security/index.ts'
 import type { EtcdClient } from '../store/etcd/client.ts'
 import { openGatewayClient } from '../store/etcd/gateway-client.ts'
-import { type EtcdBegin, type EtcdProcess, startEtcd } from './etcd-process.ts'
+import {
+  type EtcdBegin,
+  type EtcdProcess,
+  type EtcdProcessOptions,
+  startEtcd,
+} from './etcd-process.ts'
 import { addMember, promoteMember } from './members.ts'
 
 const clock = openRealClock()
@@ -24,6 +29,7 @@ export interface RealMember {
   readonly name: string
   readonly directory: string
   readonly peerUrl: string
+  readonly options: EtcdProcessOptions
   process: EtcdProcess
 }
 
@@ -82,7 +88,7 @@ export class RealCluster {
     await writeFile(paths.keyPath, keyPem, { mode: 0o600 })
     await writeFile(paths.rootsPath, this.root.certificatePem)
     const directory = join(this.directory, name)
-    const process = await startEtcd({
+    const options: EtcdProcessOptions = {
       directory,
       name,
       peerListenUrl: peerUrl,
@@ -91,8 +97,9 @@ export class RealCluster {
       begin,
       clock,
       log: this.#log,
-    })
-    this.members.push({ name, directory, peerUrl, process })
+    }
+    const process = await startEtcd(options)
+    this.members.push({ name, directory, peerUrl, options, process })
   }
 
   async credentials(name: string, role: 'manager' | 'worker'): Promise<NodeCredentials> {
@@ -110,17 +117,24 @@ export class RealCluster {
     return { certificatePem, keyPem }
   }
 
-  /** A client whose first choice is one member. Closed with the cluster. */
-  client(first = 0): EtcdClient {
+  /** A client whose first choice is one member, or that knows that one alone. Closed with the cluster. */
+  client(first = 0, { alone = false } = {}): EtcdClient {
     const urls = this.members.map((member) => member.process.endpoint)
     const [url = ''] = urls.splice(first, 1)
     const client = openGatewayClient({
-      endpoints: [url, ...urls],
+      endpoints: alone ? [url] : [url, ...urls],
       clock,
       log: this.#log,
     })
     this.#clients.push(client)
     return client
+  }
+
+  /** Starts a member that was stopped. */
+  async restart(index: number, begin: EtcdBegin, binary = 'etcd'): Promise<void> {
+    const member = this.members[index]
+    if (!member) throw new Error(`there is no member ${index}`)
+    member.process = await startEtcd({ ...member.options, begin, binary })
   }
 
   /** Index of the member that leads. */

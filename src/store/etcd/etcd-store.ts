@@ -83,8 +83,14 @@ export const txnBytesMax = 24_000_000
 
 /** Longest time until a commit is known to be done or not, in ms; after that its outcome is called unknown. */
 const commitDeadlineMs = 8_000
-/** Longest wait for the answer to one attempt, in ms. */
-const attemptMs = 1_500
+/**
+ * Longest wait for the answer to one attempt, in ms. What etcd was asked while it had no leader it never answers: so
+ * this is about as long as an election. To ask again is harmless, whatever became of the attempt before.
+ */
+const attemptMs = 600
+/** The same for a large transaction. */
+const largeAttemptMs = 4_000
+const largeBytes = 1_000_000
 /** Pause before the next attempt where nobody could be reached, in ms. */
 const retryMs = 50
 const retryMsMax = 500
@@ -115,6 +121,7 @@ interface Batch {
   readonly atMs: number
   readonly parts: readonly Part[]
   readonly txn: Txn
+  readonly bytes: number
   /** Resolves when the view has it; `settled` says so. */
   readonly landed: Promise<void>
   settled: boolean
@@ -657,6 +664,11 @@ class WatchedStore implements EtcdStore {
     // Commits of the same turn share the first transaction too.
     await Promise.resolve()
     while (this.#queue.length > 0) {
+      if (
+        this.#queue.some((entry) => entry.type === 'commit' && (entry.fence ?? 0) > this.#epoch)
+      ) {
+        await this.#catchUpWithEpoch()
+      }
       const batch = this.#stage()
       this.#inFlight = batch
       try {
@@ -667,6 +679,24 @@ class WatchedStore implements EtcdStore {
     }
     this.#pumping = false
     this.#idle?.()
+  }
+
+  /** A leader that was just elected may write before the watch has told of its epoch. */
+  async #catchUpWithEpoch(): Promise<void> {
+    const done = new AbortController()
+    try {
+      const { kvs } = await this.#client.range(
+        { key: this.#layout.epoch },
+        { signal: this.#stop.signal, deadlineMs: attemptMs },
+      )
+      const patience = this.#clock.sleep(commitDeadlineMs, done.signal)
+      await Promise.race([this.#reach(kvs[0]?.modRevision ?? 0), patience])
+    } catch (error) {
+      // The commit is tried all the same, and fails with what is known.
+      this.#log.debug('the epoch could not be read', { error: messageOf(error) })
+    } finally {
+      done.abort()
+    }
   }
 
   #fail(batch: Batch, error: UserError): void {
@@ -763,6 +793,7 @@ class WatchedStore implements EtcdStore {
       atMs,
       parts,
       txn: { when, apply },
+      bytes,
       landed: promise,
       settled: false,
       land: resolve,
@@ -851,7 +882,7 @@ class WatchedStore implements EtcdStore {
           ),
         ],
       },
-      { ...options, deadlineMs: attemptMs },
+      { ...options, deadlineMs: batch.bytes > largeBytes ? largeAttemptMs : attemptMs },
     )
     // The watch may tell of it before the answer does; then nobody waits for the answer.
     asked.catch(() => {})

@@ -1,0 +1,170 @@
+import assert from 'node:assert/strict'
+import { execFileSync, spawn } from 'node:child_process'
+import { readFile, stat, writeFile } from 'node:fs/promises'
+import { get } from 'node:https'
+import { join } from 'node:path'
+import { describe, type TestContext, test } from 'node:test'
+import { silentLog } from '../base/index.ts'
+import { openRealClock, realRandom } from '../base/real-world.ts'
+import { openEtcdStore } from '../store/etcd/etcd-store.ts'
+import { buildConfig } from '../store/test-objects.ts'
+import { etcdFlags } from './etcd-flags.ts'
+import { startEtcd } from './etcd-process.ts'
+import { RealCluster } from './real-cluster.testing.ts'
+
+const clock = openRealClock()
+
+function isInstalled(): boolean {
+  try {
+    execFileSync('etcd', ['--version'])
+    return true
+  } catch {
+    return false
+  }
+}
+
+async function startCluster(t: TestContext, size: number): Promise<RealCluster> {
+  const cluster = await RealCluster.start(size)
+  t.after(() => cluster.stop())
+  return cluster
+}
+
+describe('flags of etcd', () => {
+  const options = {
+    name: 'n',
+    peerListenUrl: 'https://0.0.0.0:2380',
+    peerUrl: 'https://10.0.0.1:2380',
+    files: { certificatePath: 'c', keyPath: 'k', rootsPath: 'r', requiredName: 'm' },
+    begin: { type: 'restart' },
+  } as const
+
+  for (const { version, has, hasNot } of [
+    { version: '3.4.23', has: '--logger=zap', hasNot: '--peer-skip-client-san-verification=true' },
+    {
+      version: '3.5.21',
+      has: '--experimental-watch-progress-notify-interval=1s',
+      hasNot: '--logger=zap',
+    },
+    {
+      version: '3.6.5',
+      has: '--watch-progress-notify-interval=1s',
+      hasNot: '--experimental-peer-skip-client-san-verification=true',
+    },
+  ]) {
+    test(`are those that ${version} knows`, () => {
+      const flags = etcdFlags({ ...options, version })
+      assert.ok(flags.includes(has))
+      assert.ok(!flags.includes(hasNot))
+      assert.ok(flags.includes('--peer-client-cert-auth=true'))
+    })
+  }
+})
+
+test('without etcd it is said what to install', async () => {
+  const options = {
+    binary: '/nonexistent/etcd',
+    directory: '/nonexistent',
+    name: 'n',
+    peerListenUrl: '',
+    peerUrl: '',
+    files: { certificatePath: '', keyPath: '', rootsPath: '', requiredName: '' },
+    begin: { type: 'restart' },
+    clock,
+    log: silentLog,
+  } as const
+  await assert.rejects(startEtcd(options), { code: 'unsupported', next: /etcd-server/ })
+})
+
+const skip = isInstalled() ? false : 'etcd is not installed: apt-get install etcd-server'
+
+describe('a real etcd as a child', { skip, concurrency: 1 }, () => {
+  test('is closed to others, comes back after it was killed, and ends when told', async (t) => {
+    const cluster = await startCluster(t, 1)
+    const [member] = cluster.members
+    assert.ok(member)
+    assert.equal((await stat(member.directory)).mode & 0o777, 0o700)
+    const client = cluster.client()
+    await client.txn({ when: [], apply: [{ type: 'put', key: 'a', value: '1' }] })
+    const { pid } = member.process
+    assert.ok(pid)
+    process.kill(pid, 'SIGKILL')
+    const { kvs } = await client.range({ key: 'a' }, { deadlineMs: 20_000 })
+    while (member.process.pid === pid) await clock.sleep(20)
+    assert.equal(kvs[0]?.value, '1')
+    const again = (await client.range({ key: 'a' }, { deadlineMs: 20_000 })).kvs
+    assert.equal(again[0]?.value, '1')
+    assert.equal(member.process.restartCount, 1)
+    await member.process.stop()
+    assert.equal(member.process.pid, undefined)
+  })
+
+  test('of an earlier daemon is ended before another one starts', async (t) => {
+    const cluster = await startCluster(t, 1)
+    const [member] = cluster.members
+    assert.ok(member)
+    await cluster.client().txn({ when: [], apply: [{ type: 'put', key: 'a', value: '1' }] })
+    await member.process.stop()
+    // What a killed daemon leaves where the kernel does not end its child: the process, and the file that names it.
+    const data = ['--name=m0', '--data-dir=data', '--listen-client-urls=unix://client:1']
+    const leftover = spawn(
+      'etcd',
+      [...data, '--advertise-client-urls=unix://client:1', '--listen-peer-urls=http://127.0.0.1:0'],
+      { cwd: member.directory, stdio: 'ignore' },
+    )
+    t.after(() => leftover.kill('SIGKILL'))
+    const ended = new Promise((resolve) => leftover.on('exit', resolve))
+    const text = await readFile(`/proc/${leftover.pid}/stat`, 'utf8')
+    const started = text.slice(text.lastIndexOf(')') + 2).split(' ')[19]
+    await writeFile(join(member.directory, 'pid'), `${leftover.pid} ${started}`)
+    await cluster.restart(0, { type: 'restart' })
+    await ended
+    const { kvs } = await cluster.client().range({ key: 'a' }, { deadlineMs: 20_000 })
+    assert.equal(kvs[0]?.value, '1')
+  })
+
+  test('of three lets only managers in; one alone can be made a cluster again', async (t) => {
+    const cluster = await startCluster(t, 3)
+    const ask = async (role: 'manager' | 'worker'): Promise<number | undefined> => {
+      const { certificatePem, keyPem } = await cluster.credentials(role, role)
+      return new Promise((resolve, reject) => {
+        get(
+          `${cluster.members[0]?.peerUrl}/members`,
+          { ca: cluster.root.certificatePem, cert: certificatePem, key: keyPem, agent: false },
+          (response) => {
+            response.resume()
+            resolve(response.statusCode)
+          },
+        ).on('error', reject)
+      })
+    }
+    assert.equal(await ask('manager'), 200)
+    await assert.rejects(ask('worker'))
+
+    const client = cluster.client(0)
+    const store = await openEtcdStore({ client, clock, random: realRandom, log: silentLog })
+    // Larger than what etcd takes by itself.
+    const data = 'ü'.repeat(1_900_000)
+    await store.commit([{ type: 'create', object: buildConfig('a', { data }) }])
+    await store.commit(
+      Array.from({ length: 2_000 }, (_, i) => ({ type: 'create', object: buildConfig(`n${i}`) })),
+    )
+    await store.close()
+    await Promise.all(cluster.members.map((member) => member.process.stop()))
+    await assert.rejects(cluster.restart(0, { type: 'new', token: 'other' }, '/nonexistent'), {
+      code: 'unsupported',
+    })
+    await cluster.restart(0, { type: 'forceNew' })
+    const alone = cluster.client(0, { alone: true })
+    await alone.range({ key: 'a' }, { deadlineMs: 20_000 })
+    assert.equal((await alone.memberList()).length, 1)
+    const kept = await openEtcdStore({
+      client: alone,
+      clock,
+      random: realRandom,
+      log: silentLog,
+    })
+    assert.equal(kept.view.count('config'), 2_001)
+    assert.equal(kept.view.get('config', 'a')?.data, data)
+    await kept.close()
+  })
+})
