@@ -3,7 +3,7 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { startDaemon, type TestDaemon } from './support/daemon.ts'
-import { tasksOf, untilRunning } from './support/look.ts'
+import { tasksOf, textAt, untilRunning, untilTasks } from './support/look.ts'
 
 const file = `
 services:
@@ -167,6 +167,46 @@ describe('skep stack deploy: plan, content, parts', () => {
     assert.match(await diff(2, '--prune'), /^- service plan_side$/m)
     await deploy('--prune')
     assert.doesNotMatch(await daemon.ok('service', 'ls'), /plan_side/)
+  })
+
+  test('depends_on holds the first start back, and says for what', async () => {
+    await writeFile(
+      path('order.yml'),
+      `
+services:
+  late:
+    image: whoami:v1
+    depends_on:
+      db: { condition: service_healthy }
+      migrate: { condition: service_completed_successfully }
+  db:
+    image: whoami:slow
+  migrate:
+    image: busybox
+    command: ['sh', '-c', 'sleep 1']
+    depends_on: [db]
+    deploy: { mode: replicated-job }
+`,
+    )
+    await skep(0, 'deploy', '--resolve-image', 'never', '-c', path('order.yml'), 'order')
+    const explained = await daemon.skep('explain', 'order_late')
+    assert.match(explained.stdout, /waits for order_db to be healthy: 0 of 1/)
+    assert.deepEqual(await tasksOf(daemon, 'order_late'), [])
+    const [late] = await untilRunning(daemon, 'order_late', 1)
+    const [db] = await untilRunning(daemon, 'order_db', 1)
+    const [job] = await tasksOf(daemon, 'order_migrate')
+    assert.equal(job?.state, 'complete')
+    const createdAt = (task: unknown) => Date.parse(textAt(task, 'CreatedAt'))
+    const since = (task: unknown) => Date.parse(textAt(task, 'Status', 'Timestamp'))
+    assert.ok(createdAt(late?.whole) >= since(db?.whole))
+    assert.ok(createdAt(late?.whole) >= since(job?.whole))
+    // Later nothing is held back: the database may go and the service still starts anew.
+    await daemon.ok('service', 'scale', '-d', 'order_db=0')
+    await daemon.ok('service', 'update', '-d', '--force', 'order_late')
+    await untilTasks(daemon, 'order_late', 'a new task', (tasks) =>
+      tasks.some(({ id, state }) => id !== late?.id && state === 'running'),
+    )
+    await skep(0, 'rm', '--wait', 'order')
   })
 
   test('what x-skep cannot say is refused by name', async () => {

@@ -155,6 +155,8 @@ class Orchestration {
   readonly #restUntilMs = new Map<WorkloadId, number>()
   /** Workloads with a task on every node. */
   readonly #onEveryNode = new Set<WorkloadId>()
+  /** Who waits for a workload before its own first start, by that workload's name. */
+  readonly #waitingFor = new Map<string, Set<WorkloadId>>()
 
   constructor(store: Store, random: Random) {
     this.#store = store
@@ -174,6 +176,7 @@ class Orchestration {
     for (const { kind, id, before, after } of commit.changes) {
       for (const object of [before, after]) {
         if (!object) continue
+        if (this.#waitingFor.size > 0) this.#wakeThoseWaitingFor(object)
         if (object.kind === 'workload') this.#dirtyWorkloads.add(object.id)
         else if (object.kind === 'task' || object.kind === 'revision')
           this.#dirtyWorkloads.add(object.workloadId)
@@ -189,6 +192,20 @@ class Orchestration {
           this.#dirtyWorkloads.add(workload.id)
     }
     if (this.#dirtyWorkloads.size > 0 || this.#dirtyNodes.size > 0) this.wake.ring()
+  }
+
+  #wakeThoseWaitingFor(object: AnyObject): void {
+    const name =
+      object.kind === 'workload'
+        ? object.name
+        : object.kind === 'task'
+          ? this.#store.view.get('workload', object.workloadId)?.name
+          : undefined
+    const waiting = name === undefined ? undefined : this.#waitingFor.get(name)
+    if (!waiting || name === undefined) return
+    // Each says again what it waits for when it is looked at.
+    this.#waitingFor.delete(name)
+    for (const id of waiting) this.#dirtyWorkloads.add(id)
   }
 
   /**
@@ -258,6 +275,10 @@ class Orchestration {
       const orphans = decideOrphans(this.#store.view, id, nowMs)
       if (orphans.wakeAtMs !== undefined) this.#wakeAt(id, orphans.wakeAtMs)
       return orphans.changes
+    }
+    for (const { name } of slice.startOrder ?? []) {
+      const waiting = this.#waitingFor.get(name) ?? new Set()
+      this.#waitingFor.set(name, waiting.add(id))
     }
     const decision = decideWorkload(slice, nowMs)
     if (decision.wakeAtMs !== undefined) this.#wakeAt(id, decision.wakeAtMs)

@@ -59,6 +59,8 @@ export interface WorkloadStatus {
   readonly update?: UpdateStatus
   /** Jobs: when the current iteration began. */
   readonly lastExecutionMs?: number
+  /** What it had to wait for before its first task was there. Absent: it waits still, or never had to. */
+  readonly isStartOrderMet?: true
 }
 
 export interface UpdateStatus {

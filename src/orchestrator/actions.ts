@@ -22,6 +22,8 @@ export type Action =
   | { readonly type: 'setUpdate'; readonly update: UpdateStatus }
   /** Makes the revision the declared one again: template, mode, policies, labels and endpoint. */
   | { readonly type: 'rollBack'; readonly revisionId: RevisionId; readonly update: UpdateStatus }
+  /** What was to be there before the first task is. */
+  | { readonly type: 'meetStartOrder' }
   | { readonly type: 'markHealthy'; readonly revisionId: RevisionId }
   | { readonly type: 'deleteRevision'; readonly revisionId: RevisionId }
 

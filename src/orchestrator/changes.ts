@@ -25,6 +25,7 @@ export function changesFor(
   const { workload, revisions } = slice
   const changes: Change[] = [...taskChanges(slice.tasks, actions, nowMs)]
   let update: UpdateStatus | undefined
+  let isStartOrderMet = false
   let goBackTo: Revision | undefined
   const deleted = new Set<RevisionId>()
   for (const action of actions) {
@@ -38,6 +39,9 @@ export function changesFor(
       case 'rollBack':
         update = action.update
         goBackTo = revisions.get(action.revisionId)
+        break
+      case 'meetStartOrder':
+        isStartOrderMet = true
         break
       case 'markHealthy': {
         const revision = revisions.get(action.revisionId)
@@ -57,16 +61,22 @@ export function changesFor(
     const revision = revisions.get(id)
     if (revision) changes.push({ type: 'delete', kind: 'revision', id, version: revision.version })
   }
-  if (update) changes.push(...workloadChanges(slice, update, goBackTo))
+  if (update || isStartOrderMet) {
+    const status = {
+      ...workload.status,
+      ...(update && { update }),
+      ...(isStartOrderMet && { isStartOrderMet: true as const }),
+    }
+    changes.push(...workloadChanges(slice, status, goBackTo))
+  }
   return changes
 }
 
 function workloadChanges(
   { workload, endpoints }: WorkloadSlice,
-  update: UpdateStatus,
+  status: Workload['status'],
   goBackTo: Revision | undefined,
 ): readonly Change[] {
-  const status = { ...workload.status, update }
   if (!goBackTo) return [{ type: 'update', object: { ...workload, status } }]
   // The endpoint that was declared with the workload: its only backend, under the same name.
   const own = endpoints.find(
@@ -113,6 +123,7 @@ export function taskChanges(
       case 'createTask':
       case 'setUpdate':
       case 'rollBack':
+      case 'meetStartOrder':
       case 'markHealthy':
       case 'deleteRevision':
         break

@@ -67,6 +67,8 @@ function brief(actions: readonly Action[]): string[] {
         return action.update.state
       case 'rollBack':
         return `rollBack ${action.revisionId}`
+      case 'meetStartOrder':
+        return 'startOrder'
       case 'markHealthy':
         return `healthy ${action.revisionId}`
       case 'deleteRevision':

@@ -18,7 +18,9 @@ export function decideWorkload(slice: WorkloadSlice, nowMs: number): Decision {
   const picture = Picture.of(slice, nowMs)
   // Without its revision nothing is known of what is wanted, so nothing may be touched; explainWorkload says so.
   if (!picture) return { actions: [] }
+  if (slice.startOrder && slice.startOrder.length > 0) return { actions: [] }
   const plan = new Plan()
+  if (slice.startOrder) plan.add({ type: 'meetStartOrder' })
   const { wanted, frozen, unwanted } = decidePlaces(picture)
 
   const rollout = observeRollout(picture, wanted, plan)

@@ -27,6 +27,13 @@ export function explainWorkload(slice: WorkloadSlice, nowMs: number): Explanatio
     const summary = `${workload.name} is left as it is: revision ${workload.spec.revisionId}, which it should run, is missing.`
     return { summary, reasons: ['Declare it again with an update.'], timeline: [] }
   }
+  if (slice.startOrder && slice.startOrder.length > 0) {
+    return {
+      summary: `${workload.name} has not been started yet.`,
+      reasons: slice.startOrder.map(({ because }) => because),
+      timeline: workloadTimeline(picture),
+    }
+  }
   const { wanted, frozen } = decidePlaces(picture)
   const count = countWords(picture, wanted)
   const reasons = [

@@ -13,3 +13,4 @@ export {
   rebalanceLabel,
 } from './rebalance.ts'
 export { type NodeSet, observeWorkload, type WorkloadSlice } from './slice.ts'
+export { parseStartAfter, startAfterLabel } from './start-order.ts'

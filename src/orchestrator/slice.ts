@@ -10,6 +10,7 @@ import type {
   WorkloadId,
 } from '../model/index.ts'
 import type { View } from '../store/store.ts'
+import { observeStartOrder, type Wait } from './start-order.ts'
 
 /** The cluster's nodes, looked up one by one; only one-per-node workloads go through all. */
 export interface NodeSet {
@@ -29,6 +30,8 @@ export interface WorkloadSlice {
   readonly endpoints: readonly Endpoint[]
   /** Its tasks get traffic: an update waits for `traffic`, not for readiness alone. */
   readonly hasEndpoint: boolean
+  /** What its first task waits for; absent when no start order counts any more. */
+  readonly startOrder?: readonly Wait[]
 }
 
 /** What the view knows of one workload, or `undefined` when there is no such workload. O(its tasks). */
@@ -36,6 +39,7 @@ export function observeWorkload(view: View, id: WorkloadId): WorkloadSlice | und
   const workload = view.get('workload', id)
   if (!workload) return undefined
   const endpoints = view.endpointsOfWorkload(id)
+  const startOrder = observeStartOrder(view, workload)
   return {
     workload,
     revisions: new Map(view.revisionsOfWorkload(id).map((revision) => [revision.id, revision])),
@@ -47,6 +51,7 @@ export function observeWorkload(view: View, id: WorkloadId): WorkloadSlice | und
       ({ spec }) =>
         spec.networks.length > 0 || spec.ports.some(({ publishMode }) => publishMode === 'ingress'),
     ),
+    ...(startOrder && { startOrder }),
   }
 }
 

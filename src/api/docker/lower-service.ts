@@ -17,7 +17,7 @@ import type {
   WorkloadMode,
 } from '../../model/index.ts'
 import { parseConstraint } from '../../model/placement.ts'
-import { rebalanceLabel } from '../../orchestrator/index.ts'
+import { parseStartAfter, rebalanceLabel, startAfterLabel } from '../../orchestrator/index.ts'
 import { checkAmounts } from './amounts.ts'
 import type {
   ServiceSpecDocument,
@@ -68,6 +68,7 @@ export function lowerService(
   }
   const template = lowerTemplate(name, document, isJob, lowering)
   checkRebalance(document.Labels[rebalanceLabel])
+  parseStartAfter(document.Labels[startAfterLabel])
   checkDrain(document.Labels[drainLabel])
   const deadlineMs = lowerDeadline(document.Labels[progressDeadlineLabel])
   return {
