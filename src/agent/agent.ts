@@ -321,7 +321,12 @@ class RunningAgent implements Agent {
     const before = this.#assignments
     const after = applyChange(before, change)
     this.#assignments = after
-    if (before?.networks !== after.networks || before?.endpoints !== after.endpoints)
+    if (
+      before?.networks !== after.networks ||
+      before.endpoints !== after.endpoints ||
+      before.neighbours !== after.neighbours ||
+      before.node.dataPath?.address !== after.node.dataPath?.address
+    )
       this.#networkDirty = true
     // Acknowledged by the network loop, once the data plane is as these assignments say.
     this.#networkWanted.ring()
@@ -506,6 +511,8 @@ class RunningAgent implements Agent {
       networks: [...assignments.networks.values()],
       endpoints: [...assignments.endpoints.values()],
       tasks,
+      neighbours: assignments.neighbours,
+      node: assignments.node,
     }
   }
 

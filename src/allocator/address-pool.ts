@@ -76,11 +76,12 @@ export class AddressPool {
     return this.#holders.get(address) ?? 0
   }
 
-  hold(address: number): void {
+  /** `isApart`: it does not move where the search for the next one begins. */
+  hold(address: number, isApart = false): void {
     const holders = this.holders(address)
     this.#holders.set(address, holders + 1)
     if (holders === 0 && this.isUsable(address)) this.#used++
-    if (this.#range && contains(this.#range, address)) this.#next = address + 1
+    if (this.#range && contains(this.#range, address) && !isApart) this.#next = address + 1
   }
 
   release(address: number): void {
@@ -101,6 +102,17 @@ export class AddressPool {
       if (address < first || address > last) address = first
       if (!this.#holders.has(address) && this.isUsable(address)) return address
       address++
+    }
+    return undefined
+  }
+
+  /** A free address from the end of the pool, none of `besides`, not yet held by asking. */
+  freeFromEnd(besides: ReadonlySet<number>): number | undefined {
+    if (!this.#range) return undefined
+    for (let address = this.#range.last; address >= this.#range.first; address--) {
+      if (!this.#holders.has(address) && !besides.has(address) && this.isUsable(address)) {
+        return address
+      }
     }
     return undefined
   }

@@ -215,10 +215,38 @@ describe('networks', () => {
       subnet: '10.0.0.0/24',
       gateway: '10.0.0.1',
       vni: 4096,
+      nodeAddresses: [{ nodeId: 'n1', address: '10.0.0.254', mac: '02:42:0a:00:00:fe' }],
     })
     assert.equal(lab.network('a').status.subnet, '10.0.1.0/24')
     assert.equal(lab.network('b').status.subnet, '10.0.2.0/24')
     assert.equal(lab.network('b').status.vni, 4098)
+  })
+
+  test('each node has an address on the ingress network from its end, until it is removed', async () => {
+    const lab = await Lab.open(buildCluster(), ingress, buildNetwork('a'))
+    const held = () =>
+      lab.store.view
+        .get('network', ingress.id)
+        ?.status.nodeAddresses?.map(({ nodeId, address, mac }) => `${nodeId} ${address} ${mac}`)
+    assert.deepEqual(held(), ['n1 10.0.0.254 02:42:0a:00:00:fe'])
+    await lab.add(buildNode({ id: 'n2' }))
+    await lab.settle()
+    assert.deepEqual(held(), ['n1 10.0.0.254 02:42:0a:00:00:fe', 'n2 10.0.0.253 02:42:0a:00:00:fd'])
+    await lab.service('s', ['a'], [port(80, 8080)])
+    const [task] = await lab.tasks('s', 1)
+    // A VIP, then the task: the nodes' do not move where the search goes on.
+    assert.deepEqual(task && lab.addresses(task), ['10.0.1.3', '10.0.0.3'])
+    await lab.remove(lab.store.view.get('node', 'n1'))
+    await lab.settle()
+    assert.deepEqual(held(), ['n2 10.0.0.253 02:42:0a:00:00:fd'])
+    assert.equal(lab.store.view.get('network', 'a')?.status.nodeAddresses, undefined)
+  })
+
+  test('nodes have at most half of the ingress network', async () => {
+    const small = buildNetwork('ingress', { ingress: true, ipam: [{ subnet: '10.9.0.0/28' }] })
+    const nodes = Array.from({ length: 9 }, (_, index) => buildNode({ id: `m${index}` }))
+    const lab = await Lab.open(buildCluster(), small, ...nodes)
+    assert.equal(lab.store.view.get('network', small.id)?.status.nodeAddresses?.length, 6)
   })
 
   test('subnets of other networks and of hosts are left out', async () => {

@@ -8,6 +8,7 @@ import {
   type Network,
   type NetworkId,
   type NetworkStatus,
+  type NodeAddress,
   type PortSpec,
   type Protocol,
   type Task,
@@ -32,6 +33,8 @@ const dynamicPorts = { first: 30_000, last: 32_767 } as const
 /** VXLAN network identifiers are 24 bits; the lower ones are left to others, as Docker does. */
 const vniFirst = 4_096
 const vniLast = 2 ** 24 - 1
+/** Of the ingress network's addresses, the share that nodes may have. */
+const nodesShareMax = 0.5
 const vniOption = 'com.docker.network.driver.overlay.vxlanid_list'
 
 /** What can hold addresses, ports or a subnet. */
@@ -105,6 +108,7 @@ export class Allocator {
         this.#hostBlocks = undefined
         // The attachments of a node that is gone are dropped; waiting networks may find room.
         if (!after) for (const { id } of this.#view.list('network')) this.#networksToCheck.add(id)
+        if (!before) for (const id of this.#ingress) this.#networksToCheck.add(id)
         return
       case 'cluster':
       case 'workload':
@@ -165,6 +169,9 @@ export class Allocator {
           else this.#vnis.delete(status.vni)
         }
         for (const { address } of status.attachments ?? []) this.#setAddress(id, address, isTaken)
+        for (const { address } of status.nodeAddresses ?? []) {
+          this.#setAddress(id, address, isTaken, true)
+        }
         return
       }
       case 'endpoint':
@@ -201,11 +208,16 @@ export class Allocator {
     }
   }
 
-  #setAddress(networkId: NetworkId, text: string | undefined, isTaken: boolean): void {
+  #setAddress(
+    networkId: NetworkId,
+    text: string | undefined,
+    isTaken: boolean,
+    isApart = false,
+  ): void {
     const address = text === undefined ? undefined : parseAddress(text)
     if (address === undefined) return
     if (isTaken) {
-      this.#pool(networkId).hold(address)
+      this.#pool(networkId).hold(address, isApart)
     } else {
       this.#pool(networkId).release(address)
       this.#forgetPool(networkId)
@@ -351,12 +363,16 @@ export class Allocator {
     if (!isOurs(network)) return network
     let settled = network
     if (network.status.subnet === undefined || network.status.vni === undefined) {
-      const { attachments } = network.status
-      const status = { ...this.#chooseSubnet(network), ...(attachments ? { attachments } : {}) }
+      const { attachments, nodeAddresses } = network.status
+      const status = {
+        ...this.#chooseSubnet(network),
+        ...(attachments ? { attachments } : {}),
+        ...(nodeAddresses ? { nodeAddresses } : {}),
+      }
       if (status.error !== undefined && status.error === network.status.error) return network
       settled = { ...network, status }
     }
-    return this.#withoutLostAttachments(settled)
+    return this.#withNodeAddresses(this.#withoutLostAttachments(settled))
   }
 
   /** Plain containers go with their node; while it is there, its agent says which of them are gone. */
@@ -366,6 +382,31 @@ export class Allocator {
     return kept.length === attachments.length
       ? network
       : { ...network, status: { ...network.status, attachments: kept } }
+  }
+
+  /**
+   * Each live node has an address on the ingress network, from its end, and at most half of it is theirs: a node that gets
+   * none sends what comes in by its published ports to its own tasks alone.
+   */
+  #withNodeAddresses(network: Network): Network {
+    const pool = this.#pool(network.id)
+    // The subnet was only just chosen: its addresses are given out in the next round.
+    if (!network.spec.ingress || !pool.hasBounds) return network
+    const before = network.status.nodeAddresses ?? []
+    const kept = before.filter(({ nodeId }) => this.#view.get('node', nodeId) !== undefined)
+    const served = new Set(kept.map(({ nodeId }) => nodeId))
+    const chosen = new Set<number>()
+    const added: NodeAddress[] = []
+    for (const { id } of this.#view.list('node')) {
+      if (served.has(id)) continue
+      if (kept.length + added.length >= Math.floor(pool.size * nodesShareMax)) break
+      const address = pool.freeFromEnd(chosen)
+      if (address === undefined) break
+      chosen.add(address)
+      added.push({ nodeId: id, address: formatAddress(address), mac: macOf(address) })
+    }
+    if (added.length === 0 && kept.length === before.length) return network
+    return { ...network, status: { ...network.status, nodeAddresses: [...kept, ...added] } }
   }
 
   #chooseSubnet(network: Network): NetworkStatus {

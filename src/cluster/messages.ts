@@ -340,7 +340,7 @@ function parseChange(fields: Fields): AssignmentChange {
     const inside = fields.inside(name)
     return { put: inside.list('put', (value) => value), remove: inside.texts('remove') }
   }
-  for (const name of ['tasks', 'networks', 'endpoints']) delta(name)
+  for (const name of ['tasks', 'networks', 'endpoints', 'neighbours']) delta(name)
   const change = {
     ...fields.all(),
     full: fields.truth('full'),
@@ -496,6 +496,9 @@ export function parseDescription(value: unknown): NodeDescription {
         }
       : {}),
     hostSubnets: fields.texts('hostSubnets'),
+    ...(fields.has('dataPathAddress')
+      ? { dataPathAddress: fields.text('dataPathAddress', 255) }
+      : {}),
   }
 }
 
@@ -533,5 +536,6 @@ export const fieldsRead: {
     skepVersion: true,
     tls: true,
     hostSubnets: true,
+    dataPathAddress: true,
   },
 }

@@ -1,4 +1,5 @@
 import {
+  type ClusterNode,
   type ConfigId,
   type Endpoint,
   holdsResources,
@@ -45,7 +46,15 @@ export function nodeAssignment(view: View, nodeId: NodeId): Assignments['node'] 
     clusterId: cluster?.id ?? '',
     hostname: node?.description.hostname ?? '',
     platform: node?.description.platform ?? { architecture: '', os: '' },
+    ...(node && cluster && dataAddressOf(node) !== ''
+      ? { dataPath: { address: dataAddressOf(node), port: cluster.status.dataPathPort } }
+      : {}),
   }
+}
+
+/** Where other nodes send a node the packets of cluster networks; empty: not known. */
+export function dataAddressOf({ description, status }: ClusterNode): string {
+  return description.dataPathAddress ?? status.address
 }
 
 /**
@@ -156,15 +165,20 @@ export function configAssignment(view: View, id: string): ConfigAssignment | und
 }
 
 /**
- * The cluster networks that must exist on a node: those its unfinished tasks have an address on, and those it has plain
- * containers `attached` to.
+ * The cluster networks that must exist on a node: those its unfinished tasks have an address on, those it has plain
+ * containers `attached` to, and while ports are `published`, the one by which they come in.
  */
 export function networksNeeded(
   view: View,
   nodeId: NodeId,
   attached: Iterable<NetworkId>,
+  arePortsPublished: boolean,
 ): ReadonlySet<NetworkId> {
   const needed = new Set(attached)
+  // On a node that is alone all tasks are its own, and they have been counted.
+  if (arePortsPublished && view.count('node') > 1) {
+    for (const { id, spec } of view.list('network')) if (spec.ingress) needed.add(id)
+  }
   for (const task of view.tasksOfNode(nodeId)) {
     if (!holdsResources(task)) continue
     for (const { networkId } of task.addresses) needed.add(networkId)
@@ -172,8 +186,9 @@ export function networksNeeded(
   return needed
 }
 
-export function networkAssignment(network: Network): NetworkAssignment | undefined {
-  const { subnet, gateway, vni } = network.status
+export function networkAssignment(network: Network, nodeId: NodeId): NetworkAssignment | undefined {
+  const { subnet, gateway, vni, nodeAddresses } = network.status
+  const own = nodeAddresses?.find((candidate) => candidate.nodeId === nodeId)
   if (subnet === undefined || gateway === undefined || network.spec.predefined) return undefined
   return {
     id: network.id,
@@ -186,6 +201,7 @@ export function networkAssignment(network: Network): NetworkAssignment | undefin
     ingress: network.spec.ingress,
     options: network.spec.options,
     vni: vni ?? 0,
+    ...(own ? { nodeAddress: { address: own.address, mac: own.mac } } : {}),
   }
 }
 
@@ -230,6 +246,7 @@ export function endpointAssignment(view: View, endpoint: Endpoint): EndpointAssi
       return { networkId, aliases, ...(vip === undefined ? {} : { vip }) }
     }),
     ports: endpoint.status.ports.filter(({ publishMode }) => publishMode === 'ingress'),
+    ...(endpoint.spec.ingress === undefined ? {} : { ingress: endpoint.spec.ingress }),
     backends,
   }
 }

@@ -41,6 +41,7 @@ import type {
 } from '../wire/index.ts'
 import {
   configAssignment,
+  dataAddressOf,
   isAssignedTo,
   isRouted,
   networkAssignment,
@@ -62,6 +63,7 @@ import {
   type Watch,
   type WatchedNode,
 } from './liveness.ts'
+import { Neighbourhood, NeighbourMaker, networksMoved } from './neighbours.ts'
 import { inLeaderTime } from './node-time.ts'
 import { RoutingIndex } from './routing-index.ts'
 import { decideTraffic, isServed } from './traffic.ts'
@@ -101,6 +103,9 @@ export class Dispatcher implements ManagerLink {
   readonly #away = new Set<NodeId>()
   readonly #routing: RoutingIndex
   readonly #rounds: EndpointRounds
+  readonly #neighbourMaker = new NeighbourMaker()
+  /** Whether each node needs the ingress network. */
+  #isIngressNeeded: boolean
   readonly #unsubscribe: () => void
   /** Nodes that should be heard and are not down: those with a session over the network, and those without any. */
   readonly #awaited = new Map<NodeId, number>()
@@ -113,6 +118,7 @@ export class Dispatcher implements ManagerLink {
   constructor(options: DispatcherOptions) {
     this.#options = options
     this.#routing = RoutingIndex.from(options.store.view)
+    this.#isIngressNeeded = this.#needsIngress()
     this.#rounds = new EndpointRounds({
       clock: options.clock,
       signal: this.#stop.signal,
@@ -193,6 +199,7 @@ export class Dispatcher implements ManagerLink {
     const session = new NodeSession(nodeId, {
       ...this.#options,
       routing: this.#routing,
+      neighbourMaker: this.#neighbourMaker,
       followed: () => this.#followed(session),
       networksChanged: (before, after) => this.#networksChanged(session, before, after),
       report: (reports) => this.#report(nodeId, reports),
@@ -220,6 +227,7 @@ export class Dispatcher implements ManagerLink {
   /** Tells each session what of its node's assignments one change may have altered. */
   #learn(change: AppliedChange, revision: number): void {
     for (const { id, scope } of this.#routing.learn(change)) this.#rounds.mark(id, scope, revision)
+    this.#learnNeighbours(change, revision)
     const { kind, id, before, after } = change
     switch (kind) {
       case 'task':
@@ -278,6 +286,49 @@ export class Dispatcher implements ManagerLink {
         break
       default:
         unreachable(kind)
+    }
+  }
+
+  #needsIngress(): boolean {
+    return this.#routing.published.size > 0 && this.#options.store.view.count('node') > 1
+  }
+
+  /** Tells the nodes on a network who is where on it. */
+  #learnNeighbours({ before, after }: AppliedChange, revision: number): void {
+    const isIngressNeeded = this.#needsIngress()
+    if (isIngressNeeded !== this.#isIngressNeeded) {
+      this.#isIngressNeeded = isIngressNeeded
+      for (const session of this.#sessions.values()) session.touch({ type: 'networks' }, revision)
+    }
+    const object = after ?? before
+    if (object?.kind === 'task') {
+      const networks = networksMoved(
+        before?.kind === 'task' ? before : undefined,
+        after?.kind === 'task' ? after : undefined,
+      )
+      this.#touchNeighbourTask(object.id, networks, revision)
+    } else if (object?.kind === 'network') this.#touchNeighbourNetwork(object.id, revision)
+    else if (before?.kind === 'node' && after?.kind === 'node') {
+      if (dataAddressOf(before) === dataAddressOf(after)) return
+      const { view } = this.#options.store
+      for (const task of view.tasksOfNode(after.id)) {
+        this.#touchNeighbourTask(task.id, networksMoved(undefined, task), revision)
+      }
+      for (const id of this.#sessionsByNetwork.keys()) this.#touchNeighbourNetwork(id, revision)
+    }
+  }
+
+  #touchNeighbourTask(id: TaskId, networks: ReadonlySet<NetworkId>, revision: number): void {
+    for (const networkId of networks) {
+      for (const session of this.#sessionsByNetwork.get(networkId) ?? []) {
+        session.touch({ type: 'neighbourTask', id }, revision)
+      }
+    }
+  }
+
+  #touchNeighbourNetwork(id: NetworkId, revision: number): void {
+    for (const session of this.#sessionsByNetwork.get(id) ?? []) {
+      session.touch({ type: 'neighbourNetwork', id }, revision)
     }
   }
 
@@ -504,9 +555,12 @@ function isSameName(before: Workload, after: Workload): boolean {
 type Part =
   | { readonly type: 'task'; readonly id: string }
   | { readonly type: 'networks' | 'everything' }
+  | { readonly type: 'neighbourTask'; readonly id: TaskId }
+  | { readonly type: 'neighbourNetwork'; readonly id: NetworkId }
 
 interface SessionContext extends DispatcherOptions {
   readonly routing: RoutingIndex
+  readonly neighbourMaker: NeighbourMaker
   /** How far this session has followed may differ. */
   readonly followed: () => void
   readonly networksChanged: (before: ReadonlySet<NetworkId>, after: ReadonlySet<NetworkId>) => void
@@ -531,6 +585,7 @@ class NodeSession implements Session, Router {
   readonly #sentConfigs = new Map<ConfigId, ConfigAssignment>()
   /** Users of each secret and config, by task, so that the last one to go takes it along. */
   readonly #references = new Map<TaskId, References>()
+  readonly #neighbours: Neighbourhood
   #neededNetworks: ReadonlySet<NetworkId> = new Set()
   #dirtyTasks = new Set<string>()
   #dirtyEndpoints = new Set<string>()
@@ -544,6 +599,7 @@ class NodeSession implements Session, Router {
   constructor(nodeId: NodeId, context: SessionContext) {
     this.#nodeId = nodeId
     this.#context = context
+    this.#neighbours = new Neighbourhood(nodeId, context.neighbourMaker)
     this.#touchedRevision = context.store.view.revision
     this.#wake.ring()
   }
@@ -552,6 +608,8 @@ class NodeSession implements Session, Router {
   touch(part: Part, revision: number): void {
     if (part.type === 'task') this.#dirtyTasks.add(part.id)
     else if (part.type === 'networks') this.#networksDirty = true
+    else if (part.type === 'neighbourTask') this.#neighbours.touchTask(part.id)
+    else if (part.type === 'neighbourNetwork') this.#neighbours.touchNetwork(part.id)
     else this.#everything = true
     this.#touched(revision)
   }
@@ -618,11 +676,17 @@ class NodeSession implements Session, Router {
         sent.clear()
       }
       this.#references.clear()
+      this.#neighbours.clear()
       for (const task of view.tasksOfNode(this.#nodeId)) this.#dirtyTasks.add(task.id)
       for (const id of routing.published) this.#dirtyEndpoints.add(id)
       this.#networksDirty = true
     }
+    const before = new Set(this.#sentNetworks.keys())
     const networks = this.#networksDirty ? this.#diffNetworks() : noDelta
+    const own = new Set(this.#sentNetworks.keys())
+    if (this.#networksDirty) for (const id of own) this.#neighbours.touchNetwork(id)
+    const added = [...own].filter((id) => !before.has(id))
+    const neighbours = this.#neighbours.difference(view, own, added, networks.remove)
     const tasks = this.#diffTasks(this.#dirtyTasks)
     const wantedSecrets = new Set<SecretId>()
     const wantedConfigs = new Set<ConfigId>()
@@ -647,6 +711,7 @@ class NodeSession implements Session, Router {
       configs,
       networks,
       endpoints,
+      neighbours,
     }
   }
 
@@ -695,12 +760,17 @@ class NodeSession implements Session, Router {
   #diffNetworks(): AssignmentChange['networks'] {
     const { networksChanged, routing, store } = this.#context
     const { view } = store
-    const needed = networksNeeded(view, this.#nodeId, routing.attachedNetworks(this.#nodeId))
+    const needed = networksNeeded(
+      view,
+      this.#nodeId,
+      routing.attachedNetworks(this.#nodeId),
+      routing.published.size > 0,
+    )
     networksChanged(this.#neededNetworks, needed)
     this.#neededNetworks = needed
     const delta = diff(this.#sentNetworks, needed, false, (id) => {
       const network = view.get('network', id)
-      return network && networkAssignment(network)
+      return network && networkAssignment(network, this.#nodeId)
     })
     for (const { id } of delta.put) {
       for (const endpoint of view.endpointsOnNetwork(id)) this.#dirtyEndpoints.add(endpoint.id)
@@ -758,8 +828,9 @@ class NodeSession implements Session, Router {
 
 const noDelta = { put: [], remove: [] }
 
-function isEmpty({ tasks, secrets, configs, networks, endpoints }: AssignmentChange): boolean {
-  return [tasks, secrets, configs, networks, endpoints].every(
+function isEmpty(change: AssignmentChange): boolean {
+  const { tasks, secrets, configs, networks, endpoints, neighbours } = change
+  return [tasks, secrets, configs, networks, endpoints, neighbours].every(
     ({ put, remove }) => put.length === 0 && remove.length === 0,
   )
 }

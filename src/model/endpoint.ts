@@ -17,9 +17,16 @@ export interface EndpointSpec {
     readonly aliases: readonly string[]
   }[]
   readonly ports: readonly PortSpec[]
+  /**
+   * Who gets what comes in by a node's published ports. `preserve`: the node's own tasks while it has any, so that they see
+   * the client's address; else those of all nodes. `spread`: always those of all nodes. Absent: `preserve`.
+   */
+  readonly ingress?: IngressPolicy
   /** Who answers, by weight. A Docker service has one: its own workload. */
   readonly backends: readonly { readonly workloadId: WorkloadId; readonly weight: number }[]
 }
+
+export type IngressPolicy = 'preserve' | 'spread'
 
 export type Protocol = 'tcp' | 'udp' | 'sctp'
 

@@ -10,7 +10,14 @@ export {
   rotatedTokensMax,
   type Secret,
 } from './cluster.ts'
-export type { Endpoint, EndpointSpec, EndpointStatus, PortSpec, Protocol } from './endpoint.ts'
+export type {
+  Endpoint,
+  EndpointSpec,
+  EndpointStatus,
+  IngressPolicy,
+  PortSpec,
+  Protocol,
+} from './endpoint.ts'
 export {
   type ClusterId,
   type ConfigId,
@@ -26,7 +33,13 @@ export {
   type WorkloadId,
 } from './ids.ts'
 export { type AnyObject, type Kind, kinds, type ObjectByKind, uniquelyNamedKinds } from './kinds.ts'
-export type { Network, NetworkAttachment, NetworkSpec, NetworkStatus } from './network.ts'
+export type {
+  Network,
+  NetworkAttachment,
+  NetworkSpec,
+  NetworkStatus,
+  NodeAddress,
+} from './network.ts'
 export {
   type Availability,
   availabilitySinceMs,

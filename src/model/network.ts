@@ -38,6 +38,14 @@ export interface NetworkStatus {
   readonly error?: string
   /** Addresses of plain containers (`docker run --network …`) on an attachable network. */
   readonly attachments?: readonly NetworkAttachment[]
+  /** On the ingress network: what nodes send from to tasks on other nodes. One per node, gone with it. */
+  readonly nodeAddresses?: readonly NodeAddress[]
+}
+
+export interface NodeAddress {
+  readonly nodeId: NodeId
+  readonly address: string
+  readonly mac: string
 }
 
 /** One plain container on a cluster network. It is no task: nothing restarts or moves it. */

@@ -78,6 +78,8 @@ export interface NodeDescription {
     readonly issuerSubject: string
     readonly issuerPublicKey: string
   }
+  /** Where other nodes send it the packets of cluster networks. Absent: `status.address`. */
+  readonly dataPathAddress?: string
   /** Networks the host itself is on (CIDR), which cluster subnets must not overlap. */
   readonly hostSubnets: readonly string[]
 }

@@ -1,5 +1,5 @@
-import type { NetworkId, TaskId } from '../model/index.ts'
-import type { EndpointAssignment, NetworkAssignment } from '../wire/index.ts'
+import type { NetworkId, NodeId, TaskId } from '../model/index.ts'
+import type { EndpointAssignment, NeighbourAssignment, NetworkAssignment } from '../wire/index.ts'
 
 /**
  * The node's packets: networks, VIPs, published ports, names. What it should be is handed over whole, again and
@@ -37,6 +37,14 @@ export interface DesiredNetwork {
   readonly endpoints: readonly EndpointAssignment[]
   /** Running containers on this node that are attached to cluster networks, with where they are. */
   readonly tasks: readonly LocalTask[]
+  /** Where addresses of these networks are, when they are on other nodes. By id. Absent: there are none. */
+  readonly neighbours?: ReadonlyMap<string, NeighbourAssignment>
+  /** This node. Absent: it is alone, and every backend is its own. */
+  readonly node?: {
+    readonly id: NodeId
+    /** Where it takes the packets of cluster networks. */
+    readonly dataPath?: { readonly address: string; readonly port: number }
+  }
 }
 
 export interface LocalTask {

@@ -1,6 +1,7 @@
 import type {
   ConfigId,
   EndpointId,
+  IngressPolicy,
   NetworkId,
   NodeId,
   PortSpec,
@@ -75,6 +76,20 @@ export interface NetworkAssignment {
   readonly ingress: boolean
   readonly options: Readonly<Record<string, string>>
   readonly vni: number
+  /** This node's own address there, which it sends from to tasks on other nodes: on the ingress network. */
+  readonly nodeAddress?: { readonly address: string; readonly mac: string }
+}
+
+/** Where an address of a cluster network is, when it is on another node. */
+export interface NeighbourAssignment {
+  /** `<network id>/<address>` */
+  readonly id: string
+  readonly networkId: NetworkId
+  readonly address: string
+  readonly mac: string
+  readonly nodeId: NodeId
+  /** Where that node takes the packets of cluster networks. */
+  readonly nodeAddress: string
 }
 
 /** An endpoint that this node routes to: its names, addresses and the tasks that may get traffic now. */
@@ -91,6 +106,8 @@ export interface EndpointAssignment {
   }[]
   /** Ingress-mode ports, numbers decided. */
   readonly ports: readonly PortSpec[]
+  /** Absent: `preserve`. */
+  readonly ingress?: IngressPolicy
   readonly backends: readonly Backend[]
 }
 
@@ -113,12 +130,16 @@ export interface Assignments {
     readonly clusterId: string
     readonly hostname: string
     readonly platform: { readonly architecture: string; readonly os: string }
+    /** Where it takes the packets of cluster networks. Absent: nobody knows yet. */
+    readonly dataPath?: { readonly address: string; readonly port: number }
   }
   readonly tasks: ReadonlyMap<TaskId, TaskAssignment>
   readonly secrets: ReadonlyMap<SecretId, SecretAssignment>
   readonly configs: ReadonlyMap<ConfigId, ConfigAssignment>
   readonly networks: ReadonlyMap<NetworkId, NetworkAssignment>
   readonly endpoints: ReadonlyMap<EndpointId, EndpointAssignment>
+  /** By id. Of this node's networks; its own addresses are not among them. */
+  readonly neighbours: ReadonlyMap<string, NeighbourAssignment>
 }
 
 /** What has changed since the last message. `full`: forget everything else. */
@@ -131,6 +152,7 @@ export interface AssignmentChange {
   readonly configs: Delta<ConfigId, ConfigAssignment>
   readonly networks: Delta<NetworkId, NetworkAssignment>
   readonly endpoints: Delta<EndpointId, EndpointAssignment>
+  readonly neighbours: Delta<string, NeighbourAssignment>
 }
 export interface Delta<Key, Value> {
   readonly put: readonly Value[]
@@ -151,6 +173,7 @@ export function applyChange(
     configs: applyDelta(old?.configs, change.configs, ({ id }) => id),
     networks: applyDelta(old?.networks, change.networks, ({ id }) => id),
     endpoints: applyDelta(old?.endpoints, change.endpoints, ({ id }) => id),
+    neighbours: applyDelta(old?.neighbours, change.neighbours, ({ id }) => id),
   }
 }
 

@@ -6,6 +6,7 @@ export {
   type ConfigAssignment,
   type Delta,
   type EndpointAssignment,
+  type NeighbourAssignment,
   type NetworkAssignment,
   type SecretAssignment,
   type TaskAssignment,

@@ -5,6 +5,7 @@ import type {
   Constraint,
   DeclaredWorkload,
   GenericResource,
+  IngressPolicy,
   Network,
   NetworkAttachmentSpec,
   NodeLossPolicy,
@@ -307,6 +308,20 @@ function lowerNodeLoss(text: string | undefined): NodeLossPolicy {
   })
 }
 
+/** Label: who gets what comes in by a node's published ports; see `EndpointSpec.ingress`. */
+const ingressLabel = 'skep.ingress'
+
+function lowerIngress(text: string | undefined): IngressPolicy | undefined {
+  if (text === undefined || text === 'preserve' || text === 'spread') return text
+  throw new UserError(
+    'invalidInput',
+    `label ${ingressLabel}: "${text}" is neither preserve nor spread`,
+    {
+      next: "Use preserve (a node's own tasks first, and the client's address kept) or spread (the tasks of all nodes).",
+    },
+  )
+}
+
 /** How long open connections may take is decided where tasks are handed out; a mistake is told here. */
 function checkDrain(text: string | undefined): void {
   if (text === undefined) return
@@ -367,6 +382,7 @@ function lowerEndpoint(
     }
     seen.add(key)
   }
+  const ingress = lowerIngress(document.Labels[ingressLabel])
   const networks = template.networks.filter(
     ({ networkId }) => !lowering.findNetwork(networkId)?.spec.predefined,
   )
@@ -386,6 +402,7 @@ function lowerEndpoint(
     mode,
     networks: networks.map(({ networkId, aliases }) => ({ networkId, aliases })),
     ports,
+    ...(ingress === undefined ? {} : { ingress }),
   }
 }
 
