@@ -3,7 +3,9 @@
  * found, how often what was tried, and how fast. Exit status 1: a seed failed.
  */
 import { fork } from 'node:child_process'
+import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
+import { plantedFaults } from './planted.ts'
 import { type Outcome, runSeed } from './run.ts'
 
 interface Wish {
@@ -11,10 +13,17 @@ interface Wish {
   readonly seeds: number
   readonly minutes: number
   readonly workers: number
+  /** A fault to plant into the code. */
+  readonly planted?: string
 }
 
+const workerFile = resolve(import.meta.dirname, 'seed-worker.ts')
+/** Within so many seeds a planted fault has to be found. */
+const plantedSeedsMax = 2_000
+
 const usage = `./dev sim [--seeds N] [--from N] [--minutes M] [--workers N]   run N seeds (1000), from one on (1), for M minutes at most
-./dev sim --seed N [--trace]                                 run one seed again, with everything that happened in words`
+./dev sim --seed N [--trace]                                 run one seed again, with everything that happened in words
+./dev sim --planted [NAME]                                   plant faults into the code, one by one, and find each`
 
 const failuresShown = 3
 const flags = {
@@ -24,7 +33,7 @@ const flags = {
   minutes: { type: 'string', default: '0' },
   workers: { type: 'string', default: '2' },
   trace: { type: 'boolean', default: false },
-  worker: { type: 'boolean', default: false },
+  planted: { type: 'boolean', default: false },
   help: { type: 'boolean', short: 'h', default: false },
 } as const
 
@@ -32,15 +41,6 @@ function whole(text: string, name: string): number {
   const number = Number(text)
   if (Number.isInteger(number) && number >= 0) return number
   throw new Error(`--${name} takes a whole number, not "${text}"`)
-}
-
-/** A worker: runs the seeds it is sent, one after the other. */
-function serve(): void {
-  // Errors are part of every life here; what they say is enough.
-  Error.stackTraceLimit = 0
-  process.on('message', (seed: number) => {
-    void runSeed(seed).then((outcome) => process.send?.(outcome))
-  })
 }
 
 async function one(seed: number, isTraced: boolean): Promise<number> {
@@ -72,14 +72,18 @@ function listOf(counts: ReadonlyMap<string, number>): string {
     .join(', ')
 }
 
-export interface Summary {
+interface Summary {
   readonly outcomes: number
   readonly failures: readonly Outcome[]
   readonly tookMs: number
 }
 
 /** Runs seeds in worker processes. `onFailure` returns whether to go on. */
-export async function many(wish: Wish, onFailure: (outcome: Outcome) => boolean): Promise<Summary> {
+async function many(
+  wish: Wish,
+  onFailure: (outcome: Outcome) => boolean,
+  isSilent = false,
+): Promise<Summary> {
   const startedMs = performance.now()
   const faults = new Map<string, number>()
   const operations = new Map<string, number>()
@@ -102,7 +106,7 @@ export async function many(wish: Wish, onFailure: (outcome: Outcome) => boolean)
     (wish.minutes === 0 || performance.now() - startedMs < wish.minutes * 60_000)
   await Promise.all(
     Array.from({ length: Math.min(wish.workers, wish.seeds) }, () => {
-      const worker = fork(import.meta.filename, ['--worker'], { execArgv: process.execArgv })
+      const worker = fork(workerFile, wish.planted === undefined ? [] : [wish.planted])
       return new Promise<void>((resolve, reject) => {
         const give = (): void => {
           if (hasNext()) worker.send(next++)
@@ -137,6 +141,7 @@ export async function many(wish: Wish, onFailure: (outcome: Outcome) => boolean)
     }),
   )
   const tookMs = performance.now() - startedMs
+  if (isSilent) return { outcomes: done, failures, tookMs }
   console.log(`\nfaults: ${listOf(faults)}`)
   console.log(`people: ${listOf(operations)}`)
   console.log(
@@ -153,12 +158,42 @@ export async function many(wish: Wish, onFailure: (outcome: Outcome) => boolean)
   return { outcomes: done, failures, tookMs }
 }
 
+/** Plants one fault after the other, and runs seeds until one of them finds it. */
+async function findPlanted(
+  names: readonly string[],
+  from: number,
+  workers: number,
+): Promise<number> {
+  let missed = 0
+  const wanted = plantedFaults.filter(({ name }) => names.length === 0 || names.includes(name))
+  for (const { name, what } of wanted) {
+    const { outcomes, failures, tookMs } = await many(
+      { from, seeds: plantedSeedsMax, minutes: 0, workers, planted: name },
+      () => false,
+      true,
+    )
+    const [first] = failures
+    if (!first) missed += 1
+    const verdict = first
+      ? `found after ${outcomes} ${outcomes === 1 ? 'seed' : 'seeds'} (seed ${first.seed}) by "${first.violation?.checker}"`
+      : `NOT FOUND in ${outcomes} seeds`
+    console.log(`${name}: ${what}: ${verdict}, ${(tookMs / 1000).toFixed(1)} s`)
+  }
+  console.log(
+    missed === 0 ? `all ${wanted.length} planted faults were found` : `${missed} were not found`,
+  )
+  return missed === 0 ? 0 : 1
+}
+
 async function main(): Promise<number> {
-  const { values } = parseArgs({ options: flags })
+  const { values, positionals } = parseArgs({ options: flags, allowPositionals: true })
   if (values.help) {
     console.log(usage)
     return 0
   }
+  const workers = whole(values.workers, 'workers')
+  if (values.planted) return findPlanted(positionals, whole(values.from, 'from'), workers)
+  if (positionals.length > 0) throw new Error(`what is "${positionals.join(' ')}"?\n${usage}`)
   if (values.seed !== undefined) return one(whole(values.seed, 'seed'), values.trace)
   let shown = 0
   const { failures } = await many(
@@ -166,7 +201,7 @@ async function main(): Promise<number> {
       from: whole(values.from, 'from'),
       seeds: whole(values.seeds, 'seeds'),
       minutes: Number(values.minutes),
-      workers: whole(values.workers, 'workers'),
+      workers,
     },
     (outcome) => {
       if (shown++ < failuresShown) report(outcome, true)
@@ -176,13 +211,10 @@ async function main(): Promise<number> {
   return failures.length > 0 ? 1 : 0
 }
 
-if (process.argv.includes('--worker')) serve()
-else if (import.meta.main) {
-  main().then(
-    (status) => process.exit(status),
-    (error: unknown) => {
-      console.error(error instanceof Error ? error.message : error)
-      process.exit(2)
-    },
-  )
-}
+main().then(
+  (status) => process.exit(status),
+  (error: unknown) => {
+    console.error(error instanceof Error ? error.message : error)
+    process.exit(2)
+  },
+)

@@ -76,7 +76,7 @@ function taskInWords(before: Task | undefined, after: Task, view: View): string 
     parts.push(status.ready ? 'ready' : 'not ready')
   if (before && before.traffic !== after.traffic) parts.push(`traffic ${after.traffic}`)
   if (status.error !== undefined && before?.status.error !== status.error) parts.push(status.error)
-  if (before && before.addresses !== after.addresses && after.addresses.length > 0)
+  if (before && before.addresses.length === 0 && after.addresses.length > 0)
     parts.push(after.addresses.map(({ address }) => address).join(' '))
   if (parts.length === 0) parts.push(status.message)
   return `${name} ${parts.join(', ')}`
