@@ -22,6 +22,7 @@ package_of() {
     nft) echo nftables ;;
     ip) echo iproute2 ;;
     musl-gcc) echo musl-tools ;;
+    etcd) echo etcd-server ;;
     *) echo "$1" ;;
   esac
 }
@@ -53,6 +54,25 @@ need_commands() {
   hash -r
   # Newer Debian releases have the docker command in a package of its own.
   if [[ " ${missing[*]} " == *' docker '* ]] && ! command -v docker >/dev/null; then apt_install docker-cli; fi
+}
+
+# Debian's package starts an etcd of its own as a service. Ours are started by the daemon: that one must not run, now or
+# at the next boot. Fails where it can't be installed; what needs it is skipped then, and says so.
+need_etcd() {
+  command -v etcd >/dev/null && return 0
+  can_install || return 1
+  local policy=/usr/sbin/policy-rc.d mine=
+  if [[ ! -e $policy ]]; then
+    mine=1
+    printf '#!/bin/sh\nexit 101\n' >$policy
+    chmod +x $policy
+  fi
+  # In a shell of its own, so that a failure to install does not leave the policy behind.
+  (apt_install etcd-server) || say 'etcd is not installed: what needs several managers is skipped'
+  [[ -z $mine ]] || rm -f $policy
+  if command -v systemctl >/dev/null; then systemctl disable --now etcd >/dev/null 2>&1 || systemctl disable etcd >/dev/null 2>&1 || true; fi
+  hash -r
+  command -v etcd >/dev/null
 }
 
 node_major() { node -p 'process.versions.node.split(".")[0]' 2>/dev/null || echo 0; }
