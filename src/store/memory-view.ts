@@ -125,48 +125,39 @@ function hasKey(keys: Keys, key: string): boolean {
   return typeof keys === 'object' ? keys.includes(key) : keys === key
 }
 
-/** Objects by name, mostly one each: nothing is kept for a name but its owner. */
+/** Objects by name, mostly one each: nothing is kept for such a name but its owner. */
 class NameIndex<T extends AnyObject> {
-  readonly #ownerByName = new Map<string, Entry<T> | readonly Entry<T>[]>()
+  readonly #ownersByName = new Map<string, Entry<T> | Set<Entry<T>>>()
 
+  /** In order of creation. */
   list(namespace: string, name: string): readonly T[] {
-    const owners = this.#owners(nameKey(namespace, name))
-    return owners.flatMap(({ object }) => object ?? [])
+    const owners = this.#ownersByName.get(nameKey(namespace, name))
+    if (owners === undefined) return nothing
+    const entries = owners instanceof Set ? [...owners] : [owners]
+    return entries.sort((a, b) => a.place - b.place).flatMap(({ object }) => object ?? [])
   }
 
   /** Call after `entry.object` has become `after`. */
   change(entry: Entry<T>, before: T | undefined, after: T | undefined): void {
     if (before?.name === after?.name && before?.namespace === after?.namespace) return
-    if (before !== undefined) {
-      const key = nameKey(before.namespace, before.name)
-      this.#set(
-        key,
-        this.#owners(key).filter((owner) => owner !== entry),
-      )
-    }
-    if (after !== undefined) {
-      const key = nameKey(after.namespace, after.name)
-      if (!this.#ownerByName.has(key)) this.#ownerByName.set(key, entry)
-      else {
-        const owners = [...this.#owners(key), entry]
-        this.#set(
-          key,
-          owners.sort((a, b) => a.place - b.place),
-        )
-      }
-    }
+    if (before !== undefined) this.#remove(nameKey(before.namespace, before.name), entry)
+    if (after !== undefined) this.#add(nameKey(after.namespace, after.name), entry)
   }
 
-  #owners(key: string): readonly Entry<T>[] {
-    const owner = this.#ownerByName.get(key)
-    if (owner === undefined) return nothing
-    return 'place' in owner ? [owner] : owner
+  #add(key: string, entry: Entry<T>): void {
+    const owners = this.#ownersByName.get(key)
+    if (owners === undefined) this.#ownersByName.set(key, entry)
+    else if (owners instanceof Set) owners.add(entry)
+    else this.#ownersByName.set(key, new Set([owners, entry]))
   }
 
-  #set(key: string, owners: readonly Entry<T>[]): void {
-    const [first] = owners
-    if (first === undefined) this.#ownerByName.delete(key)
-    else this.#ownerByName.set(key, owners.length === 1 ? first : owners)
+  #remove(key: string, entry: Entry<T>): void {
+    const owners = this.#ownersByName.get(key)
+    if (owners instanceof Set) {
+      owners.delete(entry)
+      if (owners.size > 0) return
+    }
+    this.#ownersByName.delete(key)
   }
 }
 

@@ -1,0 +1,82 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import type { Clock } from '../base/index.ts'
+import { type EndpointId, idFrom } from '../model/index.ts'
+import { EndpointRounds, type Router } from './endpoint-rounds.ts'
+
+/** Waits end when the test says so, one after the other. */
+class SteppedClock implements Clock {
+  readonly waits: { readonly ms: number; readonly end: () => void }[] = []
+  nowMs(): number {
+    return 0
+  }
+  sleep(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      this.waits.push({ ms, end: resolve })
+    })
+  }
+  async step(): Promise<number | undefined> {
+    const wait = this.waits.shift()
+    wait?.end()
+    await new Promise((resolve) => setImmediate(resolve))
+    return wait?.ms
+  }
+}
+
+class TestRouter implements Router {
+  readonly told: string[] = []
+  touchEndpoints(ids: readonly EndpointId[], revision: number): void {
+    this.told.push(`${ids.join('+')}@${revision}`)
+  }
+}
+
+function open(count: number) {
+  const clock = new SteppedClock()
+  const routers = Array.from({ length: count }, () => new TestRouter())
+  const onNetwork = new Map([['x', routers.slice(0, 2)]])
+  const rounds = new EndpointRounds({
+    clock,
+    signal: new AbortController().signal,
+    everyone: () => routers,
+    onNetwork: (id) => onNetwork.get(id) ?? [],
+    handedOut: () => {},
+  })
+  return { clock, routers, rounds }
+}
+const a: EndpointId = idFrom('a')
+const b: EndpointId = idFrom('b')
+
+describe('rounds of endpoints', () => {
+  test('a few nodes are told at once, each time', () => {
+    const { rounds, routers } = open(3)
+    rounds.mark(a, 'everyone', 1)
+    assert.equal(rounds.pendingSinceRevision, undefined)
+    rounds.mark(b, [idFrom('x')], 2)
+    assert.deepEqual(
+      routers.map(({ told }) => told),
+      [['a@1', 'b@2'], ['a@1', 'b@2'], ['a@1']],
+    )
+  })
+
+  test('many nodes are told in parts, and what changes meanwhile goes out as one', async () => {
+    const { clock, rounds, routers } = open(500)
+    const toldCount = () => routers.filter(({ told }) => told.length > 0).length
+    rounds.mark(a, 'everyone', 1)
+    assert.equal(toldCount(), 200)
+    assert.equal(rounds.pendingSinceRevision, 1)
+    assert.equal(await clock.step(), 0)
+    assert.equal(await clock.step(), 0)
+    assert.equal(toldCount(), 500)
+    assert.equal(rounds.pendingSinceRevision, undefined, 'everybody was told')
+    rounds.mark(a, 'everyone', 2)
+    rounds.mark(b, [idFrom('x')], 3)
+    rounds.mark(a, 'everyone', 4)
+    assert.equal(rounds.pendingSinceRevision, 2, 'the oldest change that waits')
+    assert.equal(await clock.step(), 50, 'the pause after 500 nodes')
+    assert.deepEqual(routers[0]?.told, ['a@1', 'a+b@4'])
+    await clock.step()
+    await clock.step()
+    assert.deepEqual(routers[499]?.told, ['a@1', 'a@4'])
+    assert.equal(rounds.pendingSinceRevision, undefined)
+  })
+})

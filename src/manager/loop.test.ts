@@ -1,0 +1,78 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { silentLog, UserError, WakeUp } from '../base/index.ts'
+import { buildTask } from '../model/testing.ts'
+import { type Change, type Commit, openMemoryStore, type Store } from '../store/index.ts'
+import { runLoop, type Turn } from './loop.ts'
+
+const clock = { nowMs: () => 0, sleep: async () => {} }
+const turnOfLoop = () => new Promise((resolve) => setImmediate(resolve))
+
+function changes(prefix: string, count: number): readonly Change[] {
+  return Array.from({ length: count }, (_, at) => ({
+    type: 'create' as const,
+    object: buildTask({ id: `${prefix}${at}` }),
+  }))
+}
+
+/** Runs a loop that decides these turns, one after the other. */
+async function run(store: Store, turns: readonly Turn[]): Promise<void> {
+  const stop = new AbortController()
+  const wake = new WakeUp()
+  const left = [...turns]
+  wake.ring()
+  await runLoop({
+    name: 'test',
+    store,
+    clock,
+    log: silentLog,
+    fence: 0,
+    wake,
+    signal: stop.signal,
+    decide: () => {
+      const turn = left.shift()
+      if (!turn) stop.abort()
+      else wake.ring()
+      return turn ?? { commits: [] }
+    },
+  })
+}
+
+describe('a loop on the leader', () => {
+  test('a large turn goes in waves, whole in the end', async () => {
+    const memory = await openMemoryStore({ clock, freeze: false })
+    let underWay = 0
+    let most = 0
+    const store: Store = {
+      view: memory.view,
+      subscribe: (listener) => memory.subscribe(listener),
+      close: () => memory.close(),
+      async commit(wanted: readonly Change[]): Promise<Commit> {
+        underWay += wanted.length
+        most = Math.max(most, underWay)
+        await turnOfLoop()
+        underWay -= wanted.length
+        return memory.commit(wanted)
+      },
+    }
+    const groups = Array.from({ length: 30 }, (_, group) => changes(`${group}-`, 500))
+    await run(store, [{ commits: [...groups, changes('large', 9_000)] }])
+    assert.equal(memory.view.count('task'), 24_000)
+    assert.ok(most <= 4_000, `${most} changes under way`)
+  })
+
+  test('whoever failed is told, and the others are committed', async () => {
+    const store = await openMemoryStore({ clock, freeze: false })
+    await store.commit(changes('b', 1))
+    const failed: number[] = []
+    await run(store, [
+      {
+        commits: [changes('a', 2), changes('b', 2), changes('c', 2)],
+        failed: (index) => failed.push(index),
+      },
+    ])
+    assert.deepEqual(failed, [1])
+    assert.equal(store.view.count('task'), 5)
+    await assert.rejects(store.commit(changes('a', 1)), UserError)
+  })
+})
