@@ -32,7 +32,7 @@ const deadlineDefault = '5m'
 const shownMax = 20
 
 const how = {
-  move: 'moves, its successor serves first',
+  move: 'moves',
   moveStopFirst: 'stops, then its successor starts',
   stop: 'stops',
   strand: 'stops',

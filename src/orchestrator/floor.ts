@@ -1,5 +1,6 @@
 import {
   type ClusterNode,
+  isStopWanted,
   isTerminal,
   type NodeId,
   type Revision,
@@ -93,7 +94,8 @@ export class Floor {
     const reserved = this.#view.get('revision', task.revisionId)?.template.reservations
     carried.nanoCpus += sign * (reserved?.nanoCpus ?? 0)
     carried.memoryBytes += sign * (reserved?.memoryBytes ?? 0)
-    carried.tasks += sign
+    // As the scheduler counts: what is stopping holds its reservations, and is no task to even out any more.
+    if (!isStopWanted(task)) carried.tasks += sign
     for (const { kind, value } of reserved?.generic ?? [])
       carried.generic.set(kind, (carried.generic.get(kind) ?? 0) + sign * value)
     for (const port of hostPortsOf(this.#view, task.workloadId))

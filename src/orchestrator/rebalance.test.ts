@@ -267,6 +267,28 @@ describe('a decision to rebalance', () => {
     assert.deepEqual([decision.moves, decision.changes, decision.underWay], [[], [], 6])
   })
 
+  test('begins none before the task that left has stopped, unless its node is down', () => {
+    for (const [state, want] of [
+      ['ready', []],
+      ['down', ['a.1']],
+    ] as const) {
+      const view = uneven()
+      view.put(buildNode({ id: 'old', state }))
+      const left = buildTask({ slot: 9, nodeId: 'old', desiredState: 'shutdown' })
+      view.put({
+        ...left,
+        id: idFrom<'task'>('left'),
+        workloadId: idFrom<'workload'>('b'),
+        leaveBecause: 'a reason',
+      })
+      const { moves } = decideRebalance(view, nowMs)
+      assert.deepEqual(
+        moves.map(({ name }) => name),
+        want,
+      )
+    }
+  })
+
   test('calls a move off when the successor does not come up', () => {
     const view = viewOf(nodes('n1', 'n2'), [
       { name: 'a', at: ['n1'], task: { leaveBecause: 'a reason' } },

@@ -1,6 +1,8 @@
 import {
   type ClusterNode,
   isLive,
+  isStopWanted,
+  isTerminal,
   type NodeId,
   type Revision,
   stateSinceMs,
@@ -111,7 +113,12 @@ export function decideRebalance(
   const changes: Change[] = []
   let underWay = 0
   for (const task of view.list('task')) {
-    if (task.leaveBecause === undefined || !isLive(task)) continue
+    if (task.leaveBecause === undefined || isTerminal(task.status.state)) continue
+    if (isStopWanted(task)) {
+      // On a node that is down nobody tells when it has stopped.
+      if (task.nodeId && view.get('node', task.nodeId)?.status.state !== 'down') underWay += 1
+      continue
+    }
     const successor = view
       .tasksOfWorkload(task.workloadId)
       .findLast((other) => other.id !== task.id && other.slot === task.slot && isLive(other))
