@@ -65,7 +65,9 @@ export async function streamLogs(
       if (signal.aborted) return
       api.log.debug('logs of a task could not be read', { taskId: task.id, error: String(error) })
       const node = task.nodeId && store.view.get('node', task.nodeId)
-      const why = `node ${node ? node.name : task.nodeId} is not available: ${messageOf(error)}`
+      const isAway = error instanceof UserError && error.code === 'unavailable'
+      const name = node ? node.name : task.nodeId
+      const why = isAway ? `node ${name} is not available` : `node ${name}: ${messageOf(error)}`
       missing.add(why)
       if (wish.follow) await write(task, warningLine(task, why, api.clock.nowMs()))
     }
