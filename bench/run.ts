@@ -28,6 +28,7 @@ const stackImages = [
 ]
 /** What a benchmark asks of the machine: root and an engine with these images. One that is not named asks for nothing. */
 const needsByName: Readonly<Record<string, Needs>> = {
+  compose: { commands: ['docker'], images: ['whoami:v1'] },
   deploy: { commands: orchestrating, images: ['whoami:v1'] },
   idle: { commands: [...orchestrating, 'openssl'], images: stackImages },
   one: { commands: orchestrating, images: ['whoami:v1'] },

@@ -7,6 +7,8 @@ export interface CliContext {
   readonly io: Io
   /** Value of the root's `-H`; read it when the command runs, not when it is built. */
   readonly host: () => string | undefined
+  /** The whole command line: what of a group has to be loaded. Absent: all of it. */
+  readonly args?: readonly string[]
 }
 
 /** A failure whose words are already on the terminal, or that has none to say: only the exit code counts. */

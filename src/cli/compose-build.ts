@@ -2,7 +2,8 @@ import { messageOf } from '../base/index.ts'
 import type { ComposeService, Project } from '../compose/index.ts'
 import { buildImage, imageOf, pullImage, pushImage, selectServices } from '../compose-run/index.ts'
 import { collect, Exit, usageError } from './command.ts'
-import { type AddCommand, projectOf, type Session, withSession } from './compose-session.ts'
+import type { AddCommand } from './compose-files.ts'
+import { projectOf, type Session, withSession } from './compose-session.ts'
 
 type Entry = readonly [name: string, service: ComposeService]
 

@@ -10,9 +10,8 @@ import {
   unpackTar,
 } from '../compose-run/index.ts'
 import { usageError } from './command.ts'
+import { type AddCommand, absolute } from './compose-files.ts'
 import {
-  type AddCommand,
-  absolute,
   parseIndex,
   pickContainer,
   pickContainers,

@@ -18,9 +18,8 @@ import {
 } from '../compose-run/index.ts'
 import { collect, Exit, usageError } from './command.ts'
 import { addCopyCommand } from './compose-copy.ts'
+import type { AddCommand, ComposeContext } from './compose-files.ts'
 import {
-  type AddCommand,
-  type ComposeContext,
   parseIndex,
   pickContainer,
   projectOf,

@@ -2,7 +2,7 @@ import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { messageOf, UserError } from '../base/index.ts'
 import { version } from '../daemon/version.ts'
-import { type AddCommand, absolute } from './compose-session.ts'
+import { type AddCommand, absolute } from './compose-files.ts'
 
 const mark = '# Runs skep compose. Made by skep compose install-alias.'
 

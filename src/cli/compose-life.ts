@@ -14,9 +14,8 @@ import {
   up,
 } from '../compose-run/index.ts'
 import { Exit, usageError } from './command.ts'
+import type { AddCommand, ComposeContext } from './compose-files.ts'
 import {
-  type AddCommand,
-  type ComposeContext,
   checkServices,
   parseSeconds,
   pickContainers,

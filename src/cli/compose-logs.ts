@@ -10,14 +10,9 @@ import {
   shortName,
 } from '../compose-run/index.ts'
 import { usageError } from './command.ts'
-import {
-  type AddCommand,
-  parseIndex,
-  pickContainers,
-  type Session,
-  withSession,
-} from './compose-session.ts'
-import { sinceOf } from './service-logs.ts'
+import type { AddCommand } from './compose-files.ts'
+import { parseIndex, pickContainers, type Session, withSession } from './compose-session.ts'
+import { sinceOf } from './compose-since.ts'
 
 interface LogsFlags {
   readonly follow?: boolean
@@ -82,8 +77,8 @@ async function printLogs(
     const query: LogQuery = {
       timestamps: true,
       tail: flags.tail,
-      ...(flags.since !== undefined && { since: sinceOf(flags.since, nowMs) }),
-      ...(flags.until !== undefined && { until: sinceOf(flags.until, nowMs) }),
+      ...(flags.since !== undefined && { since: await sinceOf(flags.since, nowMs) }),
+      ...(flags.until !== undefined && { until: await sinceOf(flags.until, nowMs) }),
     }
     if (follower === undefined) {
       await printPast(session, printer, containers, query)

@@ -1,38 +1,18 @@
-import { writeFile } from 'node:fs/promises'
-import { messageOf, UserError } from '../base/index.ts'
-import {
-  listProject,
-  loadRawModel,
-  type Project,
-  type ProjectList,
-  pinImages,
-  renderModel,
-  renderProject,
-} from '../compose/index.ts'
-import {
-  inspectImage,
-  label,
-  type Observed,
-  observe,
-  selectServices,
-} from '../compose-run/index.ts'
+import { UserError } from '../base/index.ts'
+import { inspectImage, label, type Observed, observe } from '../compose-run/index.ts'
 import { version } from '../daemon/version.ts'
 import { type ContainerListItem, readJsonLines } from '../engine/index.ts'
 import { collect, usageError } from './command.ts'
+import { type AddCommand, type ComposeContext, openComposeEngine } from './compose-files.ts'
 import {
-  type AddCommand,
-  absolute,
-  type ComposeContext,
-  loadOptionsOf,
-  openComposeEngine,
   parseIndex,
   pickContainer,
   pickContainers,
   type Session,
   withSession,
 } from './compose-session.ts'
+import { sinceOf } from './compose-since.ts'
 import { ago, type Column, formatBytes, formatList, shortId, table } from './output.ts'
-import { sinceOf } from './service-logs.ts'
 
 /** `0.0.0.0:8080->80/tcp, 443/tcp`, as docker lists ports. */
 export function formatPorts(ports: ContainerListItem['Ports']): string {
@@ -176,8 +156,6 @@ export const addLookCommands: AddCommand = (parent, compose) => {
       if (format === 'json') io.stdout.write(`${JSON.stringify({ version })}\n`)
       else io.stdout.write(short ? `${version}\n` : `Skep Compose version ${version}\n`)
     })
-
-  addConfigCommand(parent, compose)
 }
 
 interface PsFlags {
@@ -436,8 +414,8 @@ async function printEvents(
   const events = await world.engine.events(
     {
       filters: { type: ['container'], label: [`${label.project}=${name}`] },
-      ...(flags.since !== undefined && { since: sinceOf(flags.since, nowMs) }),
-      ...(flags.until !== undefined && { until: sinceOf(flags.until, nowMs) }),
+      ...(flags.since !== undefined && { since: await sinceOf(flags.since, nowMs) }),
+      ...(flags.until !== undefined && { until: await sinceOf(flags.until, nowMs) }),
     },
     world.signal,
   )
@@ -586,104 +564,4 @@ function statsRow(
     BlockIO: `${formatBytes(moved('read'))} / ${formatBytes(moved('write'))}`,
     PIDs: `${stats?.pids_stats?.current ?? 0}`,
   }
-}
-
-interface ConfigFlags {
-  readonly format?: string
-  readonly services?: boolean
-  readonly images?: boolean
-  readonly volumes?: boolean
-  readonly networks?: boolean
-  readonly profiles?: boolean
-  readonly environment?: boolean
-  readonly variables?: boolean
-  readonly hash?: string
-  readonly interpolate?: boolean
-  readonly resolveImageDigests?: boolean
-  readonly quiet?: boolean
-  readonly output?: string
-}
-
-function addConfigCommand(parent: Parameters<AddCommand>[0], compose: ComposeContext): void {
-  const { io } = compose
-  parent
-    .command('config')
-    .alias('convert')
-    .argument('[service...]')
-    .description('Print the project as one file, with all that its files leave out')
-    .option('--format <format>', 'yaml or json')
-    .option('--services', 'Only the names of services')
-    .option('--images', 'Only the images')
-    .option('--volumes', 'Only the volumes')
-    .option('--networks', 'Only the networks')
-    .option('--profiles', 'Only the profiles')
-    .option('--environment', 'Only the variables that were put in')
-    .option('--hash <services>', 'Hashes of services, split by commas; * is all')
-    .option('--no-interpolate', 'Leave variables as they are')
-    .option('--resolve-image-digests', 'Pin images to their digests')
-    .option('-q, --quiet', 'Only check the files')
-    .option('-o, --output <path>', 'Write to this file')
-    .action(async (services: string[], flags: ConfigFlags) => {
-      const text = await configText(compose, services, flags)
-      if (flags.quiet) return
-      if (flags.output === undefined) io.stdout.write(text)
-      else {
-        const path = absolute(io, flags.output)
-        await writeFile(path, text).catch((cause: unknown) => {
-          throw new UserError('invalidInput', `cannot write ${path}: ${messageOf(cause)}`, {
-            cause,
-          })
-        })
-      }
-    })
-}
-
-async function configText(
-  compose: ComposeContext,
-  services: readonly string[],
-  flags: ConfigFlags,
-): Promise<string> {
-  const { io } = compose
-  const format = flags.format ?? 'yaml'
-  if (format !== 'yaml' && format !== 'json') {
-    throw usageError(`--format ${format}: choose yaml or json`)
-  }
-  const warn = (text: string): void => {
-    io.stderr.write(`skep: warning: ${text}\n`)
-  }
-  const load = loadOptionsOf(compose, compose.flags(), warn, services)
-  if (flags.interpolate === false) {
-    const { model } = await loadRawModel(load)
-    return renderModel(model, format)
-  }
-  const { loadProject } = await import('../compose/index.ts')
-  const whole = await loadProject(load)
-  const project: Project =
-    services.length === 0
-      ? whole
-      : { ...whole, services: selectServices(whole, services, false).services }
-  const list = listOf(flags)
-  if (list !== undefined) {
-    const only = list === 'hash' && flags.hash !== '*' ? (flags.hash ?? '').split(',') : []
-    return listProject(project, list, only)
-      .map((line) => `${line}\n`)
-      .join('')
-  }
-  if (!flags.resolveImageDigests) return renderProject(project, format)
-  const engine = await openComposeEngine(compose)
-  try {
-    const pinned = await pinImages(project, async (image) => {
-      const found = await inspectImage({ engine, signal: io.signal }, image)
-      return found?.RepoDigests?.[0]?.split('@')[1]
-    })
-    return renderProject(pinned, format)
-  } finally {
-    engine.close()
-  }
-}
-
-function listOf(flags: ConfigFlags): ProjectList | undefined {
-  if (flags.hash !== undefined) return 'hash'
-  const lists = ['services', 'images', 'volumes', 'networks', 'profiles', 'environment'] as const
-  return lists.find((list) => flags[list] === true)
 }

@@ -1,29 +1,23 @@
-import { createHash } from 'node:crypto'
-import { isAbsolute, join, resolve } from 'node:path'
-import type { Command } from 'commander'
+import { resolve } from 'node:path'
 import { Semaphore, UserError } from '../base/index.ts'
-import { type LoadOptions, loadProject, nearest, type Project } from '../compose/index.ts'
+import { openRealClock } from '../base/real-world.ts'
+import { loadProject, nearest, type Project } from '../compose/index.ts'
 import { listContainers, type Observed, type RunWorld } from '../compose-run/index.ts'
 import { version } from '../daemon/version.ts'
-import { type Engine, openEngine } from '../engine/index.ts'
-import { type CliContext, usageError } from './command.ts'
+import type { Engine } from '../engine/index.ts'
+import { usageError } from './command.ts'
 import { dryRunEngine } from './compose-dry-run.ts'
+import {
+  type ComposeContext,
+  type ComposeFlags,
+  loadOptionsOf,
+  mayColour,
+  openComposeEngine,
+} from './compose-files.ts'
 import { openProgress, type ProgressMode, type ProgressView } from './compose-progress.ts'
 import type { Io } from './io.ts'
-import { registryAuth } from './registry.ts'
 
-/** The flags before the command: `skep compose -f … up`. */
-export interface ComposeFlags {
-  readonly file?: readonly string[]
-  readonly projectName?: string
-  readonly profile?: readonly string[]
-  readonly envFile?: readonly string[]
-  readonly projectDirectory?: string
-  readonly progress?: string
-  readonly ansi?: string
-  readonly parallel?: string
-  readonly dryRun?: boolean
-}
+const clock = openRealClock()
 
 /** One command on one project. */
 export interface Session {
@@ -40,13 +34,6 @@ export interface Session {
   readonly with: (signal: AbortSignal) => RunWorld
 }
 
-/** What a command is built with. */
-export interface ComposeContext {
-  readonly context: CliContext
-  readonly io: Io
-  readonly flags: () => ComposeFlags
-}
-
 const progressModes: readonly string[] = ['auto', 'tty', 'plain', 'json', 'quiet']
 
 export function progressModeOf({ progress = 'auto' }: ComposeFlags): ProgressMode {
@@ -58,39 +45,6 @@ export function progressModeOf({ progress = 'auto' }: ComposeFlags): ProgressMod
 
 function isProgressMode(text: string): text is ProgressMode {
   return progressModes.includes(text)
-}
-
-/** Whether a stream may be coloured. */
-export function mayColour(
-  { ansi = 'auto' }: ComposeFlags,
-  io: Io,
-  stream: { readonly isTTY?: boolean | undefined },
-): boolean {
-  if (!['auto', 'always', 'never'].includes(ansi)) {
-    throw usageError(`--ansi ${ansi}: choose of auto, always, never`)
-  }
-  if (ansi !== 'auto') return ansi === 'always'
-  return stream.isTTY === true && !io.env['NO_COLOR']
-}
-
-export function loadOptionsOf(
-  { io }: Pick<ComposeContext, 'io'>,
-  flags: ComposeFlags,
-  warn: (text: string) => void,
-  services: readonly string[] = [],
-): LoadOptions {
-  return {
-    directory: io.directory,
-    environment: io.env,
-    readFile: (path) => io.readFile(path),
-    warn,
-    ...(flags.file && { files: flags.file }),
-    ...(flags.projectName !== undefined && { projectName: flags.projectName }),
-    ...(flags.projectDirectory !== undefined && { projectDirectory: flags.projectDirectory }),
-    ...(flags.envFile && { envFiles: flags.envFile }),
-    ...(flags.profile && { profiles: flags.profile }),
-    ...(services.length > 0 && { services }),
-  }
 }
 
 /**
@@ -125,8 +79,9 @@ export async function withSession<T>(
       warn,
       version,
       envFiles: (flags.envFile ?? []).map((path) => resolve(io.directory, path)),
-      registryAuth: (image) => registryAuth(io, image),
+      registryAuth: async (image) => (await import('./registry.ts')).registryAuth(io, image),
       nowMs: () => io.nowMs(),
+      sleep: (ms, waiting) => clock.sleep(ms, waiting),
       signal,
     })
     return await work({
@@ -190,45 +145,6 @@ function withParallel(engine: Engine, text: string | undefined): Engine {
       build: (...args) => places.run(() => images.build(...args)),
     },
   }
-}
-
-/** The engine of `-H`, `DOCKER_HOST`, the docker CLI's context, or this machine's. */
-export async function openComposeEngine({
-  context,
-  io,
-}: Pick<ComposeContext, 'context' | 'io'>): Promise<Engine> {
-  const given = context.host() || io.env['DOCKER_HOST'] || (await contextHost(io))
-  return openEngine({ address: given || 'unix:///var/run/docker.sock' })
-}
-
-async function contextHost(io: Io): Promise<string | undefined> {
-  const folder = io.env['DOCKER_CONFIG'] ?? join(io.env['HOME'] ?? '/', '.docker')
-  const name = io.env['DOCKER_CONTEXT'] || (await currentContext(io, folder))
-  if (name === undefined || name === '' || name === 'default') return undefined
-  const id = createHash('sha256').update(name).digest('hex')
-  const path = join(folder, 'contexts/meta', id, 'meta.json')
-  const text = await io.readFile(path).catch((cause: unknown) => {
-    throw new UserError('notFound', `there is no docker context ${name}`, {
-      next: 'List them with docker context ls, and choose one with docker context use.',
-      cause,
-    })
-  })
-  const host = textAt(JSON.parse(text.toString()), 'Endpoints', 'docker', 'Host')
-  return host === undefined || host === '' ? undefined : host
-}
-
-async function currentContext(io: Io, folder: string): Promise<string | undefined> {
-  const text = await io.readFile(join(folder, 'config.json')).catch(() => undefined)
-  return text === undefined ? undefined : textAt(JSON.parse(text.toString()), 'currentContext')
-}
-
-function textAt(value: unknown, ...path: readonly string[]): string | undefined {
-  let at = value
-  for (const key of path) {
-    if (typeof at !== 'object' || at === null) return undefined
-    at = Reflect.get(at, key)
-  }
-  return typeof at === 'string' ? at : undefined
 }
 
 /** The containers of a project, or of the named services of it. Throws `notFound` for a name that is no service. */
@@ -308,10 +224,3 @@ export function projectOf({ project }: Session): Project {
   if (project !== undefined) return project
   throw new UserError('notFound', 'there is no Compose file here', { next: 'Name one with -f.' })
 }
-
-export function absolute(io: Io, path: string): string {
-  return isAbsolute(path) ? path : resolve(io.directory, path)
-}
-
-/** A subcommand that is added to `compose`. */
-export type AddCommand = (parent: Command, compose: ComposeContext) => void

@@ -16,14 +16,8 @@ import {
   up,
 } from '../compose-run/index.ts'
 import { collect, Exit, usageError } from './command.ts'
-import {
-  type AddCommand,
-  type ComposeContext,
-  parseSeconds,
-  projectOf,
-  type Session,
-  withSession,
-} from './compose-session.ts'
+import type { AddCommand, ComposeContext } from './compose-files.ts'
+import { parseSeconds, projectOf, type Session, withSession } from './compose-session.ts'
 import { watchProject } from './compose-watch.ts'
 import { Interrupted } from './io.ts'
 

@@ -17,7 +17,8 @@ import {
   type UpOptions,
   up,
 } from '../compose-run/index.ts'
-import { type AddCommand, projectOf, type Session, withSession } from './compose-session.ts'
+import type { AddCommand } from './compose-files.ts'
+import { projectOf, type Session, withSession } from './compose-session.ts'
 
 /** Changes that come within this time are handled together, ms. */
 const gatherMs = 200

@@ -68,7 +68,11 @@ const groups: Readonly<Record<string, Group>> = {
 }
 
 /** Builds the program with the given groups in full and the others by name only. */
-export async function buildProgram(io: Io, loaded: readonly string[]): Promise<Command> {
+export async function buildProgram(
+  io: Io,
+  loaded: readonly string[],
+  args: readonly string[] = [],
+): Promise<Command> {
   const program = new Command('skep')
     .description(
       'Keeps services running on one machine or many, driven by the docker CLI or this one',
@@ -80,6 +84,7 @@ export async function buildProgram(io: Io, loaded: readonly string[]): Promise<C
   const context: CliContext = {
     io,
     host: () => program.opts<{ host?: string }>().host,
+    args,
   }
   for (const [name, group] of Object.entries(groups)) {
     const command = loaded.includes(name)
@@ -183,7 +188,7 @@ export async function runCommandLine(args: readonly string[], io: Io): Promise<n
       await runCompletion(args, io)
       return 0
     }
-    const program = await buildProgram(io, group === undefined ? [] : [group])
+    const program = await buildProgram(io, group === undefined ? [] : [group], args)
     if (args.length === 0) {
       program.outputHelp()
       return 0

@@ -41,7 +41,13 @@ describe('secrets and configs of a service', () => {
     const file = { type: 'file', path: '/shop/key' } as const
     const own = await read({ secrets: [{ source: 'key', uid: '5', mode: 0o400 }] }, file)
     assert.deepEqual(
-      own.copies.map(({ target, data, uid, gid, mode }) => [target, `${data}`, uid, gid, mode]),
+      own.copies.map(({ target, data, uid, gid, mode }) => [
+        target,
+        data.toString(),
+        uid,
+        gid,
+        mode,
+      ]),
       [['/run/secrets/key', 'from file', 5, 0, 0o400]],
     )
     const variable = await read(
@@ -49,7 +55,7 @@ describe('secrets and configs of a service', () => {
       { type: 'environment', variable: 'KEY' },
     )
     assert.deepEqual(
-      variable.copies.map(({ target, data, mode }) => [target, `${data}`, mode]),
+      variable.copies.map(({ target, data, mode }) => [target, data.toString(), mode]),
       [['/key', 'from variable', 0o444]],
     )
   })

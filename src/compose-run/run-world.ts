@@ -26,13 +26,14 @@ export interface RunWorld {
   /** The login for an image's registry as `X-Registry-Auth` has it. */
   readonly registryAuth: (image: string) => Promise<string | undefined>
   readonly nowMs: () => number
+  readonly sleep: (ms: number, signal: AbortSignal) => Promise<void>
   /** Aborts everything that runs. */
   readonly signal: AbortSignal
 }
 
 /** Shows a step while its work runs: `Starting`, `Started`. A failure is shown and thrown on. */
 export async function shown<T>(
-  world: Pick<RunWorld, 'progress'>,
+  world: Pick<RunWorld, 'progress' | 'signal'>,
   id: string,
   [doing, done]: readonly [string, string],
   work: () => Promise<T>,
@@ -43,7 +44,12 @@ export async function shown<T>(
     world.progress({ id, text: done, state: 'done' })
     return result
   } catch (error) {
-    world.progress({ id, text: 'Error', state: 'error' })
+    const isStopped = world.signal.aborted
+    world.progress({
+      id,
+      text: isStopped ? 'Interrupted' : 'Error',
+      state: isStopped ? 'warning' : 'error',
+    })
     throw error
   }
 }

@@ -49,6 +49,9 @@ export interface UpContainer {
   readonly isKept: boolean
 }
 
+/** Time for which `--wait` wants to see a container running, ms. */
+const steadyMs = 500
+
 /** Has a project's services there as its files say. Gives their containers. */
 export async function up(
   world: RunWorld,
@@ -482,18 +485,18 @@ class UpRun {
       ),
     )
     try {
+      const containers = [...this.#present.values()].flatMap((byNumber) => [...byNumber.values()])
       await settled(
-        [...this.#present.values()]
-          .flatMap((byNumber) => [...byNumber.values()])
-          .map((container) =>
-            shown(this.#world, `Container ${container.name}`, ['Waiting', 'Healthy'], () =>
-              this.#watch.until(
-                container.id,
-                (state) => lookReady(container, state, mayEnd.has(container.service)),
-                signal,
-              ),
-            ),
-          ),
+        containers.map((container) =>
+          shown(this.#world, `Container ${container.name}`, ['Waiting', 'Healthy'], async () => {
+            const look = (state: ContainerInspect): true | undefined =>
+              lookReady(container, state, mayEnd.has(container.service))
+            await this.#watch.until(container.id, look, signal)
+            // What falls over at its start was seen running: it has to stay so.
+            await this.#world.sleep(steadyMs, signal)
+            await this.#watch.until(container.id, look, signal)
+          }),
+        ),
       )
     } catch (error) {
       if (!timeout?.aborted || this.#world.signal.aborted) throw error
