@@ -239,6 +239,20 @@ describe('the store on etcd, with several managers', () => {
     },
   )
 
+  on('old history goes, now and then, while there is a leader', 1, async (managers) => {
+    const [store, stop] = [managers.at(0), new AbortController()]
+    const keeping = store.keepCompacted(stop.signal)
+    for (let i = 0; i < 2_050; i++) await managers.during(store.commit([create(`c${i}`)]))
+    const { revision } = await managers.during(managers.client(0).status())
+    await managers.clock.advance(61_000)
+    const key = '/skep/meta'
+    const old = managers.client(0).range({ key, revision: revision - 2_040 })
+    await assert.rejects(managers.during(old), { reason: 'compacted' })
+    await managers.during(managers.client(0).range({ key, revision: revision - 1_900 }))
+    stop.abort()
+    await managers.during(keeping)
+  })
+
   on('a store that closes lets its commits end', 1, async (managers) => {
     const commits = Array.from({ length: 30 }, (_, i) => managers.at(0).commit([create(`c${i}`)]))
     await managers.during(managers.at(0).close())

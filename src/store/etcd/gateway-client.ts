@@ -448,10 +448,8 @@ class Exchange {
   }
 
   #start(onResponse: (response: IncomingMessage) => void, onError: (error: Error) => void): void {
-    const request = httpRequest({
-      ...this.#options,
-      headers: { ...this.#options.headers, 'content-length': Buffer.byteLength(this.#body) },
-    })
+    const request = httpRequest(this.#options)
+    request.setHeader('content-length', Buffer.byteLength(this.#body))
     this.#request = request
     const connected = new AbortController()
     request.on('socket', (socket) => {
