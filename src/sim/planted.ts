@@ -206,8 +206,8 @@ export const plantedFaults: readonly PlantedFault[] = [
     edits: [
       {
         file: 'scheduler/scheduler.ts',
-        from: '({ ...task.status, error: each.reason })',
-        to: '({ ...task.status, message: each.reason })',
+        from: 'status: { ...task.status, error: each.reason }',
+        to: 'status: { ...task.status, message: each.reason }',
       },
     ],
   },

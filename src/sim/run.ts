@@ -49,8 +49,10 @@ const eventsShown = 50
 
 /** An abort without a reason makes one, with a stack: too costly for a world that aborts waits all the time. */
 const aborted = new DOMException('This operation was aborted', 'AbortError')
-const { abort } = AbortController.prototype
-AbortController.prototype.abort = function (reason: unknown = aborted): void {
+const prototype: { abort: (this: AbortController, reason?: unknown) => void } =
+  AbortController.prototype
+const { abort } = prototype
+prototype.abort = function (reason: unknown = aborted): void {
   abort.call(this, reason)
 }
 

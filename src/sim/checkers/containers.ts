@@ -1,4 +1,4 @@
-import { isTerminal, type Task, type WorkloadId } from '../../model/index.ts'
+import { isStopWanted, isTerminal, type Task, type WorkloadId } from '../../model/index.ts'
 import type { View } from '../../store/store.ts'
 import type { SimulatedCluster } from '../cluster.ts'
 import type { Host } from '../host.ts'
@@ -32,10 +32,13 @@ export function isTroubled(cluster: SimulatedCluster, host: Host): boolean {
 export function containers(cluster: SimulatedCluster): Checker {
   const modeChangedAtMs = new Map<WorkloadId, number>()
   const goneAtMs = new Map<string, number>()
+  const toldAtMs = new Map<string, number>()
   return {
     name: 'a slot runs what its policy allows',
     change({ before, after }) {
       if (before?.kind === 'task' && !after) goneAtMs.set(before.id, cluster.time.nowMs)
+      if (after?.kind === 'task' && isStopWanted(after) && !toldAtMs.has(after.id))
+        toldAtMs.set(after.id, cluster.time.nowMs)
       if (after?.kind === 'workload') modeChangedAtMs.set(after.id, cluster.time.nowMs)
       return undefined
     },
@@ -64,9 +67,14 @@ export function containers(cluster: SimulatedCluster): Checker {
           else byPlace.set(key, [{ task, host }])
         }
       }
-      for (const running of byPlace.values()) {
+      for (const all of byPlace.values()) {
+        const [one] = all
+        const limit = one ? limitFor(view, one.task, nowMs, modeChangedAtMs) : 0
+        // Where a new task may run beside an old one, a try that was given up may still be on its way out.
+        const running =
+          limit === 1 ? all : all.filter(({ task }) => !isLeaving(task, toldAtMs, nowMs))
         const [first] = running
-        if (!first || running.length <= limitFor(view, first.task, nowMs, modeChangedAtMs)) continue
+        if (!first || running.length <= limit) continue
         const list = running.map(
           ({ task, host }) =>
             `${task.id} (${host.name}, ${task.status.state}, wants ${task.desiredState})`,
@@ -77,6 +85,10 @@ export function containers(cluster: SimulatedCluster): Checker {
       return undefined
     },
   }
+}
+
+function isLeaving(task: Task, toldAtMs: ReadonlyMap<string, number>, nowMs: number): boolean {
+  return isStopWanted(task) && nowMs - (toldAtMs.get(task.id) ?? 0) < leftoverMs
 }
 
 function limitFor(

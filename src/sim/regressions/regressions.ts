@@ -1,0 +1,35 @@
+/** A seed that once broke something, and what that was. */
+export interface Regression {
+  readonly seed: number
+  /** The promise that was broken, as its checker is called. */
+  readonly checker: string
+  /** What went wrong, and where it was mended. */
+  readonly what: string
+}
+
+/**
+ * Every seed that found a fault of the code is run again with each test. A seed draws the same life for as long as the
+ * simulator draws in the same order; the test beside each fix holds it for good.
+ */
+export const regressions: readonly Regression[] = [
+  {
+    seed: 8,
+    checker: 'convergence',
+    what: "a node's clock was an hour fast, and the update waited that hour to have watched its tasks (dispatcher/node-time.ts)",
+  },
+  {
+    seed: 27,
+    checker: 'convergence',
+    what: 'a clock that was set back stood still until the wall clock came by again, and every wait with it (base/steady-clock.ts)',
+  },
+  {
+    seed: 2,
+    checker: 'no traffic to a task that stops',
+    what: 'a new leader took the silence of nodes that had no session yet for their word that a task was out of traffic (dispatcher/dispatcher.ts)',
+  },
+  {
+    seed: 5,
+    checker: 'linearizability',
+    what: 'a manager answered a read before it knew what another one had acknowledged (api/docker/server.ts)',
+  },
+]
