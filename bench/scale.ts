@@ -2,9 +2,9 @@
  * The real manager (every loop, dispatcher, control and API, over the embedded store on disk) with thousands of nodes
  * whose agents are simulated: what a large cluster costs, and how that grows with it.
  *
- *   node bench/scale.ts [--nodes 500,5000] [--phases deploy,rest,...] [--json]
+ *   node bench/scale.ts [--nodes 500,5000] [--phases place,deploy,...] [--placed 100000] [--json]
  *
- * There are 30 tasks a node: services of 150 replicas, every tenth of them published, and a large one of two replicas a
+ * First 100,000 tasks are placed, on nodes that take them and report nothing. Then there are 30 tasks a node: services of 150 replicas, every tenth of them published, and a large one of two replicas a
  * node. Each size runs in a process of its own; a further process asks the API all the while, as clients do. Agents are
  * light ones (bench/support/light-agent.ts): 5,000 real ones in the manager's own process would be most of what is
  * measured. What they spend of its thread is printed as `agents`.
@@ -62,10 +62,15 @@ interface Cost {
   readonly commits: number
   /** Of the main thread and the store's, in seconds. */
   readonly processorSeconds: number
+  /** Of that: of the main thread alone. */
+  readonly mainSeconds: number
   /** Of that, in the simulated agents' own code. */
   readonly agentSeconds: number
   readonly loopDelayP99Ms: number
   readonly loopDelayMaxMs: number
+  /** What the main thread spent at a stretch, by its own processor time: others on the machine are not in it. */
+  readonly turnP99Ms: number
+  readonly turnMaxMs: number
   readonly memoryMiB: number
   readonly api: readonly Latencies[]
   /** Further figures by name and unit. */
@@ -328,6 +333,9 @@ function openApi(of: BenchCluster) {
       joinTokens: refuse,
       rotateTokens: refuse,
       rotateRoot: refuse,
+      createToken: refuse,
+      listTokens: refuse,
+      removeToken: refuse,
     },
     logs: { logs: () => (async function* () {})() },
     proxy: engine.proxy,
@@ -459,17 +467,40 @@ async function measure(nodes: number, wanted: ReadonlySet<PhaseName>): Promise<v
 async function measurePlacing(nodes: number): Promise<void> {
   const of = new BenchCluster(nodes)
   await of.open(true)
-  const tasks = nodes * tasksPerNode
+  const tasks = placedTasks
   const cost = await costOf(of, undefined, async () => {
     const startedMs = performance.now()
+    const mainBefore = process.threadCpuUsage()
     const services = Math.ceil(tasks / replicas)
     for (let number = 0; number < services; number++)
       await of.createService(`svc${number}`, replicas)
     await of.until(() => of.reached.assigned >= services * replicas)
-    return [['placed', 'tasks/s', (services * replicas) / ((performance.now() - startedMs) / 1000)]]
+    const { user, system } = process.threadCpuUsage(mainBefore)
+    return [
+      ['placed', 'tasks/s', (services * replicas) / ((performance.now() - startedMs) / 1000)],
+      ['placed, by the main thread', 'tasks/s', (services * replicas) / ((user + system) / 1e6)],
+    ]
   })
   tell('place', cost)
   await of.close()
+}
+
+/** How often the main thread's processor time is read, in ms. */
+const turnLookMs = 5
+
+/** Looks every few ms at what the main thread has spent since: much more than that was one long turn. */
+function watchTurns(): () => RecordableHistogram {
+  const histogram = createHistogram()
+  let before = process.threadCpuUsage()
+  const timer = setInterval(() => {
+    const { user, system } = process.threadCpuUsage(before)
+    before = process.threadCpuUsage()
+    histogram.record(Math.max(1, Math.round(user + system)))
+  }, turnLookMs)
+  return () => {
+    clearInterval(timer)
+    return histogram
+  }
 }
 
 async function costOf(
@@ -480,6 +511,8 @@ async function costOf(
   if (probe) await latenciesOf(probe)
   const delay = monitorEventLoopDelay({ resolution: 5 })
   delay.enable()
+  const endTurns = watchTurns()
+  const mainBefore = process.threadCpuUsage()
   const processorBefore = process.cpuUsage()
   const agentsBefore = agentsTime.spentMs
   const { writes, commits } = of
@@ -487,12 +520,17 @@ async function costOf(
   const more = await work()
   const seconds = (performance.now() - startedMs) / 1000
   delay.disable()
+  const turns = endTurns()
+  const main = process.threadCpuUsage(mainBefore)
   const { user, system } = process.cpuUsage(processorBefore)
   return {
     seconds,
     writes: of.writes - writes,
     commits: of.commits - commits,
     processorSeconds: (user + system) / 1e6,
+    mainSeconds: (main.user + main.system) / 1e6,
+    turnP99Ms: turns.percentile(99) / 1e3,
+    turnMaxMs: turns.max / 1e3,
     agentSeconds: (agentsTime.spentMs - agentsBefore) / 1000,
     loopDelayP99Ms: delay.percentile(99) / 1e6,
     loopDelayMaxMs: delay.max / 1e6,
@@ -603,8 +641,9 @@ type Costs = ReadonlyMap<PhaseName, Cost>
 
 function runSize(nodes: number, phases: string): Promise<Costs> {
   const costs = new Map<PhaseName, Cost>()
-  const child = fork(import.meta.filename, ['--measure', String(nodes), '--phases', phases], {
-    execArgv: ['--max-old-space-size=8000', ...process.execArgv],
+  const args = ['--measure', String(nodes), '--phases', phases, '--placed', String(placedTasks)]
+  const child = fork(import.meta.filename, args, {
+    execArgv: ['--max-old-space-size=7500', ...process.execArgv],
   })
   child.on('message', (message) => {
     const { phase, cost } = message as Extract<FromChild, { type: 'cost' }>
@@ -627,7 +666,10 @@ function report(to: Report, nodes: number, costs: Costs, baseline: Costs | undef
     add('writes', '', cost.writes, small?.writes)
     add('commits', '', cost.commits, small?.commits)
     add('processor', 's', cost.processorSeconds, small?.processorSeconds)
-    add('agents', 's', cost.agentSeconds)
+    add('of it the main thread', 's', cost.mainSeconds, small?.mainSeconds)
+    add('of that agents', 's', cost.agentSeconds)
+    add('turn p99, by processor time', 'ms', cost.turnP99Ms, small?.turnP99Ms)
+    add('turn max, by processor time', 'ms', cost.turnMaxMs, small?.turnMaxMs)
     add('event loop p99', 'ms', cost.loopDelayP99Ms, small?.loopDelayP99Ms)
     add('event loop max', 'ms', cost.loopDelayMaxMs, small?.loopDelayMaxMs)
     add('memory', 'MiB', cost.memoryMiB, small?.memoryMiB)
@@ -650,8 +692,11 @@ const { values } = parseArgs({
     nodes: { type: 'string', default: '500,5000' },
     phases: { type: 'string', default: phaseNames.join(',') },
     measure: { type: 'string' },
+    placed: { type: 'string', default: '100000' },
   },
 })
+/** Tasks of the phase that places as many on any number of nodes. */
+const placedTasks = Number(values.placed)
 const probeOptions = process.env['SKEP_BENCH_PROBE']
 if (probeOptions !== undefined) {
   const [socketPath, serviceId] = JSON.parse(probeOptions)
