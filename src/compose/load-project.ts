@@ -1,5 +1,4 @@
 import { basename, dirname, resolve } from 'node:path'
-import { isScalar } from 'yaml'
 import { UserError } from '../base/index.ts'
 import { type FinishOptions, finishProject } from './finish-project.ts'
 import { type Environment, interpolate } from './interpolate.ts'
@@ -14,7 +13,7 @@ import {
 import type { LoadOptions } from './load-options.ts'
 import { isMissingFile } from './missing-file.ts'
 import type { Project } from './project.ts'
-import { keyText, type YamlSource } from './yaml-tree.ts'
+import { topText, type YamlSource } from './yaml-tree.ts'
 
 /** The names that are looked for, with those laid over them. Source: Compose specification, "The Compose file". */
 const usualNames = ['compose.yaml', 'compose.yml', 'docker-compose.yml', 'docker-compose.yaml']
@@ -231,9 +230,8 @@ async function projectName(
   if (given !== undefined) return loading.dialect === 'stack' ? given : checkedName(given)
   let name: string | undefined
   for (const path of paths) {
-    for (const { document } of await documentsOf(loading, path)) {
-      const node = document.hasIn(['name']) ? document.getIn(['name'], true) : undefined
-      const text = isScalar(node) ? keyText(node.value) : undefined
+    for (const source of await documentsOf(loading, path)) {
+      const text = topText(source, 'name')
       if (text === undefined) continue
       name = loading.isRaw ? text : interpolate(text, environment)
     }

@@ -9,7 +9,8 @@ import {
   type ScalarTag,
   type YAMLMap,
 } from 'yaml'
-import { messageOf, UserError } from '../base/index.ts'
+import { assert, messageOf, UserError } from '../base/index.ts'
+import { readQuickly, withMerged } from './quick-yaml.ts'
 
 /** A value tagged `!reset` (what earlier files say is dropped) or `!override` (it is replaced). */
 export class Tagged {
@@ -31,6 +32,9 @@ export interface YamlSource {
   readonly text: string
   /** Its place among the file's documents, from 0. */
   readonly index: number
+  /** What the quick reader made of it, where it was sure. */
+  readonly quick?: { readonly value: unknown }
+  /** With the place of everything in it. */
   readonly document: Document.Parsed
 }
 
@@ -53,8 +57,43 @@ const octal: ScalarTag = {
   resolve: (text) => Number.parseInt(text, 8),
 }
 
+/** A top-level key's text, where it is a scalar. */
+export function topText(source: YamlSource, key: string): string | undefined {
+  const tree = source.quick?.value
+  if (tree !== undefined) {
+    return typeof tree === 'object' && tree !== null && key in tree
+      ? keyText(Object.entries(tree).find(([name]) => name === key)?.[1])
+      : undefined
+  }
+  const { document } = source
+  const node: unknown = document.hasIn([key]) ? document.getIn([key], true) : undefined
+  return isScalar(node) ? keyText(node.value) : undefined
+}
+
 /** Reads the documents of a YAML file; empty ones are left out. Throws `invalidInput` with line and column. */
 export function parseYamlDocuments(file: string, text: string): readonly YamlSource[] {
+  const quick = readQuickly(text)
+  if (quick !== undefined) {
+    let parsed: Document.Parsed | undefined
+    return [
+      {
+        file,
+        text,
+        index: 0,
+        quick,
+        get document() {
+          parsed ??= parseWhole(file, text)[0]?.document
+          assert(parsed !== undefined, 'what was read quickly has a document')
+          return parsed
+        },
+      },
+    ]
+  }
+  return parseWhole(file, text)
+}
+
+/** As `parseYamlDocuments`, of all that YAML is. */
+export function parseWhole(file: string, text: string): readonly YamlSource[] {
   const composer = new Composer({
     prettyErrors: false,
     merge: false,
@@ -82,6 +121,46 @@ export interface TreeOptions {
 
 /** The document as plain data: aliases and merge keys resolved, `!reset` and `!override` as `Tagged`. */
 export function readTree(source: YamlSource, { change = (text) => text }: TreeOptions): unknown {
+  const quick = source.quick === undefined ? undefined : changedTree(source.quick.value, change)
+  return quick === undefined ? readWhole(source, change) : quick.value
+}
+
+/** The tree with its strings changed; `undefined` where that fails, so that it is told with its place. */
+function changedTree(
+  tree: unknown,
+  change: (text: string) => string,
+): { readonly value: unknown } | undefined {
+  const done = new Map<object, { readonly value: unknown; readonly nodes: number }>()
+  const visit = (value: unknown): { readonly value: unknown; readonly nodes: number } => {
+    if (typeof value === 'string') {
+      return { value: value.includes('$') ? change(value) : value, nodes: 1 }
+    }
+    if (typeof value !== 'object' || value === null) return { value, nodes: 1 }
+    const known = done.get(value)
+    if (known !== undefined) return known
+    let nodes = 1
+    const inner = (item: unknown): unknown => {
+      const result = visit(item)
+      nodes += result.nodes
+      return result.value
+    }
+    const changed = Array.isArray(value)
+      ? value.map(inner)
+      : Object.fromEntries(Object.entries(value).map(([key, item]) => [key, inner(item)]))
+    if (nodes > treeNodesMax) throw new UserError('tooLarge', 'the tree has too many values')
+    const result = { value: changed, nodes }
+    done.set(value, result)
+    return result
+  }
+  try {
+    return visit(tree)
+  } catch (error) {
+    if (error instanceof UserError) return undefined
+    throw error
+  }
+}
+
+function readWhole(source: YamlSource, change: (text: string) => string): unknown {
   const byAnchor = new Map<string, unknown>()
   const done = new Map<unknown, { readonly value: unknown; readonly nodes: number }>()
   const path: Step[] = []
@@ -174,8 +253,7 @@ export function readTree(source: YamlSource, { change = (text) => text }: TreeOp
       } else own.push([name, result.value])
       path.pop()
     }
-    // Of keys that are merged, the first wins; the mapping's own win over all.
-    return { value: Object.fromEntries([...merged.reverse(), ...own]), nodes }
+    return { value: withMerged(merged, own), nodes }
   }
 
   try {
