@@ -47,17 +47,17 @@ export interface Manager {
 
 /** Workloads decided in one turn of the orchestrators' loop; the rest follows in the next. */
 const workloadsPerTurnMax = 200
-/** Tasks looked at in one turn of it, but for those of the last workload: others wait for this thread too. */
-const tasksLookedAtMax = 5_000
+/** Tasks looked at or changed in one turn of it, but for those of the last workload: others wait for this thread too. */
+const tasksLookedAtMax = 2_000
 /**
  * How long a workload rests after it was decided, in ms for each of its tasks: to decide it costs as much as it has
  * tasks, so what happens to a large one is gathered. Nothing up to 100 tasks, a tenth of a second for 10,000.
  */
 const restMsPerTask = 0.01
 /** Tasks whose traffic is decided in one turn. */
-const trafficPerTurnMax = 5_000
+const trafficPerTurnMax = 2_000
 /** Tasks placed or addressed in one turn. */
-const tasksPerTurnMax = 1000
+const tasksPerTurnMax = 500
 
 /** Starts the leader's loops over a store. */
 export function startManager(options: ManagerOptions): Manager {
@@ -246,8 +246,9 @@ class Orchestration {
         continue
       }
       const tasks = this.#store.view.tasksOfWorkload(id).length
-      lookedAt += tasks
-      add(this.#decideOne(id, nowMs), () => this.#dirtyWorkloads.add(id))
+      const changes = this.#decideOne(id, nowMs)
+      lookedAt += Math.max(tasks, changes.length)
+      add(changes, () => this.#dirtyWorkloads.add(id))
       const restMs = Math.floor(tasks * restMsPerTask)
       if (restMs > 0) this.#restUntilMs.set(id, nowMs + restMs)
       else this.#restUntilMs.delete(id)
