@@ -1,4 +1,4 @@
-export { Authority, managersOf, rootsOf } from './authority.ts'
+export { Authority, rootsOf } from './authority.ts'
 export { openClusterLogs } from './cluster-logs.ts'
 export { type ClusterPort, type ClusterPortOptions, openClusterPort } from './cluster-port.ts'
 export { foundCluster } from './found-cluster.ts'
@@ -7,7 +7,6 @@ export type { Admission, ManagerAddress, SessionSettings } from './messages.ts'
 export { NodeAnswers, type NodeServices } from './node-answers.ts'
 export {
   openTlsTransport,
-  splitAddress,
   type TlsTransport,
   type TransportCredentials,
 } from './real-transport.ts'

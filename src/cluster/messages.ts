@@ -427,22 +427,20 @@ function parseReport(value: unknown): TaskReport {
 /** Every field anew: what else a node sends does not get into the store. */
 function parseStatus(fields: Fields): TaskStatus {
   const container = fields.has('container') ? fields.inside('container') : undefined
-  return {
+  return whole<TaskStatus>({
     state: parseState(fields.text('state', 20)),
     atMs: fields.number('atMs'),
     message: fields.text('message', 4_096),
-    ...(fields.has('error') ? { error: fields.text('error', 4_096) } : {}),
-    ...(container
-      ? {
-          container: {
-            containerId: container.text('containerId', 100),
-            pid: container.number('pid'),
-            ...(container.has('exitCode') ? { exitCode: container.number('exitCode') } : {}),
-          },
-        }
-      : {}),
+    error: fields.has('error') ? fields.text('error', 4_096) : undefined,
+    container:
+      container &&
+      whole<NonNullable<TaskStatus['container']>>({
+        containerId: container.text('containerId', 100),
+        pid: container.number('pid'),
+        exitCode: container.has('exitCode') ? container.number('exitCode') : undefined,
+      }),
     ready: fields.truth('ready'),
-    ...(fields.has('readyAtMs') ? { readyAtMs: fields.number('readyAtMs') } : {}),
+    readyAtMs: fields.has('readyAtMs') ? fields.number('readyAtMs') : undefined,
     hostPorts: fields.list('hostPorts', (port) => {
       const inside = new Fields('port', port)
       return {
@@ -451,7 +449,7 @@ function parseStatus(fields: Fields): TaskStatus {
         publishedPort: inside.number('publishedPort'),
       }
     }),
-  }
+  })
 }
 
 function parseState(text: string): TaskState {
@@ -468,7 +466,7 @@ export function parseDescription(value: unknown): NodeDescription {
     fields.inside('engine'),
   ]
   const tls = fields.has('tls') ? fields.inside('tls') : undefined
-  return {
+  return whole<NodeDescription>({
     hostname: fields.text('hostname', 255),
     platform: { architecture: platform.text('architecture', 100), os: platform.text('os', 100) },
     resources: {
@@ -486,20 +484,16 @@ export function parseDescription(value: unknown): NodeDescription {
       }),
     },
     skepVersion: fields.text('skepVersion', 100),
-    ...(tls
-      ? {
-          tls: {
-            trustRoot: tls.text('trustRoot'),
-            issuerSubject: tls.text('issuerSubject'),
-            issuerPublicKey: tls.text('issuerPublicKey'),
-          },
-        }
-      : {}),
+    tls: tls && {
+      trustRoot: tls.text('trustRoot'),
+      issuerSubject: tls.text('issuerSubject'),
+      issuerPublicKey: tls.text('issuerPublicKey'),
+    },
     hostSubnets: fields.texts('hostSubnets'),
-    ...(fields.has('dataPathAddress')
-      ? { dataPathAddress: fields.text('dataPathAddress', 255) }
-      : {}),
-  }
+    dataPathAddress: fields.has('dataPathAddress')
+      ? fields.text('dataPathAddress', 255)
+      : undefined,
+  })
 }
 
 type Generic = NodeDescription['resources']['generic'][number]
@@ -513,29 +507,15 @@ function parseGeneric(value: unknown): Generic {
   }
 }
 
-/** A field that is added to these must be read above too: without its name here it does not compile. */
-export const fieldsRead: {
-  readonly status: Record<keyof TaskStatus, true>
-  readonly description: Record<keyof NodeDescription, true>
-} = {
-  status: {
-    state: true,
-    atMs: true,
-    message: true,
-    error: true,
-    container: true,
-    ready: true,
-    readyAtMs: true,
-    hostPorts: true,
+/**
+ * A whole object, without the fields that are not there. Every field of the type has to be named: one that is added to the
+ * model and not read here does not compile.
+ */
+function whole<T extends object>(
+  fields: {
+    readonly [K in keyof Required<T>]: T[K] | undefined
   },
-  description: {
-    hostname: true,
-    platform: true,
-    resources: true,
-    engine: true,
-    skepVersion: true,
-    tls: true,
-    hostSubnets: true,
-    dataPathAddress: true,
-  },
+): T {
+  const present = Object.entries(fields).filter(([, value]) => value !== undefined)
+  return Object.fromEntries(present) as T
 }

@@ -196,7 +196,7 @@ function managerPeer(socket: TLSSocket): Peer {
 }
 
 /** Splits `host:port` or `[v6]:port`. Throws `invalidInput`. */
-export function splitAddress(address: string): { readonly host: string; readonly port: number } {
+function splitAddress(address: string): { readonly host: string; readonly port: number } {
   const match = /^(?:\[([^\]]+)\]|([^:]+)):(\d{1,5})$/.exec(address)
   const host = match?.[1] ?? match?.[2]
   const port = Number(match?.[3])

@@ -1,0 +1,237 @@
+import assert from 'node:assert/strict'
+import { after, before, describe, test } from 'node:test'
+import type { LabHost } from './lab/host.ts'
+import { type Lab, openLab, whyNoLab } from './lab/open-lab.ts'
+import { eventually } from './support/daemon.ts'
+
+const why = await whyNoLab()
+
+/** A manager and two workers, each a host of its own with engine and daemon. */
+describe('a cluster of three hosts', { skip: why ?? false }, () => {
+  let lab: Lab
+  let manager: LabHost
+  let worker: LabHost
+  let other: LabHost
+
+  before(async () => {
+    lab = await openLab({ hosts: 3, daemons: true })
+    ;[manager, worker, other] = [lab.host(1), lab.host(2), lab.host(3)]
+    await manager.skepDockerOk('swarm', 'init', '--advertise-addr', manager.address)
+  })
+  after(async () => {
+    await lab.down()
+  })
+
+  const token = (role = 'worker') => manager.skepDockerOk('swarm', 'join-token', '-q', role)
+  const stateOf = (host: LabHost) =>
+    manager.skepDockerOk('node', 'inspect', host.name, '--format', '{{.Status.State}}')
+  const untilState = (host: LabHost, state: string) =>
+    settles('a nodes state', async () => assert.equal(await stateOf(host), state))
+  const taskIds = async (service: string) =>
+    (
+      await manager.skepDockerOk(
+        'service',
+        'ps',
+        '-q',
+        '--filter',
+        'desired-state=running',
+        service,
+      )
+    )
+      .split('\n')
+      .sort()
+  const placesOf = async (service: string) =>
+    (
+      await manager.skepDockerOk(
+        ...['service', 'ps', '--filter', 'desired-state=running', '--format'],
+        ...['{{.Node}} {{.CurrentState}}', service],
+      )
+    ).split('\n')
+  const untilRunning = (
+    service: string,
+    count: number,
+    on: (node: string) => boolean = () => true,
+  ) =>
+    settles('running where they should', async () => {
+      const running = (await placesOf(service)).filter((place) => / Running/.test(place))
+      assert.equal(running.length, count)
+      assert.ok(
+        running.every((place) => on(place.split(' ')[0] ?? '')),
+        running.join(', '),
+      )
+    })
+
+  test('hosts join with the stock command, and bad tokens are told apart', async () => {
+    const address = `${manager.address}:2377`
+    const rotated = await token()
+    await manager.skepDockerOk('swarm', 'join-token', '--rotate', '-q', 'worker')
+    const join = async (host: LabHost, text: string, to = address) =>
+      (await host.skepDocker('swarm', 'join', '--token', text, to)).stderr
+    assert.match(await join(worker, rotated), /was rotated at .* and is no longer taken/)
+    const good = await token()
+    assert.match(await join(worker, `${good.slice(0, -4)}0000`), /is wrong/)
+    assert.match(await join(worker, good, `${manager.address}:2399`), /nobody listens on/)
+    assert.match(
+      await join(worker, good, `${manager.address}:7780`),
+      /is no manager of Skep|can't be reached/,
+    )
+    assert.match(await join(worker, await token('manager')), /has one manager/)
+    const made = await manager.skep('token', 'create', '-q', '--label', 'zone=a', '--max-uses', '1')
+    const labelled = made.stdout.trim()
+    assert.equal(await join(worker, labelled), '')
+    assert.match(await join(other, labelled), /is used up/)
+    assert.match(await join(worker, good), /already part of a swarm/)
+    assert.equal(await join(other, good), '')
+    await untilState(worker, 'ready')
+    await untilState(other, 'ready')
+    const labels = await manager.skepDockerOk(
+      ...['node', 'inspect', worker.name, '--format', '{{.Spec.Labels.zone}}'],
+    )
+    assert.equal(labels, 'a')
+  })
+
+  test('a worker says that it is one', async () => {
+    const refused = await worker.skepDocker('service', 'ls')
+    assert.match(refused.stderr, /Worker nodes can't be used to view or modify cluster state/)
+    const info = await worker.skepDockerOk('info', '--format', '{{json .Swarm}}')
+    assert.match(info, /"LocalNodeState":"active","ControlAvailable":false/)
+    assert.ok(info.includes(`"NodeAddr":"${worker.address}"`))
+    assert.ok(info.includes(`"Addr":"${manager.address}:2377"`))
+  })
+
+  test('services run on all hosts, and their logs come from all of them', async () => {
+    await manager.skepDockerOk(
+      ...['service', 'create', '-q', '--name', 'talk', '--mode', 'global', 'busybox'],
+      ...['sh', '-c', 'echo hello from $(hostname); sleep 100000'],
+    )
+    await manager.skepDockerOk(
+      'service',
+      'create',
+      '-q',
+      '--name',
+      'web',
+      '--replicas',
+      '6',
+      'whoami:v1',
+    )
+    await untilRunning('web', 6)
+    await settles('logs of all hosts', async () => {
+      const logs = await manager.skepDockerOk('service', 'logs', 'talk')
+      for (const { name } of lab.hosts) assert.match(logs, new RegExp(`@${name}\\s+\\| hello from`))
+    })
+    const spread = new Set((await placesOf('web')).map((place) => place.split(' ')[0]))
+    assert.equal(spread.size, 3)
+  })
+
+  test('a flapping link, a stopped leader and a killed daemon move no task', async () => {
+    const before = await taskIds('web')
+    await lab.cut(other.number)
+    await pause(1_000)
+    await lab.heal()
+    await manager.signalDaemon('SIGSTOP')
+    await pause(8_000)
+    await manager.signalDaemon('SIGCONT')
+    await worker.stopDaemon('SIGKILL')
+    await pause(3_500)
+    await worker.startDaemon()
+    await manager.stopDaemon('SIGKILL')
+    await manager.startDaemon()
+    await pause(10_000)
+    for (const host of lab.hosts) assert.equal(await stateOf(host), 'ready')
+    assert.deepEqual(await taskIds('web'), before)
+  })
+
+  test('the root is rotated while tasks run', async () => {
+    const before = await taskIds('web')
+    const root = await manager.skepDockerOk('swarm', 'ca')
+    await manager.skepDockerOk('swarm', 'ca', '--rotate', '--quiet')
+    assert.notEqual(await manager.skepDockerOk('swarm', 'ca'), root)
+    await settles('every node trusts the new root', async () => {
+      for (const host of lab.hosts) {
+        const trusted = await manager.skepDockerOk(
+          ...['node', 'inspect', host.name, '--format', '{{.Description.TLSInfo.TrustRoot}}'],
+        )
+        assert.equal(trusted, await manager.skepDockerOk('swarm', 'ca'))
+      }
+    })
+    assert.deepEqual(await taskIds('web'), before)
+  })
+
+  test('tasks of a host that is cut off run elsewhere, and its own end when it is back', async () => {
+    await lab.cut(other.number)
+    await untilState(other, 'down')
+    await untilRunning('web', 6, (node) => node !== other.name)
+    const logs = await manager.skepDocker('service', 'logs', 'talk')
+    assert.match(logs.stdout, new RegExp(`@${worker.name}`))
+    assert.match(
+      logs.stderr,
+      new RegExp(`incomplete log stream.*node ${other.name} is not available`),
+    )
+    await lab.heal()
+    await untilState(other, 'ready')
+    await settles('its tasks have ended', async () => {
+      const left = await other.dockerOk('ps', '-q', '--filter', 'name=web')
+      assert.equal(left, '')
+    })
+  })
+
+  test('a host goes on alone, also after a reboot, and is taken as it is by the managers', async () => {
+    await manager.skepDockerOk('service', 'update', '-q', '--force', 'web')
+    await untilRunning('web', 6)
+    const before = await taskIds('web')
+    // The agent writes down what it knows once a second.
+    await pause(2_000)
+    await manager.stopDaemon('SIGKILL')
+    await worker.powerOff()
+    await worker.powerOn()
+    await worker.startEngine()
+    await worker.startDaemon()
+    await settles('the tasks run again', async () => {
+      const running = (await worker.dockerOk('ps', '-q')).split('\n').filter((id) => id !== '')
+      assert.equal(running.length, 3)
+    })
+    await manager.startDaemon()
+    await untilState(worker, 'ready')
+    await untilRunning('web', 6)
+    assert.deepEqual(await taskIds('web'), before)
+  })
+
+  test('a host that was removed while it was off is told so, leaves, and joins again', async () => {
+    const refused = await manager.skepDocker('node', 'rm', other.name)
+    assert.match(refused.stderr, /is not down and can't be removed/)
+    await manager.skepDockerOk('node', 'rm', '--force', other.name)
+    await settles('the node knows that it was removed', async () => {
+      const error = await other.skepDockerOk('info', '--format', '{{.Swarm.Error}}')
+      assert.match(error, /is not part of this cluster\. It was removed/)
+    })
+    await other.skepDockerOk('swarm', 'leave')
+    assert.equal(await other.dockerOk('ps', '-aq'), '')
+    await other.skepDockerOk('swarm', 'join', '--token', await token(), manager.address)
+    await untilState(other, 'ready')
+    // Leaving says goodbye: nobody has to wait for silence.
+    await other.skepDockerOk('swarm', 'leave')
+    assert.equal(await stateOf(other), 'down')
+    await manager.skepDockerOk('node', 'rm', other.name)
+    await untilRunning('web', 6, (node) => node !== other.name)
+  })
+})
+
+/** Waits until the assertions hold. */
+async function settles(what: string, check: () => Promise<void>): Promise<void> {
+  let last: unknown
+  const look = () =>
+    check().then(
+      () => true,
+      (error: unknown) => {
+        last = error
+        return false
+      },
+    )
+  await eventually(what, look).catch((error: unknown) => {
+    throw last ?? error
+  })
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms))
+}
