@@ -267,6 +267,7 @@ function essence(assignments: Assignments | undefined): unknown {
       .sort(byId),
     networks: [...(assignments?.networks.values() ?? [])].sort(byId),
     endpoints: [...(assignments?.endpoints.values() ?? [])].sort(byId),
+    neighbours: [...(assignments?.neighbours.values() ?? [])].sort(byId),
   }
 }
 

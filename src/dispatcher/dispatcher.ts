@@ -53,7 +53,6 @@ import {
   taskAssignment,
   type Unseal,
 } from './assignments.ts'
-import { EndpointRounds, type Router } from './endpoint-rounds.ts'
 import {
   beginWatch,
   decideLiveness,
@@ -66,6 +65,7 @@ import {
 import { Neighbourhood, NeighbourMaker, networksMoved } from './neighbours.ts'
 import { inLeaderTime } from './node-time.ts'
 import { RoutingIndex } from './routing-index.ts'
+import { type Router, RoutingRounds, type SharedPart } from './routing-rounds.ts'
 import { decideTraffic, isServed } from './traffic.ts'
 
 export interface DispatcherOptions {
@@ -102,7 +102,7 @@ export class Dispatcher implements ManagerLink {
   /** Nodes that count as ready and have no session. */
   readonly #away = new Set<NodeId>()
   readonly #routing: RoutingIndex
-  readonly #rounds: EndpointRounds
+  readonly #rounds: RoutingRounds
   readonly #neighbourMaker = new NeighbourMaker()
   /** Whether each node needs the ingress network. */
   #isIngressNeeded: boolean
@@ -119,7 +119,7 @@ export class Dispatcher implements ManagerLink {
     this.#options = options
     this.#routing = RoutingIndex.from(options.store.view)
     this.#isIngressNeeded = this.#needsIngress()
-    this.#rounds = new EndpointRounds({
+    this.#rounds = new RoutingRounds({
       clock: options.clock,
       signal: this.#stop.signal,
       everyone: () => this.#sessions.values(),
@@ -226,7 +226,8 @@ export class Dispatcher implements ManagerLink {
 
   /** Tells each session what of its node's assignments one change may have altered. */
   #learn(change: AppliedChange, revision: number): void {
-    for (const { id, scope } of this.#routing.learn(change)) this.#rounds.mark(id, scope, revision)
+    for (const { id, scope } of this.#routing.learn(change))
+      this.#rounds.mark({ type: 'endpoint', id }, scope, revision)
     this.#learnNeighbours(change, revision)
     const { kind, id, before, after } = change
     switch (kind) {
@@ -319,17 +320,11 @@ export class Dispatcher implements ManagerLink {
   }
 
   #touchNeighbourTask(id: TaskId, networks: ReadonlySet<NetworkId>, revision: number): void {
-    for (const networkId of networks) {
-      for (const session of this.#sessionsByNetwork.get(networkId) ?? []) {
-        session.touch({ type: 'neighbourTask', id }, revision)
-      }
-    }
+    this.#rounds.mark({ type: 'neighbourTask', id }, [...networks], revision)
   }
 
   #touchNeighbourNetwork(id: NetworkId, revision: number): void {
-    for (const session of this.#sessionsByNetwork.get(id) ?? []) {
-      session.touch({ type: 'neighbourNetwork', id }, revision)
-    }
+    this.#rounds.mark({ type: 'neighbourNetwork', id }, [id], revision)
   }
 
   #learnTask(before: Task | undefined, after: Task | undefined, revision: number): void {
@@ -555,8 +550,6 @@ function isSameName(before: Workload, after: Workload): boolean {
 type Part =
   | { readonly type: 'task'; readonly id: string }
   | { readonly type: 'networks' | 'everything' }
-  | { readonly type: 'neighbourTask'; readonly id: TaskId }
-  | { readonly type: 'neighbourNetwork'; readonly id: NetworkId }
 
 interface SessionContext extends DispatcherOptions {
   readonly routing: RoutingIndex
@@ -608,14 +601,16 @@ class NodeSession implements Session, Router {
   touch(part: Part, revision: number): void {
     if (part.type === 'task') this.#dirtyTasks.add(part.id)
     else if (part.type === 'networks') this.#networksDirty = true
-    else if (part.type === 'neighbourTask') this.#neighbours.touchTask(part.id)
-    else if (part.type === 'neighbourNetwork') this.#neighbours.touchNetwork(part.id)
     else this.#everything = true
     this.#touched(revision)
   }
 
-  touchEndpoints(ids: readonly EndpointId[], revision: number): void {
-    for (const id of ids) this.#dirtyEndpoints.add(id)
+  touchShared(parts: readonly SharedPart[], revision: number): void {
+    for (const part of parts) {
+      if (part.type === 'endpoint') this.#dirtyEndpoints.add(part.id)
+      else if (part.type === 'neighbourTask') this.#neighbours.touchTask(part.id)
+      else this.#neighbours.touchNetwork(part.id)
+    }
     this.#touched(revision)
   }
 

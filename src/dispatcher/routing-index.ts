@@ -12,7 +12,7 @@ import type {
 import type { AppliedChange, View } from '../store/store.ts'
 import type { EndpointAssignment } from '../wire/index.ts'
 import { endpointAssignment, isPublished } from './assignments.ts'
-import type { Scope } from './endpoint-rounds.ts'
+import type { Scope } from './routing-rounds.ts'
 
 /** An endpoint whose routers have to be told. */
 export interface RoutingChange {

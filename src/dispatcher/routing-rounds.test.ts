@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import type { Clock } from '../base/index.ts'
-import { type EndpointId, idFrom } from '../model/index.ts'
-import { EndpointRounds, type Router } from './endpoint-rounds.ts'
+import { idFrom } from '../model/index.ts'
+import { type Router, RoutingRounds, type SharedPart } from './routing-rounds.ts'
 
 /** Waits end when the test says so, one after the other. */
 class SteppedClock implements Clock {
@@ -25,8 +25,8 @@ class SteppedClock implements Clock {
 
 class TestRouter implements Router {
   readonly told: string[] = []
-  touchEndpoints(ids: readonly EndpointId[], revision: number): void {
-    this.told.push(`${ids.join('+')}@${revision}`)
+  touchShared(parts: readonly SharedPart[], revision: number): void {
+    this.told.push(`${parts.map(({ id }) => id).join('+')}@${revision}`)
   }
 }
 
@@ -34,7 +34,7 @@ function open(count: number) {
   const clock = new SteppedClock()
   const routers = Array.from({ length: count }, () => new TestRouter())
   const onNetwork = new Map([['x', routers.slice(0, 2)]])
-  const rounds = new EndpointRounds({
+  const rounds = new RoutingRounds({
     clock,
     signal: new AbortController().signal,
     everyone: () => routers,
@@ -43,10 +43,10 @@ function open(count: number) {
   })
   return { clock, routers, rounds }
 }
-const a: EndpointId = idFrom('a')
-const b: EndpointId = idFrom('b')
+const a: SharedPart = { type: 'endpoint', id: idFrom('a') }
+const b: SharedPart = { type: 'neighbourTask', id: idFrom('b') }
 
-describe('rounds of endpoints', () => {
+describe('rounds of endpoints and neighbours', () => {
   test('a few nodes are told at once, each time', () => {
     const { rounds, routers } = open(3)
     rounds.mark(a, 'everyone', 1)

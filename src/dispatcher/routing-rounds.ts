@@ -1,0 +1,124 @@
+import type { Clock } from '../base/index.ts'
+import type { EndpointId, NetworkId, TaskId } from '../model/index.ts'
+
+/** What many nodes know alike, by kind: an endpoint; where the addresses of a task, or of all else on a network, are. */
+export type SharedPart =
+  | { readonly type: 'endpoint'; readonly id: EndpointId }
+  | { readonly type: 'neighbourTask'; readonly id: TaskId }
+  | { readonly type: 'neighbourNetwork'; readonly id: NetworkId }
+
+/** A node that may send to endpoints and neighbours. */
+export interface Router {
+  /** These may differ from what the node was last told, since `revision`. */
+  touchShared(parts: readonly SharedPart[], revision: number): void
+}
+
+/** Whom a part concerns: every node, as with published ports, or those on one of some networks. */
+export type Scope = 'everyone' | readonly NetworkId[]
+
+export interface RoutingRoundsOptions {
+  readonly clock: Clock
+  readonly signal: AbortSignal
+  readonly everyone: () => Iterable<Router>
+  readonly onNetwork: (id: NetworkId) => Iterable<Router>
+  /** What had to wait has been handed out. */
+  readonly handedOut: () => void
+}
+
+interface Waiting {
+  readonly part: SharedPart
+  /** The first and the last change that waits. */
+  readonly sinceRevision: number
+  revision: number
+  isForEveryone: boolean
+  readonly networks: Set<NetworkId>
+}
+
+/** Nodes told in one go: telling one costs tens of microseconds, and others wait for the thread too. */
+const nodesAtOnceMax = 200
+/** Pause after a round for each node told, in ms: what changes meanwhile goes out once. Half a second for 5,000 nodes. */
+const pauseMsPerNode = 0.1
+
+/**
+ * Hands changes of endpoints and neighbours out to the nodes that send to them. One change concerns every router, so in
+ * a large cluster the many changes of a moment must not be told one by one: they gather into rounds, and the pause
+ * between two grows with the nodes told. With few nodes there is no pause, and a change is handed out as it comes.
+ */
+export class RoutingRounds {
+  readonly #options: RoutingRoundsOptions
+  /** By kind and id of the part. */
+  #waiting = new Map<string, Waiting>()
+  #underWaySinceRevision: number | undefined
+  #isRunning = false
+
+  constructor(options: RoutingRoundsOptions) {
+    this.#options = options
+  }
+
+  /** The first change that somebody has not been told of yet. */
+  get pendingSinceRevision(): number | undefined {
+    if (this.#underWaySinceRevision !== undefined) return this.#underWaySinceRevision
+    for (const { sinceRevision } of this.#waiting.values()) return sinceRevision
+    return undefined
+  }
+
+  /** A part changed for the routers in scope. Revisions never go back. */
+  mark(part: SharedPart, scope: Scope, revision: number): void {
+    if (scope.length === 0) return
+    const key = `${part.type}/${part.id}`
+    let waiting = this.#waiting.get(key)
+    if (!waiting) {
+      const isForEveryone = false
+      waiting = { part, sinceRevision: revision, revision, isForEveryone, networks: new Set() }
+      this.#waiting.set(key, waiting)
+    }
+    waiting.revision = revision
+    if (scope === 'everyone') waiting.isForEveryone = true
+    else for (const networkId of scope) waiting.networks.add(networkId)
+    if (this.#isRunning) return
+    this.#isRunning = true
+    void this.#run()
+  }
+
+  async #run(): Promise<void> {
+    const { clock, signal, handedOut } = this.#options
+    while (this.#waiting.size > 0 && !signal.aborted) {
+      this.#underWaySinceRevision = this.pendingSinceRevision
+      const { partsByRouter, revision } = this.#takeRound()
+      let told = 0
+      for (const [router, parts] of partsByRouter) {
+        router.touchShared(parts, revision)
+        if (++told % nodesAtOnceMax === 0) await clock.sleep(0, signal)
+      }
+      this.#underWaySinceRevision = undefined
+      handedOut()
+      const pauseMs = Math.floor(told * pauseMsPerNode)
+      if (pauseMs > 0) await clock.sleep(pauseMs, signal)
+    }
+    this.#isRunning = false
+  }
+
+  /** Who has to be told what. */
+  #takeRound(): {
+    readonly partsByRouter: ReadonlyMap<Router, readonly SharedPart[]>
+    readonly revision: number
+  } {
+    const round = this.#waiting
+    this.#waiting = new Map()
+    const partsByRouter = new Map<Router, SharedPart[]>()
+    const tell = (routers: Iterable<Router>, part: SharedPart) => {
+      for (const router of routers) {
+        const parts = partsByRouter.get(router)
+        if (!parts) partsByRouter.set(router, [part])
+        else if (parts.at(-1) !== part) parts.push(part)
+      }
+    }
+    let revision = 0
+    for (const { part, isForEveryone, networks, ...waiting } of round.values()) {
+      revision = Math.max(revision, waiting.revision)
+      if (isForEveryone) tell(this.#options.everyone(), part)
+      else for (const networkId of networks) tell(this.#options.onNetwork(networkId), part)
+    }
+    return { partsByRouter, revision }
+  }
+}
