@@ -1,0 +1,247 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { silentLog, UserError, WakeUp } from '../base/index.ts'
+import { openRealClock, realRandom } from '../base/real-world.ts'
+import { idFrom, type NodeDescription, type NodeId } from '../model/index.ts'
+import { simulatedDescription } from '../runtime/simulated-runtime.ts'
+import type { AssignmentChange, Session, TaskReport } from '../wire/index.ts'
+import { MemoryNetwork } from './memory-transport.testing.ts'
+import { parseCall, reportsPerMessageMax, type SessionSettings } from './messages.ts'
+import { openRemoteLink } from './session-client.ts'
+import { type SessionServer, serveSession } from './session-server.ts'
+import type { MessageStream } from './transport.ts'
+
+const clock = openRealClock()
+const nodeId: NodeId = idFrom('n1')
+const description: NodeDescription = {
+  ...simulatedDescription('n1'),
+  skepVersion: 'test',
+  hostSubnets: [],
+}
+const none = { put: [], remove: [] }
+
+function changeAt(revision: number): AssignmentChange {
+  const node = {
+    id: nodeId,
+    clusterId: 'c',
+    hostname: 'n1',
+    platform: { architecture: '', os: '' },
+  }
+  return {
+    full: revision === 1,
+    revision,
+    node,
+    tasks: none,
+    secrets: { put: [{ id: idFrom('s'), name: 's', data: new Uint8Array([0, 255]) }], remove: [] },
+    configs: none,
+    networks: none,
+    endpoints: none,
+    neighbours: none,
+  }
+}
+
+/** The leader's dispatcher as a session sees it: its changes are pushed by the test. */
+class FakeDispatcher {
+  revision = 0
+  readonly reports: (readonly TaskReport[])[] = []
+  readonly acknowledged: number[] = []
+  refusal: UserError | undefined
+  heardCount = 0
+  endedCount = 0
+  readonly #changed = new WakeUp()
+
+  change(): void {
+    this.revision += 1
+    this.#changed.ring()
+  }
+
+  heard(): void {
+    this.heardCount += 1
+  }
+
+  ended(): void {
+    this.endedCount += 1
+  }
+
+  async open(): Promise<Session> {
+    return {
+      next: async (signal) => {
+        await this.#changed.wait(clock, signal)
+        if (signal.aborted) throw new UserError('unavailable', 'over')
+        return changeAt(this.revision)
+      },
+      acknowledge: (revision) => this.acknowledged.push(revision),
+      report: async (reports) => {
+        if (this.refusal) throw this.refusal
+        this.reports.push(reports)
+      },
+      describe: async () => {},
+      close: () => {},
+    }
+  }
+}
+
+const settings: SessionSettings = {
+  heartbeatMs: 20,
+  silenceMs: 200,
+  managers: [{ nodeId: idFrom('m1'), address: 'm1' }],
+  rootsPem: ['root'],
+}
+
+/** A manager on a network in memory: one that leads, or one that knows who does. */
+async function openManager(
+  network: MemoryNetwork,
+  address: string,
+  leads: FakeDispatcher | string,
+): Promise<{ readonly sessions: SessionServer[]; readonly streams: MessageStream[] }> {
+  const sessions: SessionServer[] = []
+  const streams: MessageStream[] = []
+  const serve = async (stream: MessageStream) => {
+    streams.push(stream)
+    const { call } = parseCall(await stream.receive())
+    assert.equal(call.call, 'session')
+    if (typeof leads === 'string') {
+      const managers = [{ nodeId: idFrom<'node'>('m'), address: leads }]
+      await stream.send({ type: 'redirect', managers })
+      return
+    }
+    const served = { stream, nodeId, dispatcher: leads, clock, log: silentLog }
+    sessions.push(await serveSession({ ...served, settings: () => settings }, description))
+  }
+  const peer = { type: 'node', nodeId, role: 'worker', publicKeyHash: '' } as const
+  await network.transport(peer).listen(address, (stream) => void serve(stream))
+  return { sessions, streams }
+}
+
+function linkTo(network: MemoryNetwork, managers: readonly string[]) {
+  const learned: SessionSettings[] = []
+  const link = openRemoteLink({
+    transport: network.transport({ type: 'anonymous' }),
+    clock,
+    random: realRandom,
+    log: silentLog,
+    skepVersion: 'test',
+    managers: () => managers,
+    learned: (news) => learned.push(news),
+    asked: () => {},
+  })
+  const stop = new AbortController()
+  return { learned, stop, open: () => link.open(nodeId, description, stop.signal) }
+}
+
+function report(id: string): TaskReport {
+  return {
+    taskId: idFrom(id),
+    status: { state: 'running', atMs: 1, message: 'started', ready: true, hostPorts: [] },
+  }
+}
+
+describe('a session over a network', () => {
+  test('carries assignments one way, acknowledgements and reports the other', async () => {
+    const network = new MemoryNetwork()
+    const dispatcher = new FakeDispatcher()
+    await openManager(network, 'm1', dispatcher)
+    const { open, learned, stop } = linkTo(network, ['m1'])
+    const session = await open()
+    assert.deepEqual(learned, [settings])
+    dispatcher.change()
+    const first = await session.next(stop.signal)
+    assert.deepEqual(first, changeAt(1))
+    session.acknowledge(1)
+    await session.report([report('t1')])
+    assert.deepEqual(dispatcher.reports, [[report('t1')]])
+    assert.deepEqual(dispatcher.acknowledged, [1])
+    dispatcher.refusal = new UserError('unavailable', 'the disk is full')
+    await assert.rejects(session.report([report('t1')]), /the disk is full/)
+    session.close()
+    await assert.rejects(session.next(stop.signal), { code: 'unavailable' })
+  })
+
+  test('puts changes together while the node is busy', async () => {
+    const network = new MemoryNetwork()
+    const dispatcher = new FakeDispatcher()
+    await openManager(network, 'm1', dispatcher)
+    const { open, stop } = linkTo(network, ['m1'])
+    const session = await open()
+    for (let count = 0; count < 50; count++) {
+      dispatcher.change()
+      await clock.sleep(0)
+    }
+    const revisions: number[] = []
+    while (revisions.at(-1) !== 50) revisions.push((await session.next(stop.signal)).revision)
+    assert.ok(revisions.length <= 4, `${revisions.length} messages`)
+    session.close()
+  })
+
+  test('sends many reports in bounded messages', async () => {
+    const network = new MemoryNetwork()
+    const dispatcher = new FakeDispatcher()
+    await openManager(network, 'm1', dispatcher)
+    const session = await linkTo(network, ['m1']).open()
+    const many = Array.from({ length: 2 * reportsPerMessageMax + 1 }, (_, at) => report(`t${at}`))
+    await session.report(many)
+    assert.deepEqual(
+      dispatcher.reports.map(({ length }) => length),
+      [reportsPerMessageMax, reportsPerMessageMax, 1],
+    )
+    session.close()
+  })
+
+  test('finds the leader: where others send it, and beside one that does not answer', async () => {
+    const network = new MemoryNetwork()
+    const dispatcher = new FakeDispatcher()
+    await openManager(network, 'm1', dispatcher)
+    await openManager(network, 'm2', 'm1')
+    await openManager(network, 'm3', new FakeDispatcher())
+    network.silence('m3')
+    const session = await linkTo(network, ['m4', 'm3', 'm2']).open()
+    dispatcher.change()
+    assert.equal((await session.next(new AbortController().signal)).revision, 1)
+    session.close()
+  })
+
+  test('says so where nobody leads', async () => {
+    const network = new MemoryNetwork()
+    await openManager(network, 'm1', 'm2')
+    await openManager(network, 'm2', 'm1')
+    await assert.rejects(
+      linkTo(network, ['m1', 'm2']).open(),
+      /no manager leads the cluster: asked/,
+    )
+    await assert.rejects(linkTo(network, []).open(), /no manager is known to this node/)
+  })
+
+  test('ends when the manager falls silent, and speaks while it does not', async () => {
+    const network = new MemoryNetwork()
+    const dispatcher = new FakeDispatcher()
+    await openManager(network, 'm1', dispatcher)
+    const { open, stop } = linkTo(network, ['m1'])
+    const session = await open()
+    while (dispatcher.heardCount < 20) await clock.sleep(5)
+    const next = session.next(stop.signal)
+    network.silence('m1')
+    await assert.rejects(next, /fallen silent/)
+  })
+
+  test('an ended session tells the manager that the host is there; a broken message ends only it', async () => {
+    const network = new MemoryNetwork()
+    const dispatcher = new FakeDispatcher()
+    const manager = await openManager(network, 'm1', dispatcher)
+    const [one, two] = [linkTo(network, ['m1']), linkTo(network, ['m1'])]
+    const first = await one.open()
+    const second = await two.open()
+    first.close()
+    await manager.sessions[0]?.over
+    assert.equal(dispatcher.endedCount, 1)
+    const broken = await network
+      .transport({ type: 'anonymous' })
+      .connect('m1', { type: 'cluster' }, one.stop.signal)
+    await broken.send({ type: 'call', call: 'session', protocol: 1, skepVersion: '', description })
+    await broken.receive()
+    await broken.send({ type: 'report', id: 1, reports: [{ taskId: 't', status: { state: 'x' } }] })
+    const answer = JSON.stringify(await broken.receive())
+    assert.match(answer, /"over".*is no state of a task/)
+    await second.report([report('t1')])
+    second.close()
+  })
+})
