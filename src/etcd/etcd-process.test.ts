@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { execFileSync, spawn } from 'node:child_process'
 import { readFile, stat, writeFile } from 'node:fs/promises'
 import { get } from 'node:https'
+import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { describe, type TestContext, test } from 'node:test'
 import { silentLog } from '../base/index.ts'
@@ -9,7 +10,7 @@ import { openRealClock, realRandom } from '../base/real-world.ts'
 import { openEtcdStore } from '../store/etcd/etcd-store.ts'
 import { buildConfig } from '../store/test-objects.ts'
 import { etcdFlags } from './etcd-flags.ts'
-import { startEtcd } from './etcd-process.ts'
+import { startEtcd, waitForEtcd } from './etcd-process.ts'
 import { RealCluster } from './real-cluster.testing.ts'
 
 const clock = openRealClock()
@@ -85,6 +86,7 @@ describe('a real etcd as a child', { skip, concurrency: 1 }, () => {
     assert.equal((await stat(member.directory)).mode & 0o777, 0o700)
     const client = cluster.client()
     await client.txn({ when: [], apply: [{ type: 'put', key: 'a', value: '1' }] })
+    await waitForEtcd({ process: member.process, client, clock })
     const { pid } = member.process
     assert.ok(pid)
     process.kill(pid, 'SIGKILL')
@@ -96,6 +98,21 @@ describe('a real etcd as a child', { skip, concurrency: 1 }, () => {
     assert.equal(member.process.restartCount, 1)
     await member.process.stop()
     assert.equal(member.process.pid, undefined)
+  })
+
+  test('that can not start says why', async (t) => {
+    const cluster = await startCluster(t, 1)
+    const [member] = cluster.members
+    assert.ok(member)
+    await member.process.stop()
+    const blocker = createServer().listen(Number(new URL(member.peerUrl).port), '127.0.0.1')
+    t.after(() => blocker.close())
+    await cluster.restart(0, { type: 'restart' })
+    const waiting = { process: member.process, client: cluster.client(), clock, waitMs: 1_500 }
+    await assert.rejects(waitForEtcd(waiting), {
+      code: 'unavailable',
+      message: /address already in use/,
+    })
   })
 
   test('of an earlier daemon is ended before another one starts', async (t) => {

@@ -3,6 +3,7 @@ import { access, chmod, constants, mkdir, readFile, rm, writeFile } from 'node:f
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { type Clock, type Log, UserError } from '../base/index.ts'
+import { type EtcdClient, EtcdError } from '../store/etcd/client.ts'
 import { clientSocketName, dataDirName, type EtcdFiles, etcdFlags } from './etcd-flags.ts'
 import { detectEtcdVersion } from './etcd-version.ts'
 
@@ -62,7 +63,9 @@ const longLifeMs = 30_000
 /** Longest it may take to end by itself, in ms. */
 const endMs = 5_000
 const leftoverEndMs = 3_000
-const leftoverLookMs = 50
+const lookMs = 50
+/** Longest wait for a member to answer after its start, in ms. */
+const answerMsMax = 30_000
 /** Longest path of a socket. Source: unix(7). */
 const socketPathMax = 107
 const lastWordsMax = 20
@@ -109,6 +112,41 @@ export async function startEtcd(options: EtcdProcessOptions): Promise<EtcdProces
   return child
 }
 
+/**
+ * Waits until the member answers, as a learner too. Rejects with `unavailable` and etcd's last words when it does not in
+ * time; it goes on trying to start all the same.
+ */
+export async function waitForEtcd({
+  process,
+  client,
+  clock,
+  waitMs = answerMsMax,
+}: {
+  readonly process: EtcdProcess
+  readonly client: EtcdClient
+  readonly clock: Clock
+  readonly waitMs?: number
+}): Promise<void> {
+  const untilMs = clock.nowMs() + waitMs
+  for (;;) {
+    try {
+      await client.status({ endpoint: process.endpoint, deadlineMs: 1_000 })
+      return
+    } catch (cause) {
+      if (!(cause instanceof EtcdError)) throw cause
+      if (clock.nowMs() >= untilMs) {
+        const words = process.lastWords.at(-1)
+        throw new UserError(
+          'unavailable',
+          `etcd does not answer on this node${words === undefined ? '' : ` (${words})`}`,
+          { next: 'Look at the log of the daemon; etcd is started again and again.', cause },
+        )
+      }
+      await clock.sleep(lookMs)
+    }
+  }
+}
+
 /** Where the process is written down, to be found by a daemon that comes after this one was killed. */
 function pidPath(directory: string): string {
   return join(directory, 'pid')
@@ -138,7 +176,7 @@ async function endLeftover({ directory, clock, log }: EtcdProcessOptions): Promi
         isKilled = true
         signalProcess(pid, 'SIGKILL')
       }
-      await clock.sleep(leftoverLookMs)
+      await clock.sleep(lookMs)
     }
   }
   await rm(path, { force: true })

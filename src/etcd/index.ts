@@ -4,5 +4,6 @@ export {
   type EtcdProcess,
   type EtcdProcessOptions,
   startEtcd,
+  waitForEtcd,
 } from './etcd-process.ts'
 export { addMember, promoteMember, removeMember } from './members.ts'

@@ -56,6 +56,10 @@ export interface EtcdStoreOptions {
   readonly commitsQueuedMax?: number
 }
 
+/**
+ * Where leaders are elected (`election.ts`), the election counts the epochs: `commit` takes `Leadership.epoch` as its
+ * fence, and nobody calls `advanceEpoch`.
+ */
 export interface EtcdStore extends Store, LeaderEpoch {
   /**
    * Resolves once the view has every commit that was done, on any manager, before the call. Rejects with `unavailable`

@@ -253,6 +253,35 @@ describe('the store on etcd, with several managers', () => {
     await managers.during(keeping)
   })
 
+  on('what arrives late, after it was asked for again, is not done twice', 2, async (managers) => {
+    const [store, other] = [managers.at(0), managers.at(1)]
+    const remove = async (by: EtcdStore): Promise<void> => {
+      await managers.during(by.barrier())
+      const a = by.view.get('config', 'a')
+      assert.ok(a)
+      const { id, kind, version } = a
+      await managers.during(by.commit([{ type: 'delete', id, kind, version }]))
+    }
+    await managers.during(store.commit([]))
+    managers.client(0).holdWrites(1)
+    await managers.during(store.commit([create('a')]))
+    await remove(store)
+    managers.client(0).releaseWrites()
+    await managers.during(store.barrier())
+    assert.equal(store.view.get('config', 'a'), undefined)
+
+    // Nor when it was refused meanwhile, and would fit again.
+    managers.client(0).holdWrites(1)
+    const refused = assert.rejects(store.commit([create('a')]), { code: 'conflict' })
+    await managers.clock.advance(10)
+    await managers.during(other.commit([create('a')]))
+    await managers.during(refused)
+    await remove(other)
+    managers.client(0).releaseWrites()
+    await managers.during(store.barrier())
+    assert.equal(store.view.get('config', 'a'), undefined)
+  })
+
   on('a store that closes lets its commits end', 1, async (managers) => {
     const commits = Array.from({ length: 30 }, (_, i) => managers.at(0).commit([create(`c${i}`)]))
     await managers.during(managers.at(0).close())

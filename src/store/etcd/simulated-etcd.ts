@@ -382,7 +382,10 @@ export class SimulatedEtcd {
     }
     for (const op of ops) {
       if (op.type !== 'delete') continue
-      if ([...written].some((key) => isInside(key, op.key, op.end))) {
+      const { key: from, end } = op
+      const isWritten =
+        end === undefined ? written.has(from) : [...written].some((key) => isInside(key, from, end))
+      if (isWritten) {
         throw new EtcdError('refused', 'duplicate key given in txn request')
       }
     }
@@ -618,6 +621,8 @@ export class SimulatedClient implements EtcdClient {
   #current = 0
   #cut = false
   #repliesToLose = 0
+  #writesToHold = 0
+  readonly #held: Txn[] = []
   #closed = false
 
   constructor(etcd: SimulatedEtcd, endpoints: readonly string[]) {
@@ -637,6 +642,15 @@ export class SimulatedClient implements EtcdClient {
   /** Of the writes from now on so many are done, but the answer never comes. */
   loseReplies(count: number): void {
     this.#repliesToLose = count
+  }
+
+  /** Of the transactions from now on so many get stuck on the way: no answer comes, and they arrive when released. */
+  holdWrites(count: number): void {
+    this.#writesToHold = count
+  }
+
+  releaseWrites(): void {
+    for (const txn of this.#held.splice(0)) this.#etcd.txn(txn)
   }
 
   takeLostReply(): boolean {
@@ -674,6 +688,12 @@ export class SimulatedClient implements EtcdClient {
   }
 
   async txn(txn: Txn, options: CallOptions = {}): Promise<TxnResult> {
+    if (this.#writesToHold > 0) {
+      this.#writesToHold -= 1
+      this.#held.push(txn)
+      await this.#etcd.travel(options.signal)
+      throw new EtcdError('outcomeUnknown', 'the link broke before the answer came')
+    }
     return this.#etcd.call(this, 'write', options, () => this.#etcd.txn(txn))
   }
 
