@@ -3,6 +3,8 @@ import { type Log, messageOf, UserError } from '../base/index.ts'
 import type { NetworkAssignment } from '../wire/index.ts'
 import { bridgeName } from './bridge-name.ts'
 import { hostNamespace, type Namespace } from './namespace.ts'
+import type { HostDevice } from './overlay-plan.ts'
+import { parseDevices } from './overlay-state.ts'
 
 /**
  * Lets answers to a local client (127.0.0.1) come back through the bridge, and answers of a container that leave by
@@ -35,7 +37,7 @@ async function readNumber(path: string): Promise<number> {
   return Number((await readFile(path, 'utf8')).trim())
 }
 
-/** IPv4 addresses by device, of the host's devices that are up. */
+/** Addresses by device, of the host's devices that are up. */
 export async function addressesByDevice(): Promise<ReadonlyMap<string, readonly string[]>> {
   // Not `os.networkInterfaces`: that leaves out a bridge nothing is plugged into.
   const [, ...args] = addressesCommand
@@ -44,11 +46,50 @@ export async function addressesByDevice(): Promise<ReadonlyMap<string, readonly 
 }
 
 /** Prints what `parseAddresses` reads. */
-export const addressesCommand: readonly string[] = 'ip -j -4 address show up'.split(' ')
+export const addressesCommand: readonly string[] = 'ip -j address show up'.split(' ')
 
 /** Addresses by device. */
 export function parseAddresses(json: string): ReadonlyMap<string, readonly string[]> {
   return new Map(parseLinks(json).map(({ name, addresses }) => [name, addresses]))
+}
+
+/** Devices of the host that are up, with their IPv4 addresses. */
+export async function hostDevices(): Promise<readonly HostDevice[]> {
+  const [, ...args] = addressesCommand
+  return parseDevices((await ip(hostNamespace, args)).text)
+}
+
+/**
+ * Gives the bridge the node's own address on the network, and the link-layer address by which other nodes know it. Only
+ * where the network has one for this node. Resolves with whether something had to be done.
+ */
+export async function settleNodeAddress(
+  network: NetworkAssignment,
+  devices: readonly HostDevice[],
+): Promise<boolean> {
+  const { nodeAddress } = network
+  if (!nodeAddress) return false
+  const bridge = bridgeName(network.id)
+  const device = devices.find(({ name }) => name === bridge)
+  const prefix = Number(network.subnet.split('/')[1] ?? '24')
+  const own = new Set([network.gateway, nodeAddress.address])
+  // One that this node had before would take the packets of whoever has it now.
+  const stale = (device?.addresses ?? []).filter((address) => !own.has(address))
+  const isSettled =
+    stale.length === 0 &&
+    device?.addresses.includes(nodeAddress.address) &&
+    device.mac === nodeAddress.mac
+  if (isSettled) return false
+  for (const args of [
+    ...stale.map((address) => ['address', 'del', `${address}/32`, 'dev', bridge]),
+    ['link', 'set', 'dev', bridge, 'address', nodeAddress.mac],
+    ['address', 'replace', `${network.gateway}/${prefix}`, 'dev', bridge],
+    ['address', 'replace', `${nodeAddress.address}/32`, 'dev', bridge],
+  ]) {
+    const done = await ip(hostNamespace, args)
+    if (!done.ok) throw failed(network, done.text)
+  }
+  return true
 }
 
 /** Whether the network's bridge is there and has its gateway's address. */
@@ -77,7 +118,7 @@ export async function repairBridge(
   const existing = await ip(hostNamespace, ['link', 'show', 'dev', bridge])
   if (!existing.ok) {
     // Without an address of its own a bridge takes one of its ports', and changes it as they come and go.
-    const mac = bridgeMac(network.gateway)
+    const mac = network.nodeAddress?.mac ?? bridgeMac(network.gateway)
     const added = await ip(hostNamespace, [
       ...['link', 'add', 'name', bridge, 'address', mac, 'type', 'bridge'],
     ])

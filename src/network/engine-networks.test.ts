@@ -62,6 +62,7 @@ function open(engine: EngineNetworks) {
     engine,
     removeBridge: async () => {},
     owner: 'skep',
+    mtu: async () => 1450,
     clock,
     log: silentLog,
   })
@@ -111,7 +112,7 @@ describe('networks of a node', () => {
     const fake = fakeEngine()
     const { networks, pass } = open(fake.engine)
     await fake.engine.create({
-      ...networkBody({ ...buildNetwork('theirs'), subnet: '10.7.0.0/24' }, 'other'),
+      ...networkBody({ ...buildNetwork('theirs'), subnet: '10.7.0.0/24' }, 'other', 1450),
     })
     await networks.ensure(net)
     await networks.keepOnly(new Set())
@@ -157,11 +158,14 @@ describe('networks of a node', () => {
         },
       },
       'skep',
+      1450,
     )
     assert.deepEqual(body.Options, {
       'com.docker.network.driver.mtu': '1400',
       'com.docker.network.bridge.name': 'sk-app0000000',
     })
     assert.equal(body.Labels[ownerLabel], 'skep')
+    const unasked = networkBody(net, 'skep', 1450).Options
+    assert.equal(unasked['com.docker.network.driver.mtu'], '1450')
   })
 })

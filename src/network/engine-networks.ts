@@ -12,6 +12,7 @@ export const networkIdLabel = 'skep.network.id'
 /** Label that says which data plane made it: several may share an engine. */
 export const ownerLabel = 'skep.network.owner'
 const bridgeOption = 'com.docker.network.bridge.name'
+const mtuOption = 'com.docker.network.driver.mtu'
 /** A network that was just made is kept this long before anything has to want it, in ms. */
 const unwantedKeepMs = 60_000
 
@@ -20,6 +21,7 @@ export class NodeNetworks {
   readonly #engine: EngineNetworks
   readonly #removeBridge: (networkId: string) => Promise<void>
   readonly #owner: string
+  readonly #mtu: () => Promise<number>
   readonly #clock: Clock
   readonly #log: Log
   /** Those known to be there as they should be, and when they were last asked for. */
@@ -32,12 +34,15 @@ export class NodeNetworks {
     /** Removes a bridge device that the engine left, by network id. */
     readonly removeBridge: (networkId: string) => Promise<void>
     readonly owner: string
+    /** Largest packet that passes between nodes, in bytes. */
+    readonly mtu: () => Promise<number>
     readonly clock: Clock
     readonly log: Log
   }) {
     this.#engine = options.engine
     this.#removeBridge = options.removeBridge
     this.#owner = options.owner
+    this.#mtu = options.mtu
     this.#clock = options.clock
     this.#log = options.log
   }
@@ -137,7 +142,7 @@ export class NodeNetworks {
     if (existing) await this.#makeWay(existing, network)
     await this.#removeBridge(network.id)
     try {
-      await this.#engine.create(networkBody(network, this.#owner))
+      await this.#engine.create(networkBody(network, this.#owner, await this.#mtu()))
     } catch (error) {
       throw explain(error, network)
     }
@@ -192,7 +197,7 @@ function isMade(existing: EngineNetwork, network: NetworkAssignment): boolean {
   )
 }
 
-export function networkBody(network: NetworkAssignment, owner: string) {
+export function networkBody(network: NetworkAssignment, owner: string, mtu: number) {
   const options = Object.entries(network.options).filter(
     ([key]) => key.startsWith('com.docker.network.') && key !== bridgeOption,
   )
@@ -206,7 +211,11 @@ export function networkBody(network: NetworkAssignment, owner: string) {
       Driver: 'default',
       Config: [{ Subnet: network.subnet, Gateway: network.gateway }],
     },
-    Options: { ...Object.fromEntries(options), [bridgeOption]: bridgeName(network.id) },
+    Options: {
+      [mtuOption]: `${mtu}`,
+      ...Object.fromEntries(options),
+      [bridgeOption]: bridgeName(network.id),
+    },
     Labels: { [networkIdLabel]: network.id, [ownerLabel]: owner },
   }
 }

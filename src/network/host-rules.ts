@@ -1,4 +1,4 @@
-import type { NetworkId, PortSpec } from '../model/index.ts'
+import type { NetworkId, NodeId, PortSpec } from '../model/index.ts'
 import type { Backend, EndpointAssignment, NetworkAssignment } from '../wire/index.ts'
 import { bridgeName } from './bridge-name.ts'
 import { balance, type Ruleset, type Target } from './ruleset.ts'
@@ -8,7 +8,9 @@ import { balance, type Ruleset, type Target } from './ruleset.ts'
  * endpoint's backends. The client's address is kept, except where answers would not come back this way:
  * - from the host's loopback;
  * - from a container that the backend could answer directly, on a network they share (`hairpin`);
- * - to a backend that is only on internal networks, and so knows no way out (`unrouted`).
+ * - to a backend that is only on internal networks, and so knows no way out (`unrouted`);
+ * - to a backend on another node (`remote`), which answers to this node's own address on the ingress network.
+ * A node's own tasks come first, unless the endpoint says `spread`.
  * A port with no backend refuses at once. The bridges accept loopback destinations (so that answers find their way back
  * to a local client), and what comes from containers for those is dropped.
  */
@@ -16,8 +18,11 @@ export function renderHostRules(options: {
   readonly table: string
   readonly networks: readonly NetworkAssignment[]
   readonly endpoints: readonly EndpointAssignment[]
+  /** This node. Absent: every backend is its own. */
+  readonly nodeId?: NodeId
 }): Ruleset {
-  const { table, networks, endpoints } = options
+  const { table, networks, endpoints, nodeId } = options
+  const nodeAddress = nodeAddressOf(networks)
   const chains = new Map<string, readonly string[]>([
     [
       'published',
@@ -35,15 +40,13 @@ export function renderHostRules(options: {
   const refused = new Set<string>()
   const hairpin = new Set<string>()
   const unrouted = new Set<string>()
+  const remote = new Set<string>()
   const udpBackends = new Map<string, ReadonlySet<string>>()
   const networkById = new Map(networks.map((network) => [network.id, network]))
 
-  for (const { spec, backends } of publishedPorts(endpoints)) {
+  for (const { spec, endpoint } of publishedPorts(endpoints)) {
     const { protocol, publishedPort, targetPort } = spec
-    const entries = backends.flatMap((backend) => {
-      const entry = entryAddress(backend, networks)
-      return entry && backend.weight >= 1 ? [{ ...entry, backend }] : []
-    })
+    const entries = entriesOf(endpoint, networks, nodeId)
     const targets = entries.map(({ address, backend }): Target => {
       return { target: `${address} . ${targetPort}`, weight: backend.weight }
     })
@@ -61,7 +64,11 @@ export function renderHostRules(options: {
       `ip protocol ${protocol} dnat to ${only ? `${only.address}:${targetPort}` : choice}`,
     ])
     ports.add(`${protocol} . ${publishedPort} : goto ${chain}`)
-    for (const { address, networkId, backend } of entries) {
+    for (const { address, networkId, backend, isRemote } of entries) {
+      if (isRemote) {
+        remote.add(address)
+        continue
+      }
       if (networkById.get(networkId)?.internal) unrouted.add(address)
       for (const id of Object.keys(backend.addresses)) {
         const shared = networks.find((network) => network.id === id)
@@ -79,6 +86,7 @@ export function renderHostRules(options: {
       bridges: 'type ifname',
       hairpin: 'type ipv4_addr . ipv4_addr; flags interval',
       unrouted: 'type ipv4_addr',
+      remote: 'type ipv4_addr',
     },
     chains,
     hooks: [
@@ -106,6 +114,7 @@ export function renderHostRules(options: {
         name: 'postrouting',
         hook: 'type nat hook postrouting priority 90; policy accept;',
         rules: [
+          ...(nodeAddress ? [`ct status dnat ip daddr @remote snat to ${nodeAddress}`] : []),
           'ct status dnat ip saddr 127.0.0.0/8 oifname @bridges masquerade',
           'ct status dnat ip saddr . ip daddr @hairpin masquerade',
           'ct status dnat ip daddr @unrouted masquerade',
@@ -119,6 +128,7 @@ export function renderHostRules(options: {
       ['bridges', new Set(networks.map(({ id }) => `"${bridgeName(id)}"`))],
       ['hairpin', hairpin],
       ['unrouted', unrouted],
+      ['remote', remote],
     ]),
     udpBackends,
   }
@@ -130,8 +140,8 @@ export function publishedSubnets(
   endpoints: readonly EndpointAssignment[],
 ): readonly string[] {
   const subnets = new Set(networks.filter(({ ingress }) => ingress).map(({ subnet }) => subnet))
-  for (const { backends } of publishedPorts(endpoints)) {
-    for (const backend of backends) {
+  for (const { endpoint } of publishedPorts(endpoints)) {
+    for (const backend of endpoint.backends) {
       const entry = entryAddress(backend, networks)
       const network = entry && networks.find(({ id }) => id === entry.networkId)
       if (network) subnets.add(network.subnet)
@@ -143,16 +153,48 @@ export function publishedSubnets(
 /** The first endpoint, by id, has a port that two claim: the allocator gives none out twice. */
 function* publishedPorts(
   endpoints: readonly EndpointAssignment[],
-): Iterable<{ readonly spec: PortSpec; readonly backends: readonly Backend[] }> {
+): Iterable<{ readonly spec: PortSpec; readonly endpoint: EndpointAssignment }> {
   const taken = new Set<string>()
   for (const endpoint of [...endpoints].sort((a, b) => (a.id < b.id ? -1 : 1))) {
     for (const spec of endpoint.ports) {
       const key = `${spec.protocol}/${spec.publishedPort}`
       if (spec.publishMode !== 'ingress' || spec.publishedPort === 0 || taken.has(key)) continue
       taken.add(key)
-      yield { spec, backends: endpoint.backends }
+      yield { spec, endpoint }
     }
   }
+}
+
+function nodeAddressOf(networks: readonly NetworkAssignment[]): string | undefined {
+  return networks.find(({ ingress }) => ingress)?.nodeAddress?.address
+}
+
+interface Entry {
+  readonly address: string
+  readonly networkId: NetworkId
+  readonly backend: Backend
+  readonly isRemote: boolean
+}
+
+/** Who takes what comes in by the endpoint's published ports on this node. */
+function entriesOf(
+  { backends, ingress = 'preserve' }: EndpointAssignment,
+  networks: readonly NetworkAssignment[],
+  nodeId: NodeId | undefined,
+): readonly Entry[] {
+  const entries = backends.flatMap((backend): Entry[] => {
+    const entry = entryAddress(backend, networks)
+    if (!entry || backend.weight < 1) return []
+    return [{ ...entry, backend, isRemote: nodeId !== undefined && backend.nodeId !== nodeId }]
+  })
+  const own = entries.filter(({ isRemote }) => !isRemote)
+  if (ingress === 'preserve' && own.length > 0) return own
+  // Answers find this node by its address on the ingress network alone.
+  const ingressNetwork = networks.find((network) => network.ingress)
+  return entries.filter(
+    ({ isRemote, networkId }) =>
+      !isRemote || (ingressNetwork?.nodeAddress && networkId === ingressNetwork.id),
+  )
 }
 
 /** Where a backend takes connections to published ports: on the ingress network, else on one that this node has. */

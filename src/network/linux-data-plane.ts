@@ -8,12 +8,15 @@ import { bridgeName } from './bridge-name.ts'
 import {
   addressesByDevice,
   addressesCommand,
+  hostDevices,
   isBridgeUp,
   parseAddresses,
   removeBridge,
   repairBridge,
+  settleNodeAddress,
   tuneBridge,
 } from './bridges.ts'
+import type { CommandResult } from './command.ts'
 import { type BatchJob, runAtOnce, runInOrder } from './command-batch.ts'
 import type { DataPlane, DesiredNetwork, LocalTask } from './data-plane.ts'
 import { type EngineNetworks, NodeNetworks } from './engine-networks.ts'
@@ -22,6 +25,9 @@ import { publishedSubnets, renderHostRules } from './host-rules.ts'
 import { KernelTable } from './kernel-table.ts'
 import { hostNamespace, identify, type ProcessIdentity, processNamespace } from './namespace.ts'
 import { countOpenConnections, hasUdpSockets } from './open-connections.ts'
+import { Overlay } from './overlay.ts'
+import { type HostDevice, type OverlayPlan, overlayMtu, planOverlay } from './overlay-plan.ts'
+import { overlayCommands, parseDevices } from './overlay-state.ts'
 import { buildZones } from './resolver/zones.ts'
 import { ResolverLink } from './resolver-link.ts'
 import type { Ruleset } from './ruleset.ts'
@@ -63,6 +69,13 @@ interface TableChange {
   readonly ruleset: Ruleset
   readonly change: string
   readonly pid: number
+}
+
+/** What the overlay was last made of. */
+interface ToldOverlay {
+  readonly networks: readonly NetworkAssignment[]
+  readonly neighbours: DesiredNetwork['neighbours'] | undefined
+  readonly dataAddress: string | undefined
 }
 
 interface TaskTable {
@@ -110,6 +123,7 @@ class LinuxDataPlane implements DataPlane {
   readonly #networks: NodeNetworks
   readonly #resolver: ResolverLink
   readonly #forwarding: ForwardingRules
+  readonly #overlay: Overlay
   readonly #hostTable = new KernelTable(hostNamespace)
   /** By process: `<pid> <start>`. */
   #taskTables = new Map<string, TaskTable>()
@@ -129,6 +143,9 @@ class LinuxDataPlane implements DataPlane {
   #auditPosition = 0
   readonly #lookAgainAtMs = new WeakMap<KernelTable, number>()
   #canMoveFlows = true
+  #toldOverlay: ToldOverlay | undefined
+  #isOverlayUsed = false
+  #isOverlaySeen = false
   #resolverTrouble = ''
   #isClosed = false
 
@@ -147,11 +164,13 @@ class LinuxDataPlane implements DataPlane {
       engine: engine.networks,
       removeBridge,
       owner: tableName,
+      mtu: async () => overlayMtu(await hostDevices(), this.#desired.node?.dataPath?.address),
       clock,
       log,
     })
     this.#resolver = new ResolverLink({ stateDir, entry: resolverEntry, clock, log })
     this.#forwarding = new ForwardingRules(tableName)
+    this.#overlay = new Overlay(tableName)
   }
 
   async ensureNetwork(network: NetworkAssignment): Promise<string> {
@@ -163,6 +182,7 @@ class LinuxDataPlane implements DataPlane {
     // The bridge is there now: names are answered on it before a container can ask.
     await this.#inTurn(async () => {
       await tuneBridge(network, this.#options.log)
+      await settleNodeAddress(network, await hostDevices())
       await this.#publishNames()
     })
     return name
@@ -214,6 +234,7 @@ class LinuxDataPlane implements DataPlane {
       }
       const seen = await this.#read()
       await look(() => this.#auditBridges(desired, seen.addresses))
+      await look(() => this.#auditOverlay(desired, seen.devices, seen.overlay))
       await look(() => this.#forwarding.repair(seen.firewall))
       await look(() => this.#resolver.audit())
       for (const { table, listing } of seen.tables) {
@@ -249,7 +270,7 @@ class LinuxDataPlane implements DataPlane {
         ...tables.map((table) => this.#atOnce.run(() => table.remove(this.#tableName))),
         this.#forwarding.clear(),
         this.#resolver.stop(),
-        this.#networks.clear(),
+        this.#overlay.clear().then(() => this.#networks.clear()),
       ])
       throwAll(done, 'the node still has parts of the cluster network')
     })
@@ -281,10 +302,17 @@ class LinuxDataPlane implements DataPlane {
         await tuneBridge(network, this.#options.log)
       }),
     )
-    const { networks, endpoints } = desired
+    const { networks, endpoints, node } = desired
+    const rules = renderHostRules({
+      table: this.#tableName,
+      networks,
+      endpoints,
+      ...(node ? { nodeId: node.id } : {}),
+    })
     const done = await Promise.allSettled([
+      this.#applyOverlay(desired),
       this.#hostTable
-        .apply(renderHostRules({ table: this.#tableName, networks, endpoints }))
+        .apply(rules)
         .then((isChanged) => (isChanged ? this.#moveFlows(this.#hostTable, 'port') : undefined)),
       this.#allowForwarding(publishedSubnets(networks, endpoints)),
       this.#applyToTasks(desired),
@@ -296,6 +324,68 @@ class LinuxDataPlane implements DataPlane {
       })
     })
     throwAll([...made, ...done], "the node's network is not as it should be")
+  }
+
+  /** Devices are looked at only where something depends on them. */
+  async #applyOverlay(desired: DesiredNetwork): Promise<void> {
+    const { neighbours, node } = desired
+    const networks = desired.networks.filter((network) => this.#networks.isReady(network))
+    const dataAddress = node?.dataPath?.address
+    const told = this.#toldOverlay
+    if (
+      told?.neighbours === neighbours &&
+      told?.dataAddress === dataAddress &&
+      told?.networks.length === networks.length &&
+      told.networks.every((network, index) => network === networks[index])
+    ) {
+      return
+    }
+    this.#toldOverlay = undefined
+    const isAlone =
+      (neighbours?.size ?? 0) === 0 && !networks.some(({ nodeAddress }) => nodeAddress)
+    // Nothing was ever told. What an earlier daemon left, the audit finds.
+    if (isAlone && !this.#isOverlayUsed) return
+    this.#isOverlayUsed = true
+    const devices = await hostDevices()
+    for (const network of networks) await settleNodeAddress(network, devices)
+    await this.#overlay.apply(this.#planOverlay(desired, devices))
+    this.#toldOverlay = { networks, neighbours, dataAddress }
+  }
+
+  #planOverlay(
+    { networks, neighbours, node }: DesiredNetwork,
+    devices: readonly HostDevice[],
+  ): ReadonlyMap<string, OverlayPlan> {
+    return planOverlay({
+      networks: networks.filter((network) => this.#networks.isReady(network)),
+      neighbours: neighbours?.values() ?? [],
+      dataPath: node?.dataPath,
+      devices,
+    })
+  }
+
+  async #auditOverlay(
+    desired: DesiredNetwork,
+    devices: readonly HostDevice[],
+    listings: readonly CommandResult[] | undefined,
+  ): Promise<readonly string[]> {
+    const found: string[] = []
+    for (const network of desired.networks) {
+      if (!this.#networks.isReady(network)) continue
+      if (await settleNodeAddress(network, devices)) {
+        found.push(`this node's address on network "${network.name}" had changed`)
+      }
+    }
+    if (!listings) return found
+    this.#isOverlaySeen = true
+    return [
+      ...found,
+      // A bridge that got another address forgot its neighbours.
+      ...(await this.#overlay.repair(
+        this.#planOverlay(desired, devices),
+        found.length > 0 ? undefined : listings,
+      )),
+    ]
   }
 
   async #allowForwarding(subnets: readonly string[]): Promise<void> {
@@ -479,7 +569,10 @@ class LinuxDataPlane implements DataPlane {
     const tables = [this.#hostTable, ...this.#nextTables().map(({ table }) => table)].filter(
       (table) => this.#options.clock.nowMs() >= (this.#lookAgainAtMs.get(table) ?? 0),
     )
-    const jobs: BatchJob[] = [{ words: addressesCommand }, { words: listCommand }]
+    // A node that was always alone has none of it; the first look is for what an earlier daemon left.
+    const overlay = this.#isOverlayUsed || !this.#isOverlaySeen ? overlayCommands : []
+    const jobs: BatchJob[] = [addressesCommand, listCommand, ...overlay].map((words) => ({ words }))
+    const fixed = jobs.length
     const listed: KernelTable[] = []
     const handles: FileHandle[] = []
     const startMs = this.#options.clock.nowMs()
@@ -493,7 +586,9 @@ class LinuxDataPlane implements DataPlane {
         listed.push(table)
         jobs.push(handle ? { words, handle } : { words })
       }
-      const [addresses, firewall, ...listings] = await runInOrder(jobs)
+      const results = await runInOrder(jobs)
+      const [addresses, firewall] = results
+      const listings = results.slice(fixed)
       const tookMs = this.#options.clock.nowMs() - startMs
       for (const table of listed) {
         const restMs = tookMs > listingMsMax ? Math.min(tookMs / listingShare, unseenMsMax) : 0
@@ -501,6 +596,8 @@ class LinuxDataPlane implements DataPlane {
       }
       return {
         addresses: parseAddresses(addresses?.stdout ?? ''),
+        devices: parseDevices(addresses?.stdout ?? ''),
+        overlay: overlay.length > 0 ? results.slice(2, fixed) : undefined,
         firewall,
         tables: listed.map((table, index) => ({
           table,

@@ -17,7 +17,7 @@ const usage = `node test/lab/lab.ts [--lab NUMBER] COMMAND
   heal [HOST]                           mend all cuts, or those of a host
   delay HOST MS [LOSS_PERCENT] [JITTER_MS]   each way; 0 ends it
   load HOST IMAGE...                    copy images of the machine's shared engine
-Without --lab it is the lab with the highest number.`
+Without --lab it is the only lab there is.`
 
 /** Resolves with the exit code. */
 async function runLabCommand(words: readonly string[]): Promise<number> {
@@ -42,7 +42,11 @@ async function act(
     for (const number of labNumbers()) await attachLab(number).down()
     return 0
   }
-  const number = chosen ?? labNumbers().at(-1)
+  const numbers = labNumbers()
+  if (chosen === undefined && numbers.length > 1 && command !== 'help') {
+    throw new Error(`there are labs ${numbers.join(', ')}: say which with --lab NUMBER`)
+  }
+  const number = chosen ?? numbers.at(-1)
   if (command === 'help' || number === undefined) {
     console.log(number === undefined && command !== 'help' ? 'no lab is up' : usage)
     return command === 'help' ? 0 : 1
