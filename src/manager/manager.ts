@@ -17,6 +17,7 @@ import {
   isRebalanceWanted,
   observeWorkload,
   changesFor as orchestrationChanges,
+  rebalanceLabel,
 } from '../orchestrator/index.ts'
 import { Scheduler, changesFor as schedulingChanges } from '../scheduler/index.ts'
 import type { Change, Commit, Store } from '../store/store.ts'
@@ -394,9 +395,10 @@ class RebalanceControl {
   }
 
   learn(commit: Commit): void {
-    for (const { kind } of commit.changes) {
-      // Only these carry the labels that ask for it.
-      if (kind !== 'workload' && kind !== 'cluster') continue
+    for (const { before, after } of commit.changes) {
+      // Only these carry the label that asks for it; a change of status leaves the labels as they are.
+      if (after?.kind !== 'workload' && after?.kind !== 'cluster') continue
+      if (before?.labels === after.labels || after.labels[rebalanceLabel] !== 'on') continue
       this.#isWanted = true
       this.wake.ring()
       return
