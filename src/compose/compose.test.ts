@@ -9,7 +9,7 @@ import { loadStack } from './load-stack.ts'
 import { nearest } from './reader.ts'
 import { splitShellWords } from './shell-words.ts'
 import { parseBytes, parseDurationNs, parseNanoCpus } from './units.ts'
-import { parseYamlDocuments, readTree } from './yaml-tree.ts'
+import { parseWhole } from './whole-yaml.ts'
 
 describe('interpolate', () => {
   const env = { A: '1', EMPTY: '', B: 'b' }
@@ -102,11 +102,11 @@ test('an image gets its familiar name and a tag', () => {
 })
 
 test('YAML numbers with a leading zero are octal, merge keys merge', () => {
-  const read = (text: string) => parseYamlDocuments('f', text).map((one) => readTree(one, {}))
+  const read = (text: string) => parseWhole('f', text).map((one) => one.readTree())
   assert.deepEqual(read('a: &a {mode: 0440, on: yes}\nb: {<<: *a, p: "22:22"}'), [
     { a: { mode: 288, on: 'yes' }, b: { mode: 288, on: 'yes', p: '22:22' } },
   ])
-  assert.throws(() => parseYamlDocuments('f.yml', 'a: {'), /f\.yml:1:\d: is not valid YAML/)
+  assert.throws(() => parseWhole('f.yml', 'a: {'), /f\.yml:1:\d: is not valid YAML/)
 })
 
 test('the nearest word is found for a slip only', () => {

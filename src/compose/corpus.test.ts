@@ -11,7 +11,8 @@ import type { Dialect } from './load-options.ts'
 import { loadProject } from './load-project.ts'
 import type { ComposeService, Project } from './project.ts'
 import { renderProject } from './render-project.ts'
-import { parseYamlDocuments } from './yaml-tree.ts'
+import { parseWhole } from './whole-yaml.ts'
+import { Tagged } from './yaml-source.ts'
 
 interface Loaded {
   readonly project?: Project
@@ -108,6 +109,7 @@ const saysNothing = [
   /^version=/,
   /\.disable=false$/,
   /\.external=false$/,
+  /\.(?:ports|build)=(?:null|\[\])$/,
   /^networks={"default":null}$/,
 ]
 
@@ -117,8 +119,8 @@ function* keysOf(
   seen: Set<string>,
   dialect: Dialect,
 ): Generator<{ readonly key: string; readonly whole: string; readonly without: string }> {
-  const [source] = parseYamlDocuments('f', file.text)
-  const root: unknown = source?.document.toJS({ maxAliasCount: -1 })
+  const [source] = parseWhole('f', file.text)
+  const root = untagged(source?.readTree())
   const paths: { readonly path: readonly (string | number)[]; readonly kind: string }[] = []
   const visit = (value: unknown, path: readonly (string | number)[], kind: string): void => {
     if (typeof value !== 'object' || value === null) return
@@ -146,6 +148,14 @@ function* keysOf(
     seen.add(kind)
     yield { key: at, whole: JSON.stringify(root), without: JSON.stringify(withoutPath(root, path)) }
   }
+}
+
+/** Without what the tags say. */
+function untagged(value: unknown): unknown {
+  if (value instanceof Tagged) return untagged(value.value ?? null)
+  if (Array.isArray(value)) return value.map(untagged)
+  if (typeof value !== 'object' || value === null) return value
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, untagged(item)]))
 }
 
 type Path = readonly (string | number)[]

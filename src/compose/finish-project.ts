@@ -23,7 +23,7 @@ import type {
 import { nearest } from './reader.ts'
 import { EnvFileFault, withFileEnvironment } from './service-environment.ts'
 import type { RecordOf } from './shape.ts'
-import type { Step, YamlSource } from './yaml-tree.ts'
+import type { Step, YamlSource } from './yaml-source.ts'
 
 export interface MergedFiles {
   readonly name: string

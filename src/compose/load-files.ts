@@ -8,14 +8,7 @@ import { isMissingFile } from './missing-file.ts'
 import { isMapping } from './reader.ts'
 import { EnvFileFault, withFileEnvironment } from './service-environment.ts'
 import { Place, type Reading } from './shape.ts'
-import {
-  offsetOf,
-  parseYamlDocuments,
-  placedFault,
-  readTree,
-  type Step,
-  type YamlSource,
-} from './yaml-tree.ts'
+import { placedFault, quickSource, type Step, type YamlSource } from './yaml-source.ts'
 
 /** What a loading shares among its files. */
 export interface Loading {
@@ -29,6 +22,10 @@ export interface Loading {
   /** All documents that were read, in order. */
   readonly sources: YamlSource[]
   readonly documentsByFile: Map<string, Promise<readonly YamlSource[]>>
+  /** Files are read by the quick reader where it can; then refusals tell no places. */
+  readonly isQuick: boolean
+  /** What files held when they were read. */
+  readonly texts: Map<string, string>
   /** Documents that were read already, by the variables they saw and by the directory of their paths. */
   readonly readDocuments: WeakMap<Environment, Map<string, ReadDocument>>
 }
@@ -86,21 +83,30 @@ export async function loadFiles(
 
 /** The documents of a file. Throws `invalidInput` where it can't be read. */
 export async function documentsOf(
-  loading: Pick<Loading, 'readFile' | 'documentsByFile' | 'sources'>,
+  loading: Pick<Loading, 'readFile' | 'documentsByFile' | 'sources' | 'isQuick' | 'texts'>,
   path: string,
 ): Promise<readonly YamlSource[]> {
   const known = loading.documentsByFile.get(path)
   if (known !== undefined) return await known
   const reading = (async () => {
-    const text = await loading.readFile(path).catch((cause: unknown) => {
-      throw new UserError('invalidInput', `cannot read ${path}: ${messageOf(cause)}`, { cause })
-    })
-    return parseYamlDocuments(path, text.toString())
+    const text = loading.texts.get(path) ?? (await readText(loading, path))
+    loading.texts.set(path, text)
+    const quick = loading.isQuick ? quickSource(path, text) : undefined
+    if (quick !== undefined) return [quick]
+    const { parseWhole } = await import('./whole-yaml.ts')
+    return parseWhole(path, text)
   })()
   loading.documentsByFile.set(path, reading)
   const sources = await reading
   loading.sources.push(...sources)
   return sources
+}
+
+async function readText(loading: Pick<Loading, 'readFile'>, path: string): Promise<string> {
+  const bytes = await loading.readFile(path).catch((cause: unknown) => {
+    throw new UserError('invalidInput', `cannot read ${path}: ${messageOf(cause)}`, { cause })
+  })
+  return bytes.toString()
 }
 
 function readDocument(
@@ -124,7 +130,7 @@ function readDocument(
     cleared: [],
   }
   const change = (text: string) => interpolate(text, environment, loading.onMissing)
-  const tree = readTree(source, loading.isRaw ? {} : { change })
+  const tree = source.readTree(loading.isRaw ? undefined : change)
   const root = Place.root(reading)
   if (!isMapping(tree)) {
     throw root.fault('is not a mapping', 'A Compose file begins with services:.')
@@ -350,7 +356,7 @@ export function faultIn(
 ): UserError {
   let best: { source: YamlSource; offset: number; depth: number } | undefined
   for (const source of sources) {
-    const found = offsetOf(source, path)
+    const found = source.find(path)
     if (best === undefined || found.depth >= best.depth) best = { source, ...found }
   }
   const message = best

@@ -13,7 +13,7 @@ import {
 import type { LoadOptions } from './load-options.ts'
 import { isMissingFile } from './missing-file.ts'
 import type { Project } from './project.ts'
-import { topText, type YamlSource } from './yaml-tree.ts'
+import type { YamlSource } from './yaml-source.ts'
 
 /** The names that are looked for, with those laid over them. Source: Compose specification, "The Compose file". */
 const usualNames = ['compose.yaml', 'compose.yml', 'docker-compose.yml', 'docker-compose.yaml']
@@ -39,20 +39,53 @@ export interface LoadedFiles {
  * every key and says of each without effect that it has none. Throws `invalidInput` naming file, line, column and key.
  */
 export async function loadProject(options: LoadOptions): Promise<Project> {
-  const { loading, flush } = openLoading(options, false)
-  const files = await loadModel(options, loading)
-  const project = await finishProject(files, finishOptions(options, loading))
-  flush(new Set(Object.keys(project.disabledServices)))
-  return project
+  return await loadWithPlaces(options, false, async (loading) => {
+    const files = await loadModel(options, loading)
+    const project = await finishProject(files, finishOptions(options, loading))
+    return { result: project, quiet: Object.keys(project.disabledServices) }
+  })
 }
 
 /** The merged files with their variables put in and all their services, checked, before they are named for a project. */
 export async function loadMerged(options: LoadOptions): Promise<FileModel> {
-  const { loading, flush } = openLoading(options, false)
-  const files = await loadModel(options, loading)
-  const { disabledServices } = await finishProject(files, finishOptions(options, loading))
-  flush(new Set(Object.keys(disabledServices)))
-  return files.model
+  return await loadWithPlaces(options, false, async (loading) => {
+    const files = await loadModel(options, loading)
+    const { disabledServices } = await finishProject(files, finishOptions(options, loading))
+    return { result: files.model, quiet: Object.keys(disabledServices) }
+  })
+}
+
+/** The merged files with their variables left in, for `config --no-interpolate`. */
+export async function loadRawModel(options: LoadOptions): Promise<LoadedFiles> {
+  return await loadWithPlaces(options, true, async (loading) => ({
+    result: await loadModel(options, loading),
+    quiet: [],
+  }))
+}
+
+/**
+ * Loads quickly; what is refused then is loaded once more with the place of everything, so that the refusal tells it. `quiet`
+ * services have no warnings.
+ */
+async function loadWithPlaces<T>(
+  options: LoadOptions,
+  isRaw: boolean,
+  load: (loading: Loading) => Promise<{ readonly result: T; readonly quiet: readonly string[] }>,
+): Promise<T> {
+  const texts = new Map<string, string>()
+  const attempt = async ({ loading, flush }: OpenLoading): Promise<T> => {
+    const { result, quiet } = await load(loading)
+    flush(new Set(quiet))
+    return result
+  }
+  const quick = openLoading(options, { isRaw, isQuick: true, texts })
+  try {
+    return await attempt(quick)
+  } catch (error) {
+    const isPlaced = quick.loading.sources.every(({ hasPlaces }) => hasPlaces)
+    if (!(error instanceof UserError) || isPlaced) throw error
+  }
+  return await attempt(openLoading(options, { isRaw, isQuick: false, texts }))
 }
 
 function finishOptions(options: LoadOptions, loading: Loading): FinishOptions {
@@ -64,32 +97,29 @@ function finishOptions(options: LoadOptions, loading: Loading): FinishOptions {
   }
 }
 
-/** The merged files with their variables left in, for `config --no-interpolate`. */
-export async function loadRawModel(options: LoadOptions): Promise<LoadedFiles> {
-  const { loading, flush } = openLoading(options, true)
-  const files = await loadModel(options, loading)
-  flush(new Set())
-  return files
-}
-
 interface Idle {
   readonly path: string
   readonly why: string
   readonly services: string[]
 }
 
+interface OpenLoading {
+  readonly loading: Loading
+  readonly flush: (quiet: ReadonlySet<string>) => void
+}
+
 /** `flush` tells what was gathered: a key without effect once for all services that have it. */
 function openLoading(
   options: LoadOptions,
-  isRaw: boolean,
-): { readonly loading: Loading; readonly flush: (quiet: ReadonlySet<string>) => void } {
+  mode: Pick<Loading, 'isRaw' | 'isQuick' | 'texts'>,
+): OpenLoading {
   const idle = new Map<string, Idle>()
   const told = new Set<string>()
   const missing = new Set<string>()
   const loading: Loading = {
     dialect: options.dialect ?? 'compose',
     readFile: options.readFile,
-    isRaw,
+    ...mode,
     onMissing: (name) => missing.add(name),
     onIdle: (path, why) => {
       const service = /^services\.([^.[]+)/.exec(path)?.[1] ?? ''
@@ -231,7 +261,7 @@ async function projectName(
   let name: string | undefined
   for (const path of paths) {
     for (const source of await documentsOf(loading, path)) {
-      const text = topText(source, 'name')
+      const text = source.topText('name')
       if (text === undefined) continue
       name = loading.isRaw ? text : interpolate(text, environment)
     }

@@ -1,9 +1,9 @@
-import { stringify } from 'yaml'
 import { type FileModel, type FileObjectModel, fileShape } from './keys.ts'
 import type { ComposeSecret, ComposeService, Project } from './project.ts'
 import { isMapping } from './reader.ts'
 import { serviceHash } from './service-hash.ts'
 import type { RecordOf } from './shape.ts'
+import { writeYaml } from './write-yaml.ts'
 
 export type ConfigFormat = 'yaml' | 'json'
 
@@ -19,9 +19,7 @@ export function renderModel(
   change: (text: string) => string = (text) => text,
 ): string {
   const document = writeModel(model, change)
-  return format === 'json'
-    ? `${JSON.stringify(document, null, 2)}\n`
-    : stringify(document, { aliasDuplicateObjects: false, lineWidth: 0 })
+  return format === 'json' ? `${JSON.stringify(document, null, 2)}\n` : writeYaml(document)
 }
 
 /** Merged files as the data of one file. */

@@ -2,7 +2,7 @@ import { UserError } from '../base/index.ts'
 import type { Dialect } from './load-options.ts'
 import type { Extensions } from './project.ts'
 import { isMapping, type Mapping, nearest } from './reader.ts'
-import { offsetOf, pathText, placedFault, type Step, Tagged, type YamlSource } from './yaml-tree.ts'
+import { pathText, placedFault, type Step, Tagged, type YamlSource } from './yaml-source.ts'
 
 /** One reading of one document: what its values are read with, and what was found on the way. */
 export interface Reading {
@@ -71,7 +71,7 @@ export class Place {
   fault(what: string, next?: string): UserError {
     const { source } = this.reading
     const path = this.path()
-    const error = placedFault(source, path, offsetOf(source, path).offset, what)
+    const error = placedFault(source, path, source.find(path).offset, what)
     return new UserError('invalidInput', error.message, next === undefined ? {} : { next })
   }
 }
