@@ -67,16 +67,15 @@ export function parseOverlay(outputs: readonly string[]): ReadonlyMap<string, Se
 
 /** Devices of the host that are up, with their IPv4 addresses: what `ip -j address show up` printed. */
 export function parseDevices(json: string): readonly HostDevice[] {
-  return parseList(json).map((item) => {
+  return parseList(json).flatMap((item) => {
+    const name = textOf(item, 'ifname')
+    // An empty object stands for each device that is down.
+    if (name === '') return []
     const infos = fieldOf(item, 'addr_info')
-    return {
-      name: textOf(item, 'ifname'),
-      mtu: Number(fieldOf(item, 'mtu')),
-      mac: textOf(item, 'address'),
-      addresses: (Array.isArray(infos) ? infos : [])
-        .filter((info: unknown) => textOf(info, 'family') === 'inet')
-        .map((info: unknown) => textOf(info, 'local')),
-    }
+    const addresses = (Array.isArray(infos) ? infos : [])
+      .filter((info: unknown) => textOf(info, 'family') === 'inet')
+      .map((info: unknown) => textOf(info, 'local'))
+    return { name, mtu: Number(fieldOf(item, 'mtu')), mac: textOf(item, 'address'), addresses }
   })
 }
 
