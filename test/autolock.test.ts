@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { dockerClients, run, sharedEngine, startDaemon, type TestDaemon } from './support/daemon.ts'
@@ -15,18 +15,27 @@ describe('a locked swarm', () => {
   })
   after(() => daemon[Symbol.asyncDispose]())
 
+  /** Whether a private key of the node lies readable on its disk. */
+  const isNodeKeyReadable = () => {
+    const folder = join(daemon.folder, 'data/cluster/certificates')
+    return readdirSync(folder).some((name) =>
+      readFileSync(join(folder, name), 'utf8').includes('PRIVATE KEY'),
+    )
+  }
   const keysFile = () => readFileSync(join(daemon.folder, 'data/cluster/data.keys'), 'utf8')
   const stateNow = async () =>
     textAt((await daemon.api('GET', '/info')).body, 'Swarm', 'LocalNodeState')
 
   test('gives its key when autolock is switched on, and has no data key in the clear', async () => {
     assert(keysFile().includes('"key"'))
+    assert(isNodeKeyReadable())
     const shown = await daemon.ok('swarm', 'update', '--autolock=true')
     assert.match(shown, /Swarm updated\./)
     ;[key = ''] = /SWMKEY-1-[A-Za-z0-9+/]{43}/.exec(shown) ?? []
     assert.notEqual(key, '')
     assert.equal(await daemon.ok('swarm', 'unlock-key', '-q'), key)
     assert(!keysFile().includes('"key"'))
+    assert(!isNodeKeyReadable())
     await daemon.dockerWith(client, 'geheim', 'secret', 'create', 'lock-secret', '-')
     await daemon.ok(
       ...['service', 'create', '-d', '--name', 'lock-web', '--secret', 'lock-secret', 'whoami:v1'],
@@ -117,6 +126,7 @@ describe('a locked swarm', () => {
   test('starts unlocked again once autolock is off', async () => {
     await daemon.ok('swarm', 'update', '--autolock=false')
     assert(keysFile().includes('"key"'))
+    assert(isNodeKeyReadable())
     await daemon.kill9()
     await daemon.start()
     assert.equal(await stateNow(), 'active')

@@ -90,7 +90,7 @@ export class ManagerPort {
         ),
     })
     const { dataRoot } = world.options
-    const found = await NodeCertificates.open(dataRoot)
+    const found = await NodeCertificates.open(dataRoot, keyring)
     const known = store.view.get('node', identity.nodeId)?.certificate
     if (found && known) return new ManagerPort(options, authority, found)
     // The first start, or state of a release that had no cluster port.
@@ -108,6 +108,11 @@ export class ManagerPort {
   /** Undefined while it can't be opened. */
   get port(): ClusterPort | undefined {
     return this.#port
+  }
+
+  /** While the swarm is locked, the node's own key is sealed with keys that wait for the unlock key. */
+  async keepSealed(sealer: Keyring | undefined): Promise<void> {
+    await this.#certificates.sealWith(sealer)
   }
 
   get tls() {

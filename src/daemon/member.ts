@@ -151,6 +151,7 @@ export class Member {
       sealed &&
       parseUnlockKey(new TextDecoder().decode(this.keyring.unseal(sealed, `${cluster.id}/unlock`)))
     await this.keyring.lockWith(key)
+    await this.port.keepSealed(key && this.keyring)
   }
 
   #followLock(): () => void {

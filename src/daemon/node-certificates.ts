@@ -1,12 +1,17 @@
 import { X509Certificate } from 'node:crypto'
+import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { UserError } from '../base/index.ts'
 import type { Admission, TransportCredentials } from '../cluster/index.ts'
-import { type ClusterId, idFrom, type NodeDescription } from '../model/index.ts'
+import { type ClusterId, idFrom, type NodeDescription, type Sealed } from '../model/index.ts'
 import {
   describeRoot,
+  formatNodeCredentials,
+  type Keyring,
   type NodeCertificate,
+  type NodeCredentials,
   parseNodeCertificate,
+  parseNodeCredentials,
   readNodeCredentials,
   readPrivateFile,
   writeNodeCredentials,
@@ -32,22 +37,37 @@ export class NodeCertificates {
   #certificatePem: string
   readonly #keyPem: string
   #trust: Trust
+  /** What seals the key on the disk; without it lies there as it is. */
+  #sealer: Sealer | undefined
+  /** One write of the files at a time. */
+  #writing: Promise<unknown> = Promise.resolve()
 
-  private constructor(folder: string, certificatePem: string, keyPem: string, trust: Trust) {
+  private constructor(
+    folder: string,
+    { certificatePem, keyPem }: NodeCredentials,
+    trust: Trust,
+    sealer?: Sealer,
+  ) {
     this.#folder = folder
     this.#certificatePem = certificatePem
     this.#keyPem = keyPem
     this.#trust = trust
+    this.#sealer = sealer
   }
 
-  /** Undefined where this node has none yet. Throws `internal` when they are damaged. */
-  static async open(dataRoot: string): Promise<NodeCertificates | undefined> {
+  /** Undefined where this node has none yet. Throws `internal` when they are damaged, or sealed and no `sealer` is given. */
+  static async open(dataRoot: string, sealer?: Sealer): Promise<NodeCertificates | undefined> {
     const folder = dataPaths(dataRoot).certificates
-    const credentials = await readNodeCredentials(join(folder, nodeFile))
+    const plain = await readNodeCredentials(join(folder, nodeFile))
+    const credentials = plain ?? (await readSealed(folder, sealer))
     const text = await readPrivateFile(join(folder, trustFile))
     if (!credentials || text === undefined) return undefined
-    const { certificatePem, keyPem } = credentials
-    return new NodeCertificates(folder, certificatePem, keyPem, parseTrust(folder, text))
+    return new NodeCertificates(
+      folder,
+      credentials,
+      parseTrust(folder, text),
+      plain ? undefined : sealer,
+    )
   }
 
   /** Keeps what a manager gave this node when it let it in. */
@@ -59,7 +79,8 @@ export class NodeCertificates {
   ): Promise<NodeCertificates> {
     const folder = dataPaths(dataRoot).certificates
     const trust = await trustOf(admission, chainPem)
-    const made = new NodeCertificates(folder, admission.certificatePem, keyPem, trust)
+    const { certificatePem } = admission
+    const made = new NodeCertificates(folder, { certificatePem, keyPem }, trust)
     await made.#write(admission.certificatePem, trust)
     return made
   }
@@ -121,17 +142,75 @@ export class NodeCertificates {
     return true
   }
 
-  async #write(certificatePem: string, trust: Trust): Promise<void> {
+  /**
+   * From now on the node's key lies on the disk only as the sealer seals it; `undefined`: as it is. Resolves once that is
+   * durable. Nothing is written when it is so already.
+   */
+  async sealWith(sealer: Sealer | undefined): Promise<void> {
+    await this.#inTurn(async () => {
+      const before = this.#sealer
+      if ((sealer === undefined) === (before === undefined)) return
+      this.#sealer = sealer
+      try {
+        await this.#writeNow(this.#certificatePem, this.#trust)
+      } catch (error) {
+        this.#sealer = before
+        throw error
+      }
+    })
+  }
+
+  #write(certificatePem: string, trust: Trust): Promise<void> {
+    return this.#inTurn(() => this.#writeNow(certificatePem, trust))
+  }
+
+  async #writeNow(certificatePem: string, trust: Trust): Promise<void> {
     // Trust first: a new certificate is of no use to a node that does not trust its managers.
     await writePrivateFile(join(this.#folder, trustFile), `${JSON.stringify(trust)}\n`)
-    await writeNodeCredentials(join(this.#folder, nodeFile), {
-      certificatePem,
-      keyPem: this.#keyPem,
-    })
+    const credentials = { certificatePem, keyPem: this.#keyPem }
+    const plainPath = join(this.#folder, nodeFile)
+    const sealedPath = join(this.#folder, sealedFile)
+    if (this.#sealer) {
+      const text = formatNodeCredentials(sealedPath, credentials)
+      const sealed = this.#sealer.seal(new TextEncoder().encode(text), sealedName)
+      await writePrivateFile(sealedPath, `${JSON.stringify(sealed)}\n`)
+      await rm(plainPath, { force: true })
+    } else {
+      await writeNodeCredentials(plainPath, credentials)
+      await rm(sealedPath, { force: true })
+    }
+  }
+
+  #inTurn(work: () => Promise<void>): Promise<void> {
+    const turn = this.#writing.then(work, work)
+    this.#writing = turn.catch(() => {})
+    return turn
   }
 }
 
+type Sealer = Pick<Keyring, 'seal' | 'unseal'>
+
 const nodeFile = 'node.pem'
+/** In its stead while the swarm is locked. */
+const sealedFile = 'node.sealed'
+const sealedName = 'node credentials'
+
+async function readSealed(
+  folder: string,
+  sealer: Sealer | undefined,
+): Promise<NodeCredentials | undefined> {
+  const path = join(folder, sealedFile)
+  const text = await readPrivateFile(path)
+  if (text === undefined) return undefined
+  if (!sealer) {
+    throw new UserError('internal', `${path} is sealed with keys that this node does not have`, {
+      next: 'Let this node leave (`docker swarm leave --force`) and join again.',
+    })
+  }
+  const sealed = JSON.parse(text) as Sealed
+  return parseNodeCredentials(path, new TextDecoder().decode(sealer.unseal(sealed, sealedName)))
+}
+
 const trustFile = 'cluster.json'
 
 async function trustOf(

@@ -164,17 +164,23 @@ export async function writeNodeCredentials(
   path: string,
   credentials: NodeCredentials,
 ): Promise<void> {
+  await writePrivateFile(path, formatNodeCredentials(path, credentials))
+}
+
+/** The text of that file. Throws `internal` when the two do not belong together. */
+export function formatNodeCredentials(path: string, credentials: NodeCredentials): string {
   checkPair(path, credentials)
-  await writePrivateFile(
-    path,
-    withNewline(credentials.certificatePem) + withNewline(credentials.keyPem),
-  )
+  return withNewline(credentials.certificatePem) + withNewline(credentials.keyPem)
 }
 
 /** Reads that file; undefined where there is none. Throws `internal` when it is not whole. */
 export async function readNodeCredentials(path: string): Promise<NodeCredentials | undefined> {
   const text = await readPrivateFile(path)
-  if (text === undefined) return undefined
+  return text === undefined ? undefined : parseNodeCredentials(path, text)
+}
+
+/** Reads what `formatNodeCredentials` wrote. Throws `internal` when it is not whole. */
+export function parseNodeCredentials(path: string, text: string): NodeCredentials {
   const certificatePem = /-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----\n/.exec(text)
   const keyPem = /-----BEGIN PRIVATE KEY-----[\s\S]*?-----END PRIVATE KEY-----\n/.exec(text)
   const credentials = { certificatePem: certificatePem?.[0] ?? '', keyPem: keyPem?.[0] ?? '' }
