@@ -39,7 +39,7 @@ export const mayImport: Readonly<Record<string, readonly string[] | 'everything'
   'compose-run': ['base', 'compose', 'engine'],
   daemon: 'everything',
   cli: 'everything',
-  etcd: ['base', 'model', 'store', 'security'],
+  etcd: ['base', 'store'],
   sim: 'everything',
 }
 

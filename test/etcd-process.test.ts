@@ -1,65 +1,24 @@
 import assert from 'node:assert/strict'
-import { execFileSync, spawn } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { readFile, stat, writeFile } from 'node:fs/promises'
 import { get } from 'node:https'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { describe, type TestContext, test } from 'node:test'
-import { silentLog } from '../base/index.ts'
-import { openRealClock, realRandom } from '../base/real-world.ts'
-import { openEtcdStore } from '../store/etcd/etcd-store.ts'
-import { buildConfig } from '../store/test-objects.ts'
-import { etcdFlags } from './etcd-flags.ts'
-import { startEtcd, waitForEtcd } from './etcd-process.ts'
-import { RealCluster } from './real-cluster.testing.ts'
+import { silentLog } from '../src/base/index.ts'
+import { openRealClock, realRandom } from '../src/base/real-world.ts'
+import { startEtcd, waitForEtcd } from '../src/etcd/etcd-process.ts'
+import { openEtcdStore } from '../src/store/etcd/etcd-store.ts'
+import { buildConfig } from '../src/store/test-objects.ts'
+import { etcdIsMissing, RealCluster } from './support/etcd-cluster.ts'
 
 const clock = openRealClock()
-
-function isInstalled(): boolean {
-  try {
-    execFileSync('etcd', ['--version'])
-    return true
-  } catch {
-    return false
-  }
-}
 
 async function startCluster(t: TestContext, size: number): Promise<RealCluster> {
   const cluster = await RealCluster.start(size)
   t.after(() => cluster.stop())
   return cluster
 }
-
-describe('flags of etcd', () => {
-  const options = {
-    name: 'n',
-    peerListenUrl: 'https://0.0.0.0:2380',
-    peerUrl: 'https://10.0.0.1:2380',
-    files: { certificatePath: 'c', keyPath: 'k', rootsPath: 'r', requiredName: 'm' },
-    begin: { type: 'restart' },
-  } as const
-
-  for (const { version, has, hasNot } of [
-    { version: '3.4.23', has: '--logger=zap', hasNot: '--peer-skip-client-san-verification=true' },
-    {
-      version: '3.5.21',
-      has: '--experimental-watch-progress-notify-interval=1s',
-      hasNot: '--logger=zap',
-    },
-    {
-      version: '3.6.5',
-      has: '--watch-progress-notify-interval=1s',
-      hasNot: '--experimental-peer-skip-client-san-verification=true',
-    },
-  ]) {
-    test(`are those that ${version} knows`, () => {
-      const flags = etcdFlags({ ...options, version })
-      assert.ok(flags.includes(has))
-      assert.ok(!flags.includes(hasNot))
-      assert.ok(flags.includes('--peer-client-cert-auth=true'))
-    })
-  }
-})
 
 test('without etcd it is said what to install', async () => {
   const options = {
@@ -76,7 +35,7 @@ test('without etcd it is said what to install', async () => {
   await assert.rejects(startEtcd(options), { code: 'unsupported', next: /etcd-server/ })
 })
 
-const skip = isInstalled() ? false : 'etcd is not installed: apt-get install etcd-server'
+const skip = etcdIsMissing
 
 describe('a real etcd as a child', { skip, concurrency: 1 }, () => {
   test('is closed to others, comes back after it was killed, and ends when told', async (t) => {

@@ -1,26 +1,27 @@
+import { execFileSync } from 'node:child_process'
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type Log, silentLog } from '../base/index.ts'
-import { openRealClock } from '../base/real-world.ts'
-import { idFrom } from '../model/index.ts'
+import { type Log, silentLog } from '../../src/base/index.ts'
+import { openRealClock } from '../../src/base/real-world.ts'
+import {
+  type EtcdBegin,
+  type EtcdProcess,
+  type EtcdProcessOptions,
+  startEtcd,
+} from '../../src/etcd/etcd-process.ts'
+import { addMember, promoteMember } from '../../src/etcd/members.ts'
+import { idFrom } from '../../src/model/index.ts'
 import {
   createNodeKey,
   createRootCa,
   issueNodeCertificate,
   type NodeCredentials,
   type RootCa,
-} from '../security/index.ts'
-import type { EtcdClient } from '../store/etcd/client.ts'
-import { openGatewayClient } from '../store/etcd/gateway-client.ts'
-import {
-  type EtcdBegin,
-  type EtcdProcess,
-  type EtcdProcessOptions,
-  startEtcd,
-} from './etcd-process.ts'
-import { addMember, promoteMember } from './members.ts'
+} from '../../src/security/index.ts'
+import type { EtcdClient } from '../../src/store/etcd/client.ts'
+import { openGatewayClient } from '../../src/store/etcd/gateway-client.ts'
 
 const clock = openRealClock()
 const requiredName = 'swarm-manager'
@@ -159,8 +160,18 @@ export class RealCluster {
   }
 }
 
+/** Why tests that need etcd are skipped; false where they are not. */
+export const etcdIsMissing: string | false = (() => {
+  try {
+    execFileSync('etcd', ['--version'])
+    return false
+  } catch {
+    return 'etcd is not installed: apt-get install etcd-server'
+  }
+})()
+
 /** Ports that nobody listens on just now. */
-export async function freePorts(count: number): Promise<number[]> {
+async function freePorts(count: number): Promise<number[]> {
   const servers = await Promise.all(
     Array.from({ length: count }, async () => {
       const server = createServer()

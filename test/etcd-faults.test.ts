@@ -1,26 +1,16 @@
 import assert from 'node:assert/strict'
-import { execFileSync } from 'node:child_process'
 import { after, before, describe, test } from 'node:test'
-import { silentLog, UserError } from '../base/index.ts'
-import { openRealClock, realRandom } from '../base/real-world.ts'
-import { picture } from '../store/contract.ts'
-import { openElection } from '../store/etcd/election.ts'
-import { type EtcdStore, OutcomeUnknownError, openEtcdStore } from '../store/etcd/etcd-store.ts'
-import { buildConfig } from '../store/test-objects.ts'
-import { RealCluster } from './real-cluster.testing.ts'
+import { silentLog, UserError } from '../src/base/index.ts'
+import { openRealClock, realRandom } from '../src/base/real-world.ts'
+import { picture } from '../src/store/contract.ts'
+import { openElection } from '../src/store/etcd/election.ts'
+import { type EtcdStore, OutcomeUnknownError, openEtcdStore } from '../src/store/etcd/etcd-store.ts'
+import { buildConfig } from '../src/store/test-objects.ts'
+import { etcdIsMissing, RealCluster } from './support/etcd-cluster.ts'
 
 const clock = openRealClock()
 
-function isInstalled(): boolean {
-  try {
-    execFileSync('etcd', ['--version'])
-    return true
-  } catch {
-    return false
-  }
-}
-
-const skip = isInstalled() ? false : 'etcd is not installed: apt-get install etcd-server'
+const skip = etcdIsMissing
 
 /** One manager under test: writes as fast as it is answered, and remembers what it was told. */
 class Writer {

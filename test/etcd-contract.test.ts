@@ -1,24 +1,14 @@
-import { execFileSync } from 'node:child_process'
 import { after, before, describe, test } from 'node:test'
-import { silentLog } from '../base/index.ts'
-import { openRealClock, realRandom } from '../base/real-world.ts'
-import { describeStoreContract } from '../store/contract.ts'
-import { describeEtcdClientContract } from '../store/etcd/client-contract.ts'
-import { openEtcdStore } from '../store/etcd/etcd-store.ts'
-import { RealCluster } from './real-cluster.testing.ts'
+import { silentLog } from '../src/base/index.ts'
+import { openRealClock, realRandom } from '../src/base/real-world.ts'
+import { describeStoreContract } from '../src/store/contract.ts'
+import { describeEtcdClientContract } from '../src/store/etcd/client-contract.ts'
+import { openEtcdStore } from '../src/store/etcd/etcd-store.ts'
+import { etcdIsMissing, RealCluster } from './support/etcd-cluster.ts'
 
 const clock = openRealClock()
 
-function isInstalled(): boolean {
-  try {
-    execFileSync('etcd', ['--version'])
-    return true
-  } catch {
-    return false
-  }
-}
-
-if (isInstalled()) {
+if (etcdIsMissing === false) {
   describeEtcdClientContract('the gateway of a real etcd', async () => {
     const cluster = await RealCluster.start(1)
     return { client: () => cluster.client(), stop: () => cluster.stop() }
@@ -44,5 +34,5 @@ if (isInstalled()) {
     )
   })
 } else {
-  test('a real etcd', { skip: 'etcd is not installed: apt-get install etcd-server' }, () => {})
+  test('a real etcd', { skip: etcdIsMissing }, () => {})
 }
