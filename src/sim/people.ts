@@ -393,8 +393,8 @@ export class People {
     const beganAt = this.#history.began()
     const isDone = await this.#cluster.enrol(host, 'worker')
     this.#history.ended(`nodes/${host.nodeId}`, beganAt, { type: 'create', mark: '' }, isDone)
-    if (isDone) this.#cluster.startDaemon(host)
-    else host.isRemoved = true
+    // Where no answer came it may be a node all the same.
+    this.#cluster.startDaemon(host)
   }
 
   /** A worker goes for good: drained or not, and then removed. */

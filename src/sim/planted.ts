@@ -26,12 +26,17 @@ interface Edit {
 export const plantedFaults: readonly PlantedFault[] = [
   {
     name: 'states-go-back',
-    what: 'a late report takes a task back to an earlier state',
+    what: 'an agent that starts anew reports every task from its beginning, and the manager believes it',
     edits: [
       {
         file: 'model/task.ts',
         from: 'return rankOf(reported.state) >= rankOf(known.state) ? reported : known',
         to: 'return rankOf(reported.state) >= 0 ? reported : known',
+      },
+      {
+        file: 'agent/agent.ts',
+        from: '    this.#status = assignment.task.status\n',
+        to: "    this.#status = { ...assignment.task.status, state: 'accepted', ready: false }\n",
       },
     ],
   },

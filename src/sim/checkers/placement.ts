@@ -3,6 +3,7 @@ import {
   holdsResources,
   type NodeId,
   placementFits,
+  type Revision,
   type Task,
 } from '../../model/index.ts'
 import type { View } from '../../store/store.ts'
@@ -47,7 +48,18 @@ function refusal(node: ClusterNode, task: Task, view: View): string | undefined 
   if (node.status.state !== 'ready') return `the node is ${node.status.state}`
   if (node.spec.availability !== 'active')
     return `the node's availability is ${node.spec.availability}`
-  const revision = view.get('revision', task.revisionId)
+  // A task that waits follows the placement that is wanted now.
+  const wanted = view.get('workload', task.workloadId)?.spec.revisionId
+  const own = refusalBy(view.get('revision', task.revisionId), node, task, view)
+  return own && wanted ? refusalBy(view.get('revision', wanted), node, task, view) && own : own
+}
+
+function refusalBy(
+  revision: Revision | undefined,
+  node: ClusterNode,
+  task: Task,
+  view: View,
+): string | undefined {
   if (!revision) return undefined
   if (!placementFits(node, revision.template.placement)) return 'its constraints are not met'
   const { maxReplicasPerNode } = revision.template.placement
