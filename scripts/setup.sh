@@ -75,6 +75,15 @@ need_etcd() {
   command -v etcd >/dev/null
 }
 
+# docker-compose 1, which one test compares skep compose with. Fails where it can't be had; that test is skipped then, and says so.
+need_old_compose() {
+  command -v docker-compose >/dev/null && return 0
+  can_install || return 1
+  (apt_install docker-compose) || say 'docker-compose is not installed: the comparison with it is skipped'
+  hash -r
+  command -v docker-compose >/dev/null
+}
+
 node_major() { node -p 'process.versions.node.split(".")[0]' 2>/dev/null || echo 0; }
 
 # The locked npm packages; one of them is the Node.js that everything runs on.

@@ -56,6 +56,10 @@ export function containerPlan(context: BodyContext): ContainerPlan {
   const healthcheck = healthcheckOf(service, apiVersion)
   const { exposed, bindings } = portsOf(service)
   const command = wordsOf(context)
+  const inherited = context.inheritedVolumes ?? {}
+  const anonymous = (service.volumes ?? [])
+    .filter((volume) => isPlainAnonymous(volume) && inherited[volume.target] === undefined)
+    .map(({ target }) => [target, {}] as const)
   const macAddress = service.macAddress ?? first?.macAddress
   const body: ContainerCreateBody = {
     Image: context.image,
@@ -75,6 +79,7 @@ export function containerPlan(context: BodyContext): ContainerPlan {
       StopTimeout: Math.ceil(service.stopGracePeriodNs / 1e9),
     }),
     ...(Object.keys(exposed).length > 0 && { ExposedPorts: exposed }),
+    ...(anonymous.length > 0 && { Volumes: Object.fromEntries(anonymous) }),
     ...(healthcheck && { Healthcheck: healthcheck }),
     ...(macAddress !== undefined && isOlderApi(apiVersion, '1.44') && { MacAddress: macAddress }),
     HostConfig: hostConfigOf(context, mode, bindings),
@@ -236,7 +241,10 @@ function networksInOrder(context: BodyContext): readonly {
   const { project, service, serviceName, isOneOff, apiVersion } = context
   if (service.networkMode !== undefined) return []
   return Object.entries(service.networks ?? {})
-    .sort(([, one], [, other]) => (other.priority ?? 0) - (one.priority ?? 0))
+    .sort(
+      ([oneKey, one], [otherKey, other]) =>
+        (other.priority ?? 0) - (one.priority ?? 0) || (oneKey < otherKey ? -1 : 1),
+    )
     .map(([key, network]) => ({
       network: project.networks[key]?.name ?? key,
       endpoint: endpointOf(context, network, isOneOff ? [] : [serviceName], apiVersion),
@@ -438,6 +446,7 @@ function mountsOf(context: BodyContext): {
   for (const volume of service.volumes ?? []) {
     const inherited = inheritedVolumes[volume.target]
     if (inherited !== undefined && isAnonymous(volume)) continue
+    if (isPlainAnonymous(volume)) continue
     const bind = bindOf(context, volume)
     if (bind === undefined) mounts.push(mountOf(context, volume))
     else binds.push(bind)
@@ -451,6 +460,11 @@ function mountsOf(context: BodyContext): {
 
 export function isAnonymous({ type, source }: ServiceVolume): boolean {
   return type === 'volume' && source === undefined
+}
+
+/** One that needs no more than its path. */
+function isPlainAnonymous(volume: ServiceVolume): boolean {
+  return isAnonymous(volume) && volume.readOnly !== true && volume.volume === undefined
 }
 
 /** The short form where it says all: the engine makes a missing host path only for that one. */

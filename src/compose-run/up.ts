@@ -291,6 +291,9 @@ class UpRun {
       return promise
     }
     const making = settled(Object.keys(this.#services).map(makeAll))
+    // Both are awaited below; until then a failure is nobody's.
+    making.catch(() => {})
+    removed.catch(() => {})
     if (!this.#options.start) {
       await making
       await removed
@@ -317,15 +320,16 @@ class UpRun {
     switch (action.type) {
       case 'create': {
         const id = await this.#create(action, action.name, undefined)
-        return () => this.#start(this.#put(action, id, action.name, false))
+        const one = this.#put(action, id, action.name, false)
+        return () => this.#start(one)
       }
       case 'recreate': {
         const temporary = halfName(action.old, action.name)
         const id = await this.#create(action, temporary, action.old)
-        this.#put(action, id, action.name, false)
+        const one = this.#put(action, id, action.name, false)
         return async () => {
           await this.#takeOver(action)
-          await this.#start(this.#put(action, id, action.name, false))
+          await this.#start(one)
         }
       }
       case 'start':
