@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import type { LabHost } from './lab/host.ts'
 import { type Lab, openLab, whyNoLab } from './lab/open-lab.ts'
-import { eventually } from './support/daemon.ts'
+import { eventually, run } from './support/daemon.ts'
 
 const why = await whyNoLab()
 
@@ -121,6 +121,30 @@ describe('a cluster of three hosts', { skip: why ?? false }, () => {
     })
     const spread = new Set((await placesOf('web')).map((place) => place.split(' ')[0]))
     assert.equal(spread.size, 3)
+  })
+
+  test('docker exec, cp, inspect and logs on the manager find containers of other hosts', async () => {
+    const id = await worker.dockerOk('ps', '-q', '--filter', 'name=talk')
+    const name = await other.dockerOk('ps', '--format', '{{.Names}}', '--filter', 'name=talk')
+    assert.equal(
+      await manager.skepDockerOk('inspect', id, '--format', '{{.State.Status}}'),
+      'running',
+    )
+    const exec = await manager.skepDocker('exec', id, 'sh', '-c', 'hostname; exit 3')
+    assert.equal(exec.stdout.trim(), id)
+    assert.equal(exec.code, 3)
+    const input = 'x'.repeat(300_000)
+    const piped = await run(
+      'docker',
+      ['-H', manager.api, 'exec', '-i', name, 'sh', '-c', 'cat; echo end'],
+      { input },
+    )
+    assert.equal(piped.stdout, `${input}end\n`)
+    assert.match(await manager.skepDockerOk('logs', name), /hello from/)
+    const copied = await run('docker', ['-H', manager.api, 'cp', `${name}:/etc/hostname`, '-'])
+    assert.match(copied.stdout, /^hostname\0/)
+    const missing = await manager.skepDocker('exec', 'f'.repeat(12), 'true')
+    assert.match(missing.stderr, /No such container/)
   })
 
   test('a flapping link, a stopped leader and a killed daemon move no task', async () => {

@@ -1,4 +1,5 @@
 export { Authority, rootsOf } from './authority.ts'
+export { bridge } from './byte-bridge.ts'
 export { openClusterLogs } from './cluster-logs.ts'
 export { type ClusterPort, type ClusterPortOptions, openClusterPort } from './cluster-port.ts'
 export { foundCluster } from './found-cluster.ts'

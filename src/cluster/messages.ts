@@ -109,11 +109,10 @@ export type FromNode =
   | { readonly type: 'describe'; readonly id: number; readonly description: NodeDescription }
 
 /** What a manager can ask of a node, beside its assignments. */
-export type NodeRequest = {
-  readonly kind: 'logs'
-  readonly taskId: TaskId
-  readonly options: LogOptions
-}
+export type NodeRequest =
+  | { readonly kind: 'logs'; readonly taskId: TaskId; readonly options: LogOptions }
+  /** A connection to the node's own engine, byte for byte: exec, copies and inspection of its tasks' containers. */
+  | { readonly kind: 'engine' }
 
 export interface Refusal {
   readonly code: UserError['code']
@@ -366,7 +365,8 @@ function withBytes(delta: {
 }
 
 function parseRequest(fields: Fields): NodeRequest {
-  const kind = fields.oneOf('kind', ['logs'])
+  const kind = fields.oneOf('kind', ['logs', 'engine'])
+  if (kind === 'engine') return { kind }
   const options = fields.inside('options')
   const tail = options.raw('tail')
   return {

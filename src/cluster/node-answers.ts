@@ -1,11 +1,15 @@
+import type { Duplex } from 'node:stream'
 import { type Log, messageOf } from '../base/index.ts'
 import type { LogSource } from '../wire/index.ts'
+import { bridge } from './byte-bridge.ts'
 import { callMessage, logLineMessage, type NodeRequest, refused } from './messages.ts'
 import type { MessageStream, Transport } from './transport.ts'
 
 /** What a node can be asked for. */
 export interface NodeServices {
   readonly logs: LogSource
+  /** A new connection to the local engine, which allows half of it to end. */
+  readonly connectEngine: () => Duplex
 }
 
 /** Questions that one node answers at the same time. */
@@ -66,8 +70,17 @@ export class NodeAnswers {
     const stream = await this.#transport.connect(address, { type: 'cluster' }, signal)
     try {
       await stream.send(callMessage({ call: 'answer', requestId: id }, this.#skepVersion))
-      await sendLogs(this.#services.logs, request, stream, signal)
-      await stream.send({ type: 'end' })
+      switch (request.kind) {
+        case 'logs':
+          await sendLogs(this.#services.logs, request, stream, signal)
+          await stream.send({ type: 'end' })
+          break
+        case 'engine':
+          await bridge(stream, this.#services.connectEngine())
+          break
+        default:
+          request satisfies never
+      }
     } catch (error) {
       await stream.send(refused(error)).catch(() => {})
       throw error
@@ -80,7 +93,7 @@ export class NodeAnswers {
 /** Sends lines no faster than they are taken, and stops when the asker hangs up. */
 async function sendLogs(
   logs: LogSource,
-  { taskId, options }: NodeRequest,
+  { taskId, options }: Extract<NodeRequest, { readonly kind: 'logs' }>,
   stream: MessageStream,
   signal: AbortSignal,
 ): Promise<void> {

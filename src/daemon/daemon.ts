@@ -12,6 +12,7 @@ import { listenHttp } from './http.ts'
 import { openLog } from './log.ts'
 import type { Member } from './member.ts'
 import { Membership } from './membership.ts'
+import { openNodeEngines } from './node-engines.ts'
 import type { DaemonOptions } from './options.ts'
 import { version } from './version.ts'
 
@@ -50,7 +51,21 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
     logs: {
       logs: (taskId, logOptions, signal) => requireMember().logs.logs(taskId, logOptions, signal),
     },
-    proxy: createEngineProxy({ engineAddress: options.engine, log }),
+    proxy: openNodeEngines({
+      local: createEngineProxy({ engineAddress: options.engine, log }),
+      runDir: options.runDir,
+      cluster: () => {
+        const { member } = membership
+        return (
+          member && {
+            view: member.store.view,
+            nodeId: member.identity.nodeId,
+            port: member.port.port,
+          }
+        )
+      },
+      log,
+    }),
     engine,
     attachments: {
       reserve: (networkId, container) => requireMember().reserve(networkId, container),

@@ -1,3 +1,5 @@
+import { connect } from 'node:net'
+import type { Duplex } from 'node:stream'
 import { type Agent, startAgent } from '../agent/index.ts'
 import { messageOf, UserError } from '../base/index.ts'
 import {
@@ -9,6 +11,7 @@ import {
   type SessionSettings,
   type TlsTransport,
 } from '../cluster/index.ts'
+import { connectOptionsOf, parseEngineAddress } from '../engine/index.ts'
 import { bridgePrefix, type DataPlane } from '../network/index.ts'
 import type { Runtime } from '../runtime/index.ts'
 import type { ManagerLink } from '../wire/index.ts'
@@ -20,6 +23,13 @@ import type { NodeCertificates } from './node-certificates.ts'
 import { openFileJournal } from './node-journal.ts'
 import { type PlainContainers, watchPlainContainers } from './plain-containers.ts'
 import { version } from './version.ts'
+
+function connectEngine(address: string): Duplex {
+  const target = connectOptionsOf(parseEngineAddress(address))
+  return 'socketPath' in target
+    ? connect({ path: target.socketPath, allowHalfOpen: true })
+    : connect({ ...target, allowHalfOpen: true })
+}
 
 /** For a manager to take note that this node leaves, in ms. */
 const goodbyeMs = 3_000
@@ -57,7 +67,15 @@ export class WorkerMember {
       clock,
       log,
     })
-    this.#answers = new NodeAnswers(this.#transport, { logs: host.runtime }, version, log)
+    this.#answers = new NodeAnswers(
+      this.#transport,
+      {
+        logs: host.runtime,
+        connectEngine: () => connectEngine(options.engine),
+      },
+      version,
+      log,
+    )
     this.#renewal = keepRenewed({
       certificate: () => certificates.certificate,
       renew: (signal) => this.#renew(signal),

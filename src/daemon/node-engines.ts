@@ -1,0 +1,214 @@
+import { chmod, mkdir, rm } from 'node:fs/promises'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { createServer, type Server } from 'node:net'
+import { join } from 'node:path'
+import type { Duplex } from 'node:stream'
+import { createEngineProxy, type EngineProxy } from '../api/proxy/index.ts'
+import { type Log, messageOf } from '../base/index.ts'
+import { bridge, type ClusterPort } from '../cluster/index.ts'
+import { idFrom, type NodeId } from '../model/index.ts'
+import type { View } from '../store/index.ts'
+
+/** Commands in containers of other nodes (`docker exec`) whose place is remembered. */
+const execsMax = 10_000
+/** Bytes of an engine's answer that are looked at for the id of such a command. */
+const answerBytesMax = 4_096
+/** Characters of a container's id that stand for it, as `docker ps` shows them. */
+const shortIdLength = 12
+
+export interface NodeEnginesOptions {
+  readonly local: EngineProxy
+  /** Where sockets to the engines of other nodes are made, for this process alone. */
+  readonly runDir: string
+  /** The cluster as this manager sees it; undefined on a worker, and in no cluster. */
+  readonly cluster: () =>
+    | { readonly view: View; readonly nodeId: NodeId; readonly port: ClusterPort | undefined }
+    | undefined
+  readonly log: Log
+}
+
+/**
+ * Engine calls that name a task's container on another node are passed to that node's engine; all others to the local
+ * one. `docker exec`, `logs`, `inspect`, `cp`, `top` and `stats` on a manager thus find every task's container.
+ */
+export function openNodeEngines(options: NodeEnginesOptions): EngineProxy {
+  return new NodeEngines(options)
+}
+
+interface Route {
+  readonly server: Server
+  readonly proxy: EngineProxy
+}
+
+class NodeEngines implements EngineProxy {
+  readonly #options: NodeEnginesOptions
+  readonly #folder: string
+  readonly #routes = new Map<NodeId, Promise<Route>>()
+  /** Node by the id of a command there; oldest first. */
+  readonly #nodeByExec = new Map<string, NodeId>()
+
+  constructor(options: NodeEnginesOptions) {
+    this.#options = options
+    this.#folder = join(options.runDir, 'nodes')
+  }
+
+  readonly handle = (request: IncomingMessage, response: ServerResponse): void => {
+    const nodeId = this.#nodeOf(request)
+    if (nodeId === undefined) {
+      this.#options.local.handle(request, response)
+      return
+    }
+    if (isExecCreate(request)) {
+      this.#options.log.info('a command is run in a container of another node', {
+        nodeId,
+        call: request.url,
+      })
+      this.#learnExec(response, nodeId)
+    }
+    this.#with(nodeId, (proxy) => proxy.handle(request, response))
+  }
+
+  readonly checkContinue = (request: IncomingMessage, response: ServerResponse): void => {
+    const nodeId = this.#nodeOf(request)
+    if (nodeId === undefined) this.#options.local.checkContinue(request, response)
+    else this.#with(nodeId, (proxy) => proxy.checkContinue(request, response))
+  }
+
+  readonly upgrade = (request: IncomingMessage, socket: Duplex, head: Buffer): void => {
+    const nodeId = this.#nodeOf(request)
+    if (nodeId === undefined) this.#options.local.upgrade(request, socket, head)
+    else this.#with(nodeId, (proxy) => proxy.upgrade(request, socket, head))
+  }
+
+  readonly close = (): void => {
+    this.#options.local.close()
+    for (const opening of this.#routes.values()) {
+      opening.then(
+        ({ server, proxy }) => {
+          proxy.close()
+          server.close()
+        },
+        () => {},
+      )
+    }
+  }
+
+  #with(nodeId: NodeId, use: (proxy: EngineProxy) => void): void {
+    this.#route(nodeId).then(
+      ({ proxy }) => use(proxy),
+      (error: unknown) => {
+        this.#routes.delete(nodeId)
+        this.#options.log.error('no way to the engine of a node could be made', {
+          nodeId,
+          error: messageOf(error),
+        })
+        // The local engine says that there is no such container.
+        use(this.#options.local)
+      },
+    )
+  }
+
+  /** The other node, if the call names a container or command there. */
+  #nodeOf({ url = '' }: IncomingMessage): NodeId | undefined {
+    const match = /^(?:\/v[\d.]+)?\/(containers|exec)\/([^/?]+)/.exec(url)
+    const cluster = this.#options.cluster()
+    if (!match || !cluster) return undefined
+    const [, kind, encoded = ''] = match
+    const name = decode(encoded)
+    if (kind === 'exec') return this.#nodeByExec.get(name)
+    const nodeId = nodeOfContainer(cluster.view, name)
+    return nodeId === cluster.nodeId ? undefined : nodeId
+  }
+
+  /** Remembers where the command runs whose id the engine answers with. */
+  #learnExec(response: ServerResponse, nodeId: NodeId): void {
+    const parts: Buffer[] = []
+    let bytes = 0
+    const write = response.write.bind(response)
+    const look = (chunk: unknown) => {
+      if (!(chunk instanceof Uint8Array) || bytes > answerBytesMax) return
+      parts.push(Buffer.from(chunk))
+      bytes += chunk.length
+      // Before the caller can read it, and ask for more.
+      const id = /"Id"\s*:\s*"([0-9a-f]{64})"/.exec(Buffer.concat(parts).toString())?.[1]
+      if (id === undefined) return
+      this.#nodeByExec.set(id, nodeId)
+      for (const oldest of this.#nodeByExec.keys()) {
+        if (this.#nodeByExec.size <= execsMax) break
+        this.#nodeByExec.delete(oldest)
+      }
+    }
+    response.write = (chunk: unknown, ...rest: unknown[]) => {
+      look(chunk)
+      return Reflect.apply(write, response, [chunk, ...rest])
+    }
+  }
+
+  #route(nodeId: NodeId): Promise<Route> {
+    const known = this.#routes.get(nodeId)
+    if (known) return known
+    const opening = this.#open(nodeId)
+    this.#routes.set(nodeId, opening)
+    return opening
+  }
+
+  /** A socket of this process whose other end is that node's engine. */
+  async #open(nodeId: NodeId): Promise<Route> {
+    const { log } = this.#options
+    const path = join(this.#folder, `${nodeId}.sock`)
+    await mkdir(this.#folder, { recursive: true, mode: 0o700 })
+    await chmod(this.#folder, 0o700)
+    await rm(path, { force: true })
+    const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => {
+      const port = this.#options.cluster()?.port
+      socket.on('error', () => {}) // Told by what waits on it.
+      if (!port) {
+        socket.destroy()
+        return
+      }
+      const gone = new AbortController()
+      socket.once('close', () => gone.abort())
+      port
+        .ask(nodeId, { kind: 'engine' }, gone.signal)
+        .then((stream) => bridge(stream, socket))
+        .catch((error: unknown) => {
+          log.debug('a call to the engine of another node broke', {
+            nodeId,
+            error: messageOf(error),
+          })
+          socket.destroy()
+        })
+    })
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject)
+      server.listen(path, resolve)
+    })
+    await chmod(path, 0o600)
+    server.unref()
+    return { server, proxy: createEngineProxy({ engineAddress: `unix://${path}`, log }) }
+  }
+}
+
+/** The node of the task whose container goes by this name or id; undefined when it is none of a task. */
+function nodeOfContainer(view: View, name: string): NodeId | undefined {
+  const taskId = /(?:^|\.)([0-9a-z]{25})$/.exec(name)?.[1]
+  const named = taskId === undefined ? undefined : view.get('task', idFrom<'task'>(taskId))
+  if (named) return named.nodeId
+  if (name.length < shortIdLength || !/^[0-9a-f]+$/.test(name)) return undefined
+  for (const { nodeId, status } of view.list('task')) {
+    if (status.container?.containerId.startsWith(name)) return nodeId
+  }
+  return undefined
+}
+
+function isExecCreate({ method, url = '' }: IncomingMessage): boolean {
+  return method === 'POST' && /^(?:\/v[\d.]+)?\/containers\/[^/?]+\/exec(\?|$)/.test(url)
+}
+
+function decode(text: string): string {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return text
+  }
+}
