@@ -17,12 +17,12 @@ import { planStack } from './stack-plan.ts'
 
 const docker = ['/usr/local/bin/docker', '/usr/bin/docker'].find((path) => existsSync(path))
 
-/** The bodies that made the stack, in an order of their own. */
+/** The bodies that made the stack, in an order of their own; without labels of ours, which the stock CLI has no words for. */
 function bodiesOf(calls: readonly RecordedCall[]): unknown[] {
   return calls
     .filter(({ method, path }) => method === 'POST' && /\/(create|update)$/.test(path))
-    .map(({ path, body }) => ({ path, body }))
-    .sort((a, b) => (JSON.stringify(sortKeys(a)) < JSON.stringify(sortKeys(b)) ? -1 : 1))
+    .map(({ path, body }) => sortKeys({ path, body }))
+    .sort((a, b) => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1))
 }
 
 function sortKeys(value: unknown): unknown {
@@ -30,6 +30,7 @@ function sortKeys(value: unknown): unknown {
   if (typeof value !== 'object' || value === null) return value
   return Object.fromEntries(
     Object.entries(value)
+      .filter(([key]) => !key.startsWith('skep.'))
       .sort(([a], [b]) => (a < b ? -1 : 1))
       .map(([key, item]) => [key, sortKeys(item)]),
   )
