@@ -141,6 +141,10 @@ describe('a stack file', () => {
     ['services: {web: {image: a, stop_grace_period: 5}}', /"5" is not a duration/],
     ['version: "2"\nservices: {web: {image: a}}', /version is 2/],
     ['services: {}', /has no services/],
+    [
+      'services: {a: {image: a, depends_on: [b]}, b: {image: b, depends_on: [a]}}',
+      /wait in a circle: a → b → a/,
+    ],
     ['- a', /is not a mapping/],
   ] as const
   for (const [text, message] of refused) {
@@ -161,6 +165,7 @@ describe('a stack file', () => {
     assert.deepEqual(
       new Set(told.map((text) => text.split(' has no effect')[0])),
       new Set([
+        'services.web.depends_on.b',
         'services.web.privileged',
         'services.web.restart: no',
         'the variable X is not set: an empty string is used',

@@ -40,6 +40,8 @@ export interface FinishOptions {
   /** Active whatever their profiles are, with what they depend on. */
   readonly services: readonly string[]
   readonly onMissing: (name: string) => void
+  /** Hears of what has no effect: its path, and why. */
+  readonly onIdle: (path: string, why: string) => void
 }
 
 type Fail = (path: readonly Step[], what: string, next?: string) => UserError
@@ -70,7 +72,7 @@ export async function finishProject(files: MergedFiles, options: FinishOptions):
     workingDirectory: directory,
     files: [...new Set(sources.map(({ file }) => file))],
     environment,
-    services: withoutLostDependencies(named),
+    services: withoutLostDependencies(named, options),
     disabledServices: Object.fromEntries(disabled),
     networks,
     volumes: mapValues(model.volumes ?? {}, (key, volume) =>
@@ -183,16 +185,25 @@ async function withFiles(
   }
 }
 
-/** A dependency that is not required and not there is passed over. */
+/**
+ * A dependency that is not required and not there is passed over. In a stack any is, and told: the stock CLI deploys such
+ * files, and waiting for what never comes would hold the service for ever.
+ */
 function withoutLostDependencies(
   services: RecordOf<ComposeService>,
+  { dialect, onIdle }: FinishOptions,
 ): Readonly<Record<string, ComposeService>> {
-  return mapValues(services, (_, service) => {
+  return mapValues(services, (key, service) => {
     const { dependsOn } = service
     if (dependsOn === undefined) return service
-    const kept = Object.entries(dependsOn).filter(
-      ([name, { required }]) => required !== false || services[name] !== undefined,
-    )
+    const kept = Object.entries(dependsOn).filter(([name, { required }]) => {
+      if (services[name] !== undefined) return true
+      if (required === false) return false
+      if (dialect === 'stack') {
+        onIdle(`services.${key}.depends_on.${name}`, `${name} is not a service here`)
+      }
+      return dialect !== 'stack'
+    })
     return { ...service, dependsOn: Object.fromEntries(kept) }
   })
 }
@@ -283,7 +294,7 @@ function checkProject(
     checkOneWay(service, at, fail)
     checkDependencies(project, all, service, at, fail)
   }
-  if (dialect === 'compose') checkCircle(project, fail)
+  checkCircle(project, fail)
 }
 
 type At = (...steps: Step[]) => readonly Step[]

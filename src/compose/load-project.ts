@@ -94,6 +94,7 @@ function finishOptions(options: LoadOptions, loading: Loading): FinishOptions {
     readFile: options.readFile,
     services: options.services ?? [],
     onMissing: loading.onMissing,
+    onIdle: loading.onIdle,
   }
 }
 

@@ -29,6 +29,8 @@ function inItem(item: unknown, indent: string): string {
 }
 
 const plain = /^[A-Za-z_/][\w./@=+-]*(?:[ :]?[\w./@=+-]+)*$/
+/** `1m30s`. */
+const duration = /^(?:\d+(?:h|ms|m|s))+$/
 /** What one YAML reader or another takes for something else than text. */
 const special = /^(?:null|true|false|yes|no|on|off|y|n)$/i
 
@@ -39,6 +41,7 @@ function keyText(key: string): string {
 function scalar(value: unknown, indent: string): string {
   if (typeof value !== 'string') return value === undefined ? 'null' : JSON.stringify(value)
   if (value.length < 200 && plain.test(value) && !special.test(value)) return value
+  if (duration.test(value)) return value
   // Lines are kept as lines where nothing at their edges could be lost.
   if (
     value.includes('\n') &&
