@@ -20,6 +20,7 @@ import type { CommandResult } from './command.ts'
 import { type BatchJob, runAtOnce, runInOrder } from './command-batch.ts'
 import type { DataPlane, DesiredNetwork, LocalTask } from './data-plane.ts'
 import { type EngineNetworks, NodeNetworks } from './engine-networks.ts'
+import { whatKeepsOut } from './firewall.ts'
 import { ForwardingRules, listCommand } from './forwarding.ts'
 import { publishedSubnets, renderHostRules } from './host-rules.ts'
 import { KernelTable } from './kernel-table.ts'
@@ -58,11 +59,6 @@ const noNetwork: DesiredNetwork = { networks: [], endpoints: [], tasks: [] }
 const restMsMax = 250
 /** From so many on, namespaces are told together. */
 const togetherMin = 3
-/** A table whose listing takes longer than this, in ms, is looked at less often: at most so much of the time. */
-const listingMsMax = 50
-const listingShare = 0.01
-/** Longest that a costly table is left unseen, in ms: drift shall be repaired within 10 s. */
-const unseenMsMax = 8_000
 
 interface TableChange {
   readonly table: KernelTable
@@ -141,12 +137,12 @@ class LinuxDataPlane implements DataPlane {
   /** How long to wait before a next round that is asked for already: while much changes, half the time is the tasks'. */
   #restMs = 0
   #auditPosition = 0
-  readonly #lookAgainAtMs = new WeakMap<KernelTable, number>()
   #canMoveFlows = true
   #toldOverlay: ToldOverlay | undefined
   #isOverlayUsed = false
   #isOverlaySeen = false
   #resolverTrouble = ''
+  #firewallTrouble: string | undefined
   #isClosed = false
 
   constructor(
@@ -236,6 +232,7 @@ class LinuxDataPlane implements DataPlane {
       await look(() => this.#auditBridges(desired, seen.addresses))
       await look(() => this.#auditOverlay(desired, seen.devices, seen.overlay))
       await look(() => this.#forwarding.repair(seen.firewall))
+      this.#lookAtFirewall(desired, seen.firewall?.stdout ?? '')
       await look(() => this.#resolver.audit())
       for (const { table, listing } of seen.tables) {
         await look(async () => {
@@ -386,6 +383,18 @@ class LinuxDataPlane implements DataPlane {
         found.length > 0 ? undefined : listings,
       )),
     ]
+  }
+
+  /** Another's firewall is theirs to change: it is named, once each time it begins to be in the way. */
+  #lookAtFirewall({ neighbours, node }: DesiredNetwork, rules: string): void {
+    const port = node?.dataPath?.port
+    const isUsed = port !== undefined && (neighbours?.size ?? 0) > 0
+    const trouble = isUsed ? whatKeepsOut(rules, port) : undefined
+    if (trouble !== this.#firewallTrouble) {
+      if (trouble) this.#options.log.error('cluster networks can not reach this node', { trouble })
+      else this.#options.log.info('the firewall lets in what other nodes send')
+    }
+    this.#firewallTrouble = trouble
   }
 
   async #allowForwarding(subnets: readonly string[]): Promise<void> {
@@ -566,16 +575,13 @@ class LinuxDataPlane implements DataPlane {
 
   /** All that an audit looks at, read by one process. */
   async #read() {
-    const tables = [this.#hostTable, ...this.#nextTables().map(({ table }) => table)].filter(
-      (table) => this.#options.clock.nowMs() >= (this.#lookAgainAtMs.get(table) ?? 0),
-    )
+    const tables = [this.#hostTable, ...this.#nextTables().map(({ table }) => table)]
     // A node that was always alone has none of it; the first look is for what an earlier daemon left.
     const overlay = this.#isOverlayUsed || !this.#isOverlaySeen ? overlayCommands : []
     const jobs: BatchJob[] = [addressesCommand, listCommand, ...overlay].map((words) => ({ words }))
     const fixed = jobs.length
     const listed: KernelTable[] = []
     const handles: FileHandle[] = []
-    const startMs = this.#options.clock.nowMs()
     try {
       for (const table of tables) {
         const words = table.listing()
@@ -589,11 +595,6 @@ class LinuxDataPlane implements DataPlane {
       const results = await runInOrder(jobs)
       const [addresses, firewall] = results
       const listings = results.slice(fixed)
-      const tookMs = this.#options.clock.nowMs() - startMs
-      for (const table of listed) {
-        const restMs = tookMs > listingMsMax ? Math.min(tookMs / listingShare, unseenMsMax) : 0
-        this.#lookAgainAtMs.set(table, this.#options.clock.nowMs() + restMs)
-      }
       return {
         addresses: parseAddresses(addresses?.stdout ?? ''),
         devices: parseDevices(addresses?.stdout ?? ''),

@@ -235,6 +235,13 @@ function lowerNetwork(name: string, document: NetworkCreateDocument): NetworkDec
     throw new UserError('invalidInput', 'an ingress network cannot be attachable')
   }
   const options = document.Options ?? {}
+  if (Object.hasOwn(options, 'encrypted') && options['encrypted'] !== 'false') {
+    // It would be made, and its packets would be readable between the nodes.
+    refuse(
+      'encrypted networks are not supported: packets between nodes would be readable',
+      'Leave --opt encrypted out where the wire between the nodes is trusted or encrypted (a VPN, WireGuard); else encrypt in the services.',
+    )
+  }
   return {
     name,
     labels: document.Labels,
@@ -244,7 +251,7 @@ function lowerNetwork(name: string, document: NetworkCreateDocument): NetworkDec
       attachable: document.Attachable ?? false,
       ingress: document.Ingress ?? false,
       ipv6: false,
-      encrypted: Object.hasOwn(options, 'encrypted') && options['encrypted'] !== 'false',
+      encrypted: false,
       options,
       ipam: pools.map(lowerPool),
       predefined: false,
