@@ -10,6 +10,7 @@ import {
 } from '../base/index.ts'
 import {
   acceptStatus,
+  type Cluster,
   type ClusterNode,
   type ConfigId,
   type EndpointId,
@@ -264,6 +265,12 @@ export class Dispatcher implements ManagerLink {
         break
       }
       case 'cluster':
+        if (
+          before?.kind === 'cluster' &&
+          after?.kind === 'cluster' &&
+          isSameForNodes(before, after)
+        )
+          break
         for (const session of this.#sessions.values())
           session.touch({ type: 'everything' }, revision)
         break
@@ -506,6 +513,14 @@ export class Dispatcher implements ManagerLink {
       }
     }
   }
+}
+
+/** Whether the parts of the cluster object that assignments are made of are the same. */
+function isSameForNodes(before: Cluster, after: Cluster): boolean {
+  return (
+    isDeepEqual(before.spec.logDriver, after.spec.logDriver) &&
+    before.status.dataPathPort === after.status.dataPathPort
+  )
 }
 
 function notMember(nodeId: NodeId): UserError {
