@@ -36,7 +36,7 @@ export class Faults {
     const next = (): void => {
       if (this.isOver) return
       this.#strike()
-      this.#cluster.time.after(chance.between(500, chance.oneIn(3) ? 4_000 : 30_000), next)
+      this.#cluster.time.after(chance.between(500, chance.oneIn(3) ? 4_000 : 36_000), next)
     }
     this.#cluster.time.after(chance.between(1_000, 10_000), next)
   }

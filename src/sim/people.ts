@@ -57,7 +57,7 @@ export class People {
 
   async #live(chance: Chance): Promise<void> {
     while (!this.isAsleep) {
-      await this.#sleep(chance.between(300, 9_000))
+      await this.#sleep(chance.between(400, 11_000))
       if (this.isAsleep) return
       const [name, work] = chance.weighted<readonly [string, () => Promise<void>]>([
         [

@@ -39,7 +39,7 @@ export interface RunOptions {
 }
 
 /** How long things go wrong, in simulated ms. */
-const troubleMs = 500_000
+const troubleMs = 512_000
 /** After the last fault heals the cluster has to be as declared within this, in simulated ms. */
 const convergenceMsMax = 30_000
 /** Monitor periods and restart delays may end after that; then nothing may be written any more. */

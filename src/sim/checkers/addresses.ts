@@ -49,6 +49,7 @@ function held(object: AnyObject | undefined): readonly string[] {
 /** No address, VIP, published port, subnet or network number is held twice, nor by nothing. */
 export function addresses(cluster: SimulatedCluster): Checker {
   const holders = new Map<string, Set<string>>()
+  let seconds = 0
   const free = (object: AnyObject | undefined) => {
     for (const what of held(object)) {
       const ids = holders.get(what)
@@ -81,6 +82,8 @@ export function addresses(cluster: SimulatedCluster): Checker {
       return undefined
     },
     second(view) {
+      seconds += 1
+      if (seconds % 5 !== 0) return undefined
       const manager = cluster.isLed ? cluster.leader?.manager : undefined
       const leadership = manager?.leaderships.at(-1)
       // A stopped leader knows only what it knew before.
