@@ -52,10 +52,11 @@ function planFor(
   const { type } = workload.spec.mode
   if (type === 'global' || type === 'globalJob')
     return { how: 'stop', because: 'it runs once on each node' }
-  const siblings = view.tasksOfWorkload(workload.id).filter(({ id }) => id !== task.id)
   const others = floor.candidates(revision).filter(({ node }) => node.id !== nodeId)
   if (others.length === 0) return { how: 'strand', because: 'no other node may run it' }
-  const target = others.find((to) => floor.hasRoom(to, revision, siblings))
+  const target = others.find((to) =>
+    floor.hasRoom(to, revision, view.tasksOfWorkload(workload.id), task),
+  )
   if (!target) return { how: 'strand', because: 'no other node has room for it' }
   floor.move(task, target)
   if (type === 'replicatedJob') return { how: 'moveStopFirst', because: 'a job must not run twice' }

@@ -72,8 +72,8 @@ export class Floor {
     )
   }
 
-  /** Whether one more task of the revision has room there. `siblings`: the workload's tasks, without the one that moves. */
-  hasRoom(to: Carried, revision: Revision, siblings: readonly Task[]): boolean {
+  /** Whether one of the workload's `tasks` has room there, as a task of the revision. */
+  hasRoom(to: Carried, revision: Revision, tasks: readonly Task[], moving: Task): boolean {
     const { reservations, placement } = revision.template
     const { resources } = to.node.description
     const { nanoCpus, memoryBytes } = reservations
@@ -86,7 +86,9 @@ export class Floor {
     for (const port of hostPortsOf(this.#view, revision.workloadId))
       if (to.hostPorts.has(port)) return false
     const most = placement.maxReplicasPerNode
-    return most === 0 || siblings.filter((one) => this.at(one) === to).length < most
+    return (
+      most === 0 || tasks.filter((one) => one.id !== moving.id && this.at(one) === to).length < most
+    )
   }
 
   #add(carried: Carried | undefined, task: Task, sign: 1 | -1): void {

@@ -5,6 +5,7 @@ import {
   isTerminal,
   type NodeId,
   type Revision,
+  type RevisionId,
   stateSinceMs,
   type Task,
   type TaskId,
@@ -72,17 +73,17 @@ export function planRebalance(
 ): Rebalancing {
   const plan = new Planning(view, nowMs, scope)
   const skipped: { name: string; because: string }[] = []
-  const movable: Movable[] = []
+  const candidates: Candidate[] = []
   const clusterLabel = clusterRebalances(view)
   for (const workload of view.list('workload')) {
     const label = workload.labels[rebalanceLabel]
     if (label === 'off' || (label !== 'on' && !clusterLabel && !scope.everything)) continue
-    const candidate = observe(view, workload, nowMs, scope)
-    if ('because' in candidate) skipped.push({ name: workload.name, because: candidate.because })
-    else movable.push(candidate)
+    const found = observe(view, workload, nowMs, scope)
+    if ('because' in found) skipped.push({ name: workload.name, because: found.because })
+    else candidates.push(plan.candidate(found))
   }
   const moves: Move[] = []
-  for (const candidate of movable) {
+  for (const candidate of candidates) {
     while (moves.length < movesMax) {
       const move = evenOut(plan, candidate)
       if (!move) break
@@ -90,7 +91,7 @@ export function planRebalance(
     }
   }
   while (moves.length < movesMax) {
-    const move = lighten(plan, movable)
+    const move = lighten(plan, candidates)
     if (!move) break
     moves.push(move)
   }
@@ -191,55 +192,56 @@ function observe(
 }
 
 /** The next move that evens out one workload's own tasks, carried out on the floor. */
-function evenOut(plan: Planning, movable: Movable): Move | undefined {
-  const { floor, moved } = plan
-  const paths = new PathCounts(movable, (task) => floor.at(task)?.node)
+function evenOut(plan: Planning, candidate: Candidate): Move | undefined {
+  const { floor } = plan
+  const { paths, revision, tasks } = candidate
+  const targets = plan.targets(revision)
+  if (paths.isEvenAmong(targets)) return undefined
   let best: { task: Task; to: Carried; from: Carried; merit: readonly number[] } | undefined
-  for (const to of plan.targets(movable.revision)) {
-    for (const task of movable.tasks) {
-      const from = floor.at(task)
-      if (!from || from === to || moved.has(task.id)) continue
+  for (const [task] of candidate.movableByNode.values()) {
+    const from = task && floor.at(task)
+    if (!task || !from) continue
+    for (const to of targets) {
       const less = paths.difference(from.node, to.node)
-      if (less < 2 || !floor.hasRoom(to, movable.revision, without(movable, task))) continue
+      if (less < 2) continue
       // The largest difference first, then off the fullest node, then onto the emptiest.
       const merit = [less, paths.onNode(from.node), -shareOf(to), -to.tasks]
-      if (!best || isGreater(merit, best.merit)) best = { task, to, from, merit }
+      if (best && !isGreater(merit, best.merit)) continue
+      if (floor.hasRoom(to, revision, tasks, task)) best = { task, to, from, merit }
     }
   }
   if (!best) return undefined
   const { task, from, to } = best
-  const because = `moved to even out ${movable.workload.name}: ${from.node.name} has ${counted(paths.onNode(from.node), 'task')} of it, ${to.node.name} ${paths.onNode(to.node)}`
-  return plan.move(movable, task, to, because)
+  const because = `moved to even out ${candidate.workload.name}: ${from.node.name} has ${counted(paths.onNode(from.node), 'task')} of it, ${to.node.name} ${paths.onNode(to.node)}`
+  return plan.move(candidate, task, to, because)
 }
 
 /** The next move that takes load off the fullest node and leaves each workload as even as it is. */
-function lighten(plan: Planning, all: readonly Movable[]): Move | undefined {
-  const { floor, moved } = plan
-  const fullestFirst = [...floor.all].sort((a, b) => compareLoad(b, a))
-  for (const from of fullestFirst) {
-    for (const movable of all) {
-      const task = movable.tasks.find((one) => floor.at(one) === from && !moved.has(one.id))
+function lighten(plan: Planning, all: readonly Candidate[]): Move | undefined {
+  const { floor } = plan
+  const lightestFirst = [...floor.all].sort(compareLoad)
+  const [lightest] = lightestFirst
+  if (!lightest) return undefined
+  for (const from of lightestFirst.toReversed()) {
+    // What can't be put on the lightest node can't be put anywhere, and the others carry no more than this one.
+    if (from.tasks - lightest.tasks < 2 && shareOf(from) <= shareOf(lightest)) return undefined
+    for (const candidate of all) {
+      const task = candidate.movableByNode.get(from.node.id)?.[0]
       if (!task) continue
-      const paths = new PathCounts(movable, (one) => floor.at(one)?.node)
-      let to: Carried | undefined
-      for (const target of plan.targets(movable.revision)) {
-        const fits =
-          target !== from &&
-          paths.isNoWorse(from.node, target.node) &&
-          lightens(from, target, movable.revision) &&
-          floor.hasRoom(target, movable.revision, without(movable, task))
-        if (fits && (!to || compareLoad(target, to) < 0)) to = target
-      }
+      const { paths, revision, tasks } = candidate
+      const to = plan
+        .targets(revision)
+        .filter(
+          (target) => lightens(from, target, revision) && paths.isNoWorse(from.node, target.node),
+        )
+        .sort(compareLoad)
+        .find((target) => floor.hasRoom(target, revision, tasks, task))
       if (!to) continue
       const because = `moved to even out the nodes: ${from.node.name} carries ${counted(from.tasks, 'task')}, ${to.node.name} ${to.tasks}`
-      return plan.move(movable, task, to, because)
+      return plan.move(candidate, task, to, because)
     }
   }
   return undefined
-}
-
-function without({ tasks }: Movable, task: Task): readonly Task[] {
-  return tasks.filter((one) => one !== task)
 }
 
 function isGreater(a: readonly number[], b: readonly number[]): boolean {
@@ -250,26 +252,55 @@ function isGreater(a: readonly number[], b: readonly number[]): boolean {
   return false
 }
 
+/** A workload in a plan: where its tasks are by now, and which of them have not moved yet. */
+interface Candidate extends Movable {
+  readonly paths: PathCounts
+  readonly movableByNode: ReadonlyMap<NodeId, Task[]>
+}
+
 /** A plan in the making: each task moves once at most. */
 class Planning {
   readonly floor: Floor
-  readonly moved = new Set<TaskId>()
   readonly #isSettled: (node: ClusterNode) => boolean
+  readonly #targets = new Map<RevisionId, readonly Carried[]>()
 
   constructor(view: View, nowMs: number, { atOnce }: RebalanceScope) {
     this.floor = new Floor(view)
     this.#isSettled = (node) => atOnce || stateSinceMs(node) + nodeSettledMs <= nowMs
   }
 
-  targets(revision: Revision): readonly Carried[] {
-    return this.floor.candidates(revision).filter(({ node }) => this.#isSettled(node))
+  candidate(movable: Movable): Candidate {
+    const movableByNode = new Map<NodeId, Task[]>()
+    const paths = new PathCounts(movable.revision.template.placement.spread)
+    for (const task of movable.tasks) {
+      const node = this.floor.at(task)?.node
+      if (!node) continue
+      paths.add(node, 1)
+      const there = movableByNode.get(node.id)
+      if (there) there.push(task)
+      else movableByNode.set(node.id, [task])
+    }
+    return { ...movable, paths, movableByNode }
   }
 
-  move({ workload }: Movable, task: Task, to: Carried, because: string): Move | undefined {
+  targets(revision: Revision): readonly Carried[] {
+    let targets = this.#targets.get(revision.id)
+    if (!targets) {
+      targets = this.floor.candidates(revision).filter(({ node }) => this.#isSettled(node))
+      this.#targets.set(revision.id, targets)
+    }
+    return targets
+  }
+
+  move(candidate: Candidate, task: Task, to: Carried, because: string): Move | undefined {
     const from = this.floor.at(task)
     if (!from) return undefined
     this.floor.move(task, to)
-    this.moved.add(task.id)
+    candidate.paths.add(from.node, -1)
+    candidate.paths.add(to.node, 1)
+    const there = candidate.movableByNode.get(from.node.id) ?? []
+    there.splice(there.indexOf(task), 1)
+    const { workload } = candidate
     return {
       taskId: task.id,
       workloadId: workload.id,
@@ -285,42 +316,58 @@ class Planning {
 class PathCounts {
   readonly #counts = new Map<string, number>()
   readonly #spread: readonly string[]
+  readonly #pathsByNode = new Map<NodeId, readonly string[]>()
 
-  constructor({ revision, tasks }: Movable, nodeOf: (task: Task) => ClusterNode | undefined) {
-    this.#spread = revision.template.placement.spread
-    for (const task of tasks) {
-      const node = nodeOf(task)
-      for (const path of node ? this.#paths(node) : [])
-        this.#counts.set(path, (this.#counts.get(path) ?? 0) + 1)
-    }
+  constructor(spread: readonly string[]) {
+    this.#spread = spread
+  }
+
+  add(node: ClusterNode, count: 1 | -1): void {
+    for (const path of this.#paths(node))
+      this.#counts.set(path, (this.#counts.get(path) ?? 0) + count)
   }
 
   /** Branches from the outermost to the node itself. */
   #paths(node: ClusterNode): readonly string[] {
-    const values = this.#spread.map((key) => labelOf(node, key) ?? '')
-    const branches = values.map((_, depth) => JSON.stringify(values.slice(0, depth + 1)))
-    return [...branches, JSON.stringify([...values, { id: node.id }])]
+    let paths = this.#pathsByNode.get(node.id)
+    if (!paths) {
+      const values = this.#spread.map((key) => labelOf(node, key) ?? '')
+      const branches = values.map((_, depth) => JSON.stringify(values.slice(0, depth + 1)))
+      paths = [...branches, node.id]
+      this.#pathsByNode.set(node.id, paths)
+    }
+    return paths
   }
 
   onNode(node: ClusterNode): number {
-    return this.#counts.get(this.#paths(node).at(-1) ?? '') ?? 0
+    return this.#counts.get(node.id) ?? 0
+  }
+
+  /** Whether it is seen at a glance that nothing can be evened out: a look at each place, and not at each pair. */
+  isEvenAmong(targets: readonly Carried[]): boolean {
+    const most = Math.max(0, ...this.#counts.values())
+    let least = Number.POSITIVE_INFINITY
+    for (const { node } of targets)
+      for (const path of this.#paths(node)) least = Math.min(least, this.#counts.get(path) ?? 0)
+    return most - least < 2
   }
 
   /** By how many tasks `from` has more than `to`, on the first level where the two part. */
   difference(from: ClusterNode, to: ClusterNode): number {
-    return this.#differences(from, to)[0] ?? 0
+    const toPaths = this.#paths(to)
+    for (const [level, path] of this.#paths(from).entries()) {
+      const other = toPaths[level] ?? ''
+      if (path !== other) return (this.#counts.get(path) ?? 0) - (this.#counts.get(other) ?? 0)
+    }
+    return 0
   }
 
   /** Whether a move changes places only: on every level where the two part, `from` has more. */
   isNoWorse(from: ClusterNode, to: ClusterNode): boolean {
-    return this.#differences(from, to).every((difference) => difference >= 1)
-  }
-
-  #differences(from: ClusterNode, to: ClusterNode): readonly number[] {
     const toPaths = this.#paths(to)
-    return this.#paths(from).flatMap((path, level) => {
+    return this.#paths(from).every((path, level) => {
       const other = toPaths[level] ?? ''
-      return path === other ? [] : [(this.#counts.get(path) ?? 0) - (this.#counts.get(other) ?? 0)]
+      return path === other || (this.#counts.get(path) ?? 0) - (this.#counts.get(other) ?? 0) >= 1
     })
   }
 }
