@@ -70,7 +70,7 @@ const ownLabels: readonly string[] = [
 
 function labelsOf(value: unknown): unknown {
   const labels = typeof value === 'object' && value !== null ? Object.entries(value) : []
-  return Object.fromEntries(labels.filter(([key]) => !ownLabels.includes(key)).sort())
+  return Object.fromEntries(labels.filter(([key]) => !ownLabels.includes(key)))
 }
 
 /** Keys of a container's configuration that either tool may fill. */
@@ -146,6 +146,7 @@ async function snapshot(): Promise<Record<string, unknown>> {
         .map(([network, value]) => ({
           network,
           aliases: listAt(value, 'Aliases')
+            .map(String)
             .filter((alias) => alias !== id.slice(0, 12))
             .sort(),
         }))

@@ -1,9 +1,10 @@
 import { messageOf } from '../base/index.ts'
-import type { ComposeService, Project } from '../compose/index.ts'
-import { buildImage, imageOf, pullImage, pushImage, selectServices } from '../compose-run/index.ts'
+import { type ComposeService, imageOf, type Project } from '../compose/index.ts'
+import { buildImage, pullImage, pushImage, selectServices } from '../compose-run/index.ts'
 import { collect, Exit, usageError } from './command.ts'
+import { outputOf } from './compose-build-output.ts'
 import type { AddCommand } from './compose-files.ts'
-import { projectOf, type Session, withSession } from './compose-session.ts'
+import { projectOf, withSession } from './compose-session.ts'
 
 type Entry = readonly [name: string, service: ComposeService]
 
@@ -19,7 +20,7 @@ function entriesOf(
 function distinct(project: Project, entries: readonly Entry[]): readonly Entry[] {
   const byImage = new Map<string, Entry>()
   for (const entry of entries) {
-    const image = imageOf(project.name, ...entry)
+    const image = imageOf(project, ...entry)
     const key = `${image} ${entry[1].platform ?? ''}`
     if (!byImage.has(key) || byImage.get(key)?.[1].build === undefined) byImage.set(key, entry)
   }
@@ -74,7 +75,7 @@ export const addBuildCommands: AddCommand = (parent, compose) => {
           )
           if (!flags.push) return
           await eachSettled(built, ([name, service]) =>
-            pushImage(session.world, imageOf(project.name, name, service)),
+            pushImage(session.world, imageOf(project, name, service)),
           )
         }),
     )
@@ -113,7 +114,7 @@ export const addBuildCommands: AddCommand = (parent, compose) => {
             return service.pullPolicy !== 'never' && service.pullPolicy !== 'build'
           })
           await eachSettled(wanted, async ([name, service]) => {
-            const image = imageOf(project.name, name, service)
+            const image = imageOf(project, name, service)
             if (policy === 'missing') {
               const has = await session.world.engine.images
                 .inspect(image, session.world.signal)
@@ -153,10 +154,7 @@ export const addBuildCommands: AddCommand = (parent, compose) => {
           )
           const failures: unknown[] = []
           await eachSettled(wanted, async ([name, service]) => {
-            for (const image of [
-              imageOf(project.name, name, service),
-              ...(service.build?.tags ?? []),
-            ]) {
+            for (const image of [imageOf(project, name, service), ...(service.build?.tags ?? [])]) {
               try {
                 await pushImage(session.world, image)
               } catch (error) {
@@ -171,16 +169,6 @@ export const addBuildCommands: AddCommand = (parent, compose) => {
         })
       },
     )
-}
-
-/** The builder's output, each line with its service's name. */
-export function outputOf(session: Session): (service: string, text: string) => void {
-  const restByService = new Map<string, string>()
-  return (service, text) => {
-    const lines = `${restByService.get(service) ?? ''}${text}`.split('\n')
-    restByService.set(service, lines.pop() ?? '')
-    for (const line of lines) if (line !== '') session.view.say(`${service}: ${line}`)
-  }
 }
 
 /** Works on all at the same time, awaits all, and throws the first failure. */

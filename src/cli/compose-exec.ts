@@ -37,7 +37,6 @@ interface ExecFlags {
   readonly workdir?: string
   /** False with `-T`. */
   readonly tty?: boolean
-  readonly T?: boolean
   readonly interactive?: boolean
 }
 
@@ -48,14 +47,13 @@ interface RunFlags {
   readonly detach?: boolean
   readonly entrypoint?: string
   readonly env?: readonly string[]
-  readonly envFromFile?: readonly string[]
   readonly interactive?: boolean
   readonly label?: readonly string[]
   readonly name?: string
-  readonly T?: boolean
   readonly deps?: boolean
   readonly publish?: readonly string[]
   readonly pull?: string
+  readonly quietPull?: boolean
   readonly removeOrphans?: boolean
   readonly rm?: boolean
   readonly servicePorts?: boolean
@@ -328,7 +326,7 @@ async function runOnce(
         removeOrphans: flags.removeOrphans === true,
         renewVolumes: false,
         dryRun: session.isDryRun,
-        images: {},
+        images: { ...(flags.quietPull && { quietPull: true }) },
         conditions: declared.dependsOn ?? {},
       })
     }
@@ -419,6 +417,7 @@ async function makeOneOff(
       {
         ...(flags.build && { build: true }),
         ...(flags.pull !== undefined && { pull: flags.pull }),
+        ...(flags.quietPull && { quietPull: true }),
       },
     ),
     readServiceFiles(project, name, service, world.readFile),

@@ -16,15 +16,15 @@ import {
   up,
 } from '../compose-run/index.ts'
 import { collect, Exit, usageError } from './command.ts'
+import { outputOf } from './compose-build-output.ts'
 import type { AddCommand, ComposeContext } from './compose-files.ts'
 import { parseSeconds, projectOf, type Session, withSession } from './compose-session.ts'
 import { watchProject } from './compose-watch.ts'
 import { Interrupted } from './io.ts'
 
 interface MakeFlags {
-  readonly build?: boolean
   /** False with `--no-build`. */
-  readonly noBuild?: boolean
+  readonly build?: boolean
   readonly forceRecreate?: boolean
   readonly recreate?: boolean
   readonly pull?: string
@@ -99,7 +99,7 @@ export const addUpCommands: AddCommand = (parent, compose) => {
   ).action((services: string[], flags: MakeFlags) =>
     withSession(compose, { files: 'needed', services }, async (session) => {
       await up(session.world, projectOf(session), {
-        ...makeOptions(services, flags, session.isDryRun),
+        ...makeOptions(services, flags, session),
         start: false,
         noDeps: false,
       })
@@ -116,7 +116,7 @@ export const addUpCommands: AddCommand = (parent, compose) => {
       const services = Object.keys(scale)
       return withSession(compose, { files: 'needed', services }, async (session) => {
         await up(session.world, projectOf(session), {
-          ...makeOptions(services, { scale: pairs }, session.isDryRun),
+          ...makeOptions(services, { scale: pairs }, session),
           start: true,
           noDeps: !flags.deps,
         })
@@ -169,7 +169,7 @@ const pullPolicies = ['always', 'missing', 'never', 'build', 'if_not_present', '
 function makeOptions(
   services: readonly string[],
   flags: MakeFlags,
-  dryRun: boolean,
+  session: Session,
 ): Omit<UpOptions, 'start' | 'noDeps'> {
   const { pull } = flags
   if (pull !== undefined && !pullPolicies.includes(pull)) {
@@ -186,8 +186,10 @@ function makeOptions(
     scale: parseScale(flags.scale ?? []),
     removeOrphans: flags.removeOrphans === true,
     renewVolumes: flags.renewAnonVolumes === true,
-    dryRun,
+    dryRun: session.isDryRun,
     images: {
+      onBuildOutput: outputOf(session),
+      ...(flags.quietPull && { quietPull: true }),
       ...(pull !== undefined && { pull }),
       ...(flags.build === true && { build: true }),
       ...(flags.build === false && { noBuild: true }),
@@ -207,7 +209,7 @@ async function runUp(compose: ComposeContext, services: string[], flags: UpFlags
   if (isDetached && flags.watch) throw usageError('--watch needs the output: leave -d out')
   await withSession(compose, { files: 'needed', services }, async (session) => {
     const options: UpOptions = {
-      ...makeOptions(services, flags, session.isDryRun),
+      ...makeOptions(services, flags, session),
       start: flags.start !== false,
       noDeps: flags.deps === false,
       ...(flags.timeout !== undefined && { timeoutSeconds: flags.timeout }),

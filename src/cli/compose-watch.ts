@@ -31,8 +31,7 @@ export const addWatchCommand: AddCommand = (parent, compose) => {
     .argument('[service...]')
     .description('Follow changes of the sources, as develop.watch says')
     .option('--no-up', 'Do not build and start the services first')
-    .option('--quiet', 'Show nothing of what is built')
-    .action((services: string[], flags: { up: boolean; quiet?: boolean }) =>
+    .action((services: string[], flags: { up: boolean }) =>
       withSession(compose, { files: 'needed', services }, async (session) => {
         rulesOf(projectOf(session), services)
         if (flags.up) {

@@ -2,10 +2,10 @@ import { createReadStream } from 'node:fs'
 import { lstat, readdir, readlink } from 'node:fs/promises'
 import { isAbsolute, join, relative, sep } from 'node:path'
 import { messageOf, UserError } from '../base/index.ts'
-import type { Build, ComposeService, Project } from '../compose/index.ts'
+import { type Build, type ComposeService, imageOf, type Project } from '../compose/index.ts'
 import type { ImageBuildQuery } from '../engine/index.ts'
 import { type IgnoreRules, ignoreRules, parseIgnoreFile } from './ignore-file.ts'
-import { imageOf, label } from './labels.ts'
+import { label } from './labels.ts'
 import { type RunWorld, shown } from './run-world.ts'
 import { packTar, type TarEntry } from './tar.ts'
 
@@ -31,7 +31,7 @@ export async function buildImage(
   const { build } = service
   if (build === undefined) return
   refuseUnsupported(name, build)
-  const image = imageOf(project.name, name, service)
+  const image = imageOf(project, name, service)
   const { context, dockerfile, remote } = await contextOf(world, name, build)
   const query: ImageBuildQuery = {
     t: image,

@@ -1,7 +1,7 @@
 import { messageOf, UserError } from '../base/index.ts'
 import type { EngineEvent } from '../engine/index.ts'
 import { label } from './labels.ts'
-import { isNoLog, type LogPrinter, readLog, shortName } from './logs.ts'
+import { type LogPrinter, readLog, shortName } from './logs.ts'
 import type { RunWorld } from './run-world.ts'
 
 /** A container that ended and is not started again by its restart policy. */
@@ -200,7 +200,9 @@ export class Follower {
         for await (const line of lines) await this.#printer.print(followed.name, line)
       } catch (error) {
         if (this.#world.signal.aborted || this.#closed.signal.aborted) return
-        if (!isNoLog(error)) this.#world.warn(`${followed.name}: ${messageOf(error)}`)
+        // A container that is gone has said all it had to say.
+        if (!(error instanceof UserError) || error.code !== 'notFound')
+          this.#world.warn(`${followed.name}: ${messageOf(error)}`)
       }
     })()
   }

@@ -1,8 +1,7 @@
 import { messageOf, UserError } from '../base/index.ts'
-import type { ComposeService, Project } from '../compose/index.ts'
+import { type ComposeService, imageOf, type Project } from '../compose/index.ts'
 import type { ImageInspect, PullProgress } from '../engine/index.ts'
 import { buildImage } from './build.ts'
-import { imageOf } from './labels.ts'
 import { type RunWorld, shown } from './run-world.ts'
 
 export interface ImageOptions {
@@ -11,6 +10,8 @@ export interface ImageOptions {
   /** Build what has a `build`, although there is an image. */
   readonly build?: boolean
   readonly noBuild?: boolean
+  /** Layers are not shown. */
+  readonly quietPull?: boolean
   readonly onBuildOutput?: (service: string, text: string) => void
 }
 
@@ -27,7 +28,7 @@ export async function ensureImages(
   await Promise.all(
     Object.entries(services).map(async ([name, service]) => {
       if (service.provider) return
-      const key = `${imageOf(project.name, name, service)} ${service.platform ?? ''}`
+      const key = `${imageOf(project, name, service)} ${service.platform ?? ''}`
       const known = work.get(key)
       const promise = known ?? ensureImage(world, project, name, service, options)
       if (!known) work.set(key, promise)
@@ -44,7 +45,7 @@ async function ensureImage(
   service: ComposeService,
   options: ImageOptions,
 ): Promise<ImageInspect> {
-  const image = imageOf(project.name, name, service)
+  const image = imageOf(project, name, service)
   const policy = options.pull ?? service.pullPolicy ?? 'missing'
   const local = await inspectImage(world, image)
   const mayBuild = service.build !== undefined && !options.noBuild
@@ -83,7 +84,13 @@ async function ensureImage(
     )
   }
   try {
-    await pullImage(world, image, service.platform, name)
+    const quiet: RunWorld = {
+      ...world,
+      progress: (step) => {
+        if (step.parent === undefined) world.progress(step)
+      },
+    }
+    await pullImage(options.quietPull ? quiet : world, image, service.platform, name)
   } catch (error) {
     if (!mayBuild || world.signal.aborted) throw error
     world.warn(`${messageOf(error)}; it is built instead`)

@@ -4,7 +4,7 @@ export { type ContainerExit, Follower } from './follower.ts'
 export { graphOf, sharedWith } from './graph.ts'
 export { type IgnoreRules, ignoreRules, parseIgnoreFile } from './ignore-file.ts'
 export { ensureImages, inspectImage, pullImage, pushImage } from './images.ts'
-export { containerName, imageOf, label, scaleOf } from './labels.ts'
+export { label } from './labels.ts'
 export {
   down,
   forContainers,
@@ -14,7 +14,7 @@ export {
   stopContainer,
 } from './life.ts'
 export { isNoLog, LogPrinter, type LogQuery, mergeLogs, readLog, shortName } from './logs.ts'
-export { byServiceAndNumber, isRunning, type Observed, observe } from './observed.ts'
+export { isRunning, type Observed, observe } from './observed.ts'
 export { ProgressTree, plainLine } from './progress.ts'
 export { ensureNetworks, ensureVolumes } from './resources.ts'
 export { ContainerWatch, type RunWorld, type Step, shown } from './run-world.ts'

@@ -70,16 +70,6 @@ export function parseDependencies(text: string | undefined): readonly string[] {
     .filter((name) => name !== '')
 }
 
-/** `web-1` of project `shop` is the container `shop-web-1`. */
-export function containerName(project: string, service: string, number: number): string {
-  return `${project}-${service}-${number}`
-}
-
-/** The name of the image that a service is built into where it has no `image`. */
-export function imageOf(project: string, name: string, service: ComposeService): string {
-  return service.image ?? `${project}-${name}`
-}
-
 /** How many containers a service has without `--scale`. A global one has one: there is one engine. */
 export function scaleOf(service: ComposeService): number {
   if (service.deploy?.mode === 'global') return 1

@@ -6,7 +6,7 @@ import { containerPlan, isAnonymous } from './container-body.ts'
 import { readServiceFiles, type ServiceFiles } from './files.ts'
 import { checkNoCircle, graphOf, needsOf, runInOrder, sharedWith, withNeeds } from './graph.ts'
 import { ensureImages, type ImageOptions } from './images.ts'
-import { containerLabels, label, scaleOf } from './labels.ts'
+import { containerLabels, scaleOf } from './labels.ts'
 import { listContainers, removeContainer, runHook, stopContainer, warnOfOrphans } from './life.ts'
 import type { Observed } from './observed.ts'
 import { type Action, decideUp, halfName, type WantedService } from './plan.ts'
@@ -751,9 +751,4 @@ export function explainStart(name: string, error: unknown): unknown {
 function lastSentence(text: string): string {
   const parts = text.replace(/: unknown$/, '').split(': ')
   return parts.slice(-3).join(': ')
-}
-
-/** Labels that tell the engine's events of one project. */
-export function projectFilter(name: string): { readonly label: readonly string[] } {
-  return { label: [`${label.project}=${name}`] }
 }
