@@ -37,6 +37,43 @@ describe('interpolate', () => {
     }
   })
 
+  test('gives what its operators mean, however deep they are nested', () => {
+    interface Part {
+      readonly text: string
+      readonly value: string
+    }
+    const names = { SET: 'value', EMPTY: '', NONE: undefined }
+    const name = fc.constantFrom('SET', 'EMPTY', 'NONE')
+    const literal = fc
+      .stringMatching(/^[a-z :?+/-]{0,5}$/)
+      .map((text): Part => ({ text, value: text }))
+    const { whole } = fc.letrec<{ part: Part; whole: Part }>((tie) => ({
+      part: fc.oneof(
+        { depthSize: 'small', withCrossShrink: true },
+        literal,
+        fc.constant<Part>({ text: '$$', value: '$' }),
+        name.map((one): Part => ({ text: `\${${one}}`, value: names[one] ?? '' })),
+        fc
+          .tuple(name, fc.constantFrom('-', ':-', '+', ':+'), tie('whole'))
+          .map(([one, operator, argument]): Part => {
+            const value = names[one]
+            const isThere = operator.startsWith(':') ? Boolean(value) : value !== undefined
+            const isDefault = operator.endsWith('-')
+            const taken = isThere === isDefault ? (isDefault ? (value ?? '') : '') : argument.value
+            return { text: `\${${one}${operator}${argument.text}}`, value: taken }
+          }),
+      ),
+      whole: fc.array(tie('part'), { maxLength: 3 }).map((parts) => ({
+        text: parts.map(({ text }) => text).join(''),
+        value: parts.map(({ value }) => value).join(''),
+      })),
+    }))
+    fc.assert(
+      fc.property(whole, ({ text, value }) => assert.equal(interpolate(text, names), value, text)),
+      { numRuns: 500 },
+    )
+  })
+
   test('text with its dollars doubled comes back unchanged', () => {
     fc.assert(
       fc.property(fc.string(), (text) => {

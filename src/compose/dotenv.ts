@@ -45,7 +45,7 @@ export function parseDotenv(
     }
     const match = /^\s*(?:export\s+)?([^\s=:#'"]+)[ \t]*(?:([=:])[ \t]*)?/.exec(line)
     const name = match?.[1]
-    if (!match || name === undefined) return fail(`"${line.trim().slice(0, 40)}" is not NAME=value`)
+    if (!match || name === undefined) return fail('is not NAME=value')
     const from = at + match[0].length
     if (match[2] === undefined) {
       if (line.slice(match[0].length).trim() !== '') fail(`${name} has no "=" behind it`)

@@ -26,13 +26,13 @@ export function interpolate(
     }
     if (next === '{') {
       const end = closingBrace(text, dollar + 2)
-      if (end === undefined) throw badVariable(text.slice(dollar), text)
-      out += braced(text.slice(dollar + 2, end), text, env, onMissing)
+      if (end === undefined) throw badVariable('${')
+      out += braced(text.slice(dollar + 2, end), env, onMissing)
       at = end + 1
       continue
     }
     const name = /^[A-Za-z_][A-Za-z0-9_]*/.exec(text.slice(dollar + 1))?.[0]
-    if (name === undefined) throw badVariable(text.slice(dollar), text)
+    if (name === undefined) throw badVariable(text.slice(dollar, dollar + 2))
     out += variableOf(name, env, onMissing)
     at = dollar + 1 + name.length
   }
@@ -48,14 +48,9 @@ function closingBrace(text: string, from: number): number | undefined {
   return undefined
 }
 
-function braced(
-  inner: string,
-  whole: string,
-  env: Environment,
-  onMissing: (name: string) => void,
-): string {
+function braced(inner: string, env: Environment, onMissing: (name: string) => void): string {
   const match = /^([A-Za-z_][A-Za-z0-9_]*)(?:(:?[-?+])([\s\S]*))?$/.exec(inner)
-  if (!match?.[1]) throw badVariable(`\${${inner}}`, whole)
+  if (!match?.[1]) throw badVariable(`\${${inner.slice(0, 20)}${inner.length > 20 ? '…' : ''}}`)
   const [, name, operator, argument = ''] = match
   if (operator === undefined) return variableOf(name, env, onMissing)
   const value = env[name]
@@ -73,7 +68,7 @@ function braced(
         'invalidInput',
         `the variable ${name} is missing: ${argument || 'it is required'}`,
         {
-          next: `Set it: ${name}=… skep stack deploy …`,
+          next: `Set ${name} in the shell or in .env.`,
         },
       )
   }
@@ -85,8 +80,9 @@ function variableOf(name: string, env: Environment, onMissing: (name: string) =>
   return value ?? ''
 }
 
-function badVariable(what: string, text: string): UserError {
-  return new UserError('invalidInput', `"${what}" in "${text}" is not a variable`, {
+/** Tells little of the text: it may hold a secret. */
+function badVariable(what: string): UserError {
+  return new UserError('invalidInput', `"${what}" is not a variable`, {
     next: `Write $NAME or \${NAME:-default}; for a dollar sign write $$.`,
   })
 }

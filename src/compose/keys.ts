@@ -81,6 +81,7 @@ import {
   wrong,
 } from './shape.ts'
 import {
+  consistencyIsIdle,
   extraHosts,
   labels,
   mountTarget,
@@ -156,6 +157,7 @@ export interface Extends {
 const cpuLimit = { stack: refused('Set deploy.resources.limits.cpus.') }
 const memoryLimit = { stack: refused('Set deploy.resources.limits.memory.') }
 const idleInStack = (why = '') => ({ stack: warned(why) })
+const idle = (why: string) => ({ compose: warned(why), stack: warned(why) })
 const refusedInStack = (next: string) => ({ stack: refused(next) })
 const notInCluster = refusedInStack(
   "Remove it, or run this service with skep compose: a cluster's containers can't have it.",
@@ -484,7 +486,7 @@ const port = object<Port>(
     target: field('target', targetPort, { isRequired: true }),
     published: field('published', publishedPorts),
     protocol: field('protocol', choice(['tcp', 'udp', 'sctp'])),
-    appProtocol: field('app_protocol', text, idleInStack()),
+    appProtocol: field('app_protocol', text, idle('it is a note for readers of the file')),
   },
   {
     expects: 'a port or a mapping',
@@ -511,7 +513,7 @@ const serviceVolume = object<ServiceVolume>(
     source: field('source', text),
     target: field('target', containerPath(), { isRequired: true }),
     readOnly: field('read_only', boolean),
-    consistency: field('consistency', text),
+    consistency: field('consistency', text, { compose: warned(consistencyIsIdle) }),
     bind: field(
       'bind',
       object<BindOptions>({
@@ -1057,5 +1059,5 @@ export const fileShape = object<FileModel>({
   volumes: field('volumes', record(volumeShape, { key: names, isReplacedInStack: true })),
   secrets: field('secrets', record(fileObjectShape, { key: names, isReplacedInStack: true })),
   configs: field('configs', record(fileObjectShape, { key: names, isReplacedInStack: true })),
-  models: field('models', record(modelShape, { key: names })),
+  models: field('models', record(modelShape, { key: names }), idle('no engine here runs models')),
 })

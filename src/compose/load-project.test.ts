@@ -190,7 +190,11 @@ describe('a mistake is told with file, line, column, key and what was expected',
       /:3:12: services\.web\.image: the variable A is missing: set it$/,
       undefined,
     ],
-    ['services:\n  web:\n    image: "$ {"\n', /:3:12: services\.web\.image: "\$ \{"/, undefined],
+    [
+      'services:\n  web:\n    image: "$ {"\n',
+      /:3:12: services\.web\.image: "\$ " is not a variable$/,
+      undefined,
+    ],
     [
       'services:\n  web: {image: a, volumes: ["d:/d"]}\n',
       /:2:29: services\.web\.volumes\[0\] names the volume d, which/,

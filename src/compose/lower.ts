@@ -168,7 +168,7 @@ function dataOf(
       throw fault(
         `${path}.environment`,
         `names the variable ${source.variable}, which is not set`,
-        `Set it: ${source.variable}=… skep stack deploy …`,
+        `Set ${source.variable} in the shell or in .env.`,
       )
     }
     case 'external':

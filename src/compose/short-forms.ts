@@ -128,6 +128,9 @@ export const publishedPorts: Shape<PortRange> = shapeOf<PortRange>({
   write: ({ first, last }) => (first === last ? String(first) : `${first}-${last}`),
 })
 
+/** `cached` and its like. */
+export const consistencyIsIdle = 'a mount on Linux is always consistent'
+
 const propagations = ['rprivate', 'private', 'rshared', 'shared', 'rslave', 'slave']
 
 /** Reads a volume of the short form: `[source:]target[:options]`. Source: Compose specification, "volumes". */
@@ -156,10 +159,10 @@ export function shortVolume(value: unknown, at: Place): ServiceVolume | undefine
     else throw at.fault(`has the unknown option ${option}`)
   }
   const isStack = at.reading.dialect === 'stack'
-  if (isStack) {
-    for (const option of [selinux, consistency]) {
-      if (option !== undefined) at.reading.onIdle(`${at.text()}: the option ${option}`, '')
-    }
+  if (isStack && selinux !== undefined) at.reading.onIdle(`${at.text()}: the option ${selinux}`, '')
+  if (consistency !== undefined) {
+    const why = isStack ? '' : consistencyIsIdle
+    at.reading.onIdle(`${at.text()}: the option ${consistency}`, why)
   }
   const bind = {
     ...(propagation !== undefined && { propagation }),
