@@ -12,13 +12,6 @@ export type {
   TokenWish,
 } from './node-control.ts'
 export type { NodeDeclaration } from './nodes.ts'
-export {
-  decideQuorum,
-  type ManagerChange,
-  type ManagerStanding,
-  type QuorumVerdict,
-  quorumOf,
-} from './quorum.ts'
 export type { ConfigDeclaration, SecretDeclaration } from './secrets.ts'
 export { templateHash } from './template-hash.ts'
 export type {
