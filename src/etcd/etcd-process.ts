@@ -59,7 +59,7 @@ export interface EtcdProcess {
 /** Pauses before it is started again, in ms: doubled each time, back to the first after a long enough life. */
 const restartMsMin = 100
 const restartMsMax = 10_000
-const longLifeMs = 30_000
+const longLifeMs = 5_000
 /** Longest it may take to end by itself, in ms. */
 const endMs = 5_000
 const leftoverEndMs = 3_000

@@ -20,7 +20,7 @@ import {
   type NodeCredentials,
   type RootCa,
 } from '../../src/security/index.ts'
-import type { EtcdClient } from '../../src/store/etcd/client.ts'
+import { type EtcdClient, EtcdError } from '../../src/store/etcd/client.ts'
 import { openGatewayClient } from '../../src/store/etcd/gateway-client.ts'
 
 const clock = openRealClock()
@@ -138,14 +138,20 @@ export class RealCluster {
     member.process = await startEtcd({ ...member.options, begin, binary })
   }
 
-  /** Index of the member that leads. */
+  /** Index of the member that leads, as soon as one does. */
   async leader(): Promise<number> {
-    const { leaderId } = await this.client().status()
-    for (const [index, member] of this.members.entries()) {
-      const status = await this.client(index).status({ endpoint: member.process.endpoint })
-      if (status.memberId === leaderId) return index
+    for (;;) {
+      for (const [index, member] of this.members.entries()) {
+        try {
+          const status = await this.client(index).status({ endpoint: member.process.endpoint })
+          if (status.memberId === status.leaderId) return index
+        } catch (error) {
+          // It is being started again.
+          if (!(error instanceof EtcdError)) throw error
+        }
+      }
+      await clock.sleep(100)
     }
-    throw new Error('nobody leads')
   }
 
   signal(index: number, signal: NodeJS.Signals): void {
