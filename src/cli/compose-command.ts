@@ -1,4 +1,5 @@
 import type { Command } from 'commander'
+import { version } from '../daemon/version.ts'
 import { type CliContext, collect, newCommand } from './command.ts'
 import type { AddCommand, ComposeContext, ComposeFlags } from './compose-files.ts'
 
@@ -51,6 +52,7 @@ export async function buildCommand(context: CliContext): Promise<Command> {
     .option('--ansi <when>', 'Escape sequences: auto, always or never')
     .option('--parallel <number>', 'Calls of the engine at a time; -1 is no limit')
     .option('--dry-run', 'Show what would be done, and do nothing')
+    .version(`Skep Compose version ${version}`, '-v, --version', 'Print the version')
   const compose: ComposeContext = {
     context,
     io: context.io,

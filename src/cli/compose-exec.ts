@@ -348,7 +348,9 @@ async function runOnce(
       stderr: true,
     })
     // Ctrl-C and its like go to the container, which ends as it likes.
+    let interrupted = false
     const pass = (signal: NodeJS.Signals): void => {
+      interrupted = true
       engine.containers.kill(id, signal).catch(() => {})
     }
     process.on('SIGINT', pass)
@@ -365,7 +367,8 @@ async function runOnce(
       joined.catch(() => {})
       await startOrExplain(session, container).catch((error: unknown) => {
         stream.destroy()
-        throw error
+        // It was ended before it had begun.
+        throw interrupted ? new Exit(130) : error
       })
       await joined
       const { StatusCode } = await ended

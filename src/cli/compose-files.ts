@@ -69,6 +69,15 @@ export async function openComposeEngine({
   io,
 }: Pick<ComposeContext, 'context' | 'io'>): Promise<Engine> {
   const given = context.host() || io.env['DOCKER_HOST'] || (await contextHost(io))
+  if (io.env['DOCKER_TLS_VERIFY'] && given?.startsWith('tcp://')) {
+    throw new UserError(
+      'unsupported',
+      `${given} is to be reached by TLS, which skep compose does not speak`,
+      {
+        next: 'Reach the engine by its socket, or by a tunnel (ssh -L), and unset DOCKER_TLS_VERIFY.',
+      },
+    )
+  }
   const { openEngine } = await import('../engine/index.ts')
   return openEngine({ address: given || 'unix:///var/run/docker.sock' })
 }

@@ -492,7 +492,7 @@ class UpRun {
       const containers = [...this.#present.values()].flatMap((byNumber) => [...byNumber.values()])
       await settled(
         containers.map((container) =>
-          shown(this.#world, `Container ${container.name}`, ['Waiting', 'Healthy'], async () => {
+          shown(this.#world, `Container ${container.name}`, ['Waiting', 'Ready'], async () => {
             const look = (state: ContainerInspect): true | undefined =>
               lookReady(container, state, mayEnd.has(container.service))
             await this.#watch.until(container.id, look, signal)
