@@ -179,11 +179,18 @@ export function networksNeeded(
   if (arePortsPublished && view.count('node') > 1) {
     for (const { id, spec } of view.list('network')) if (spec.ingress) needed.add(id)
   }
-  for (const task of view.tasksOfNode(nodeId)) {
-    if (!holdsResources(task)) continue
-    for (const { networkId } of task.addresses) needed.add(networkId)
-  }
+  for (const id of networksOfTasks(view.tasksOfNode(nodeId))) needed.add(id)
   return needed
+}
+
+/** The networks that unfinished tasks have an address on. */
+export function networksOfTasks(tasks: readonly Task[]): ReadonlySet<NetworkId> {
+  const networks = new Set<NetworkId>()
+  for (const task of tasks) {
+    if (!holdsResources(task)) continue
+    for (const { networkId } of task.addresses) networks.add(networkId)
+  }
+  return networks
 }
 
 export function networkAssignment(network: Network, nodeId: NodeId): NetworkAssignment | undefined {

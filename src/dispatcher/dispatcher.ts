@@ -42,11 +42,11 @@ import type {
 } from '../wire/index.ts'
 import {
   configAssignment,
-  dataAddressOf,
   isAssignedTo,
   isRouted,
   networkAssignment,
   networksNeeded,
+  networksOfTasks,
   nodeAssignment,
   type References,
   referencedIds,
@@ -63,7 +63,7 @@ import {
   type Watch,
   type WatchedNode,
 } from './liveness.ts'
-import { Neighbourhood, NeighbourMaker, networksMoved } from './neighbours.ts'
+import { Neighbourhood, NeighbourTable } from './neighbours.ts'
 import { inLeaderTime } from './node-time.ts'
 import { RoutingIndex } from './routing-index.ts'
 import { type Router, RoutingRounds, type SharedPart } from './routing-rounds.ts'
@@ -104,7 +104,7 @@ export class Dispatcher implements ManagerLink {
   readonly #away = new Set<NodeId>()
   readonly #routing: RoutingIndex
   readonly #rounds: RoutingRounds
-  readonly #neighbourMaker = new NeighbourMaker()
+  readonly #neighbours: NeighbourTable
   /** Whether each node needs the ingress network. */
   #isIngressNeeded: boolean
   readonly #unsubscribe: () => void
@@ -119,6 +119,7 @@ export class Dispatcher implements ManagerLink {
   constructor(options: DispatcherOptions) {
     this.#options = options
     this.#routing = RoutingIndex.from(options.store.view)
+    this.#neighbours = NeighbourTable.from(options.store.view)
     this.#isIngressNeeded = this.#needsIngress()
     this.#rounds = new RoutingRounds({
       clock: options.clock,
@@ -200,7 +201,7 @@ export class Dispatcher implements ManagerLink {
     const session = new NodeSession(nodeId, {
       ...this.#options,
       routing: this.#routing,
-      neighbourMaker: this.#neighbourMaker,
+      neighbours: this.#neighbours,
       followed: () => this.#followed(session),
       networksChanged: (before, after) => this.#networksChanged(session, before, after),
       report: (reports) => this.#report(nodeId, reports),
@@ -302,36 +303,14 @@ export class Dispatcher implements ManagerLink {
   }
 
   /** Tells the nodes on a network who is where on it. */
-  #learnNeighbours({ before, after }: AppliedChange, revision: number): void {
+  #learnNeighbours(change: AppliedChange, revision: number): void {
     const isIngressNeeded = this.#needsIngress()
     if (isIngressNeeded !== this.#isIngressNeeded) {
       this.#isIngressNeeded = isIngressNeeded
       for (const session of this.#sessions.values()) session.touch({ type: 'networks' }, revision)
     }
-    const object = after ?? before
-    if (object?.kind === 'task') {
-      const networks = networksMoved(
-        before?.kind === 'task' ? before : undefined,
-        after?.kind === 'task' ? after : undefined,
-      )
-      this.#touchNeighbourTask(object.id, networks, revision)
-    } else if (object?.kind === 'network') this.#touchNeighbourNetwork(object.id, revision)
-    else if (before?.kind === 'node' && after?.kind === 'node') {
-      if (dataAddressOf(before) === dataAddressOf(after)) return
-      const { view } = this.#options.store
-      for (const task of view.tasksOfNode(after.id)) {
-        this.#touchNeighbourTask(task.id, networksMoved(undefined, task), revision)
-      }
-      for (const id of this.#sessionsByNetwork.keys()) this.#touchNeighbourNetwork(id, revision)
-    }
-  }
-
-  #touchNeighbourTask(id: TaskId, networks: ReadonlySet<NetworkId>, revision: number): void {
-    this.#rounds.mark({ type: 'neighbourTask', id }, [...networks], revision)
-  }
-
-  #touchNeighbourNetwork(id: NetworkId, revision: number): void {
-    this.#rounds.mark({ type: 'neighbourNetwork', id }, [id], revision)
+    for (const { id, networkId } of this.#neighbours.learn(change))
+      this.#rounds.mark({ type: 'neighbour', id, networkId }, [networkId], revision)
   }
 
   #learnTask(before: Task | undefined, after: Task | undefined, revision: number): void {
@@ -568,7 +547,7 @@ type Part =
 
 interface SessionContext extends DispatcherOptions {
   readonly routing: RoutingIndex
-  readonly neighbourMaker: NeighbourMaker
+  readonly neighbours: NeighbourTable
   /** How far this session has followed may differ. */
   readonly followed: () => void
   readonly networksChanged: (before: ReadonlySet<NetworkId>, after: ReadonlySet<NetworkId>) => void
@@ -595,6 +574,8 @@ class NodeSession implements Session, Router {
   readonly #references = new Map<TaskId, References>()
   readonly #neighbours: Neighbourhood
   #neededNetworks: ReadonlySet<NetworkId> = new Set()
+  /** Those on which it has tasks. */
+  #taskNetworks: ReadonlySet<NetworkId> = new Set()
   #dirtyTasks = new Set<string>()
   #dirtyEndpoints = new Set<string>()
   #networksDirty = true
@@ -607,7 +588,7 @@ class NodeSession implements Session, Router {
   constructor(nodeId: NodeId, context: SessionContext) {
     this.#nodeId = nodeId
     this.#context = context
-    this.#neighbours = new Neighbourhood(nodeId, context.neighbourMaker)
+    this.#neighbours = new Neighbourhood(nodeId, context.neighbours)
     this.#touchedRevision = context.store.view.revision
     this.#wake.ring()
   }
@@ -623,8 +604,7 @@ class NodeSession implements Session, Router {
   touchShared(parts: readonly SharedPart[], revision: number): void {
     for (const part of parts) {
       if (part.type === 'endpoint') this.#dirtyEndpoints.add(part.id)
-      else if (part.type === 'neighbourTask') this.#neighbours.touchTask(part.id)
-      else this.#neighbours.touchNetwork(part.id)
+      else this.#neighbours.touch(part)
     }
     this.#touched(revision)
   }
@@ -694,9 +674,11 @@ class NodeSession implements Session, Router {
     const before = new Set(this.#sentNetworks.keys())
     const networks = this.#networksDirty ? this.#diffNetworks() : noDelta
     const own = new Set(this.#sentNetworks.keys())
-    if (this.#networksDirty) for (const id of own) this.#neighbours.touchNetwork(id)
+    if (this.#networksDirty) this.#taskNetworks = networksOfTasks(view.tasksOfNode(this.#nodeId))
     const added = [...own].filter((id) => !before.has(id))
-    const neighbours = this.#neighbours.difference(view, own, added, networks.remove)
+    const neighbours = this.#neighbours.difference(own, added, networks.remove, (id) =>
+      this.#taskNetworks.has(id),
+    )
     const tasks = this.#diffTasks(this.#dirtyTasks)
     const wantedSecrets = new Set<SecretId>()
     const wantedConfigs = new Set<ConfigId>()

@@ -44,7 +44,7 @@ function open(count: number) {
   return { clock, routers, rounds }
 }
 const a: SharedPart = { type: 'endpoint', id: idFrom('a') }
-const b: SharedPart = { type: 'neighbourTask', id: idFrom('b') }
+const b: SharedPart = { type: 'neighbour', id: 'b', networkId: idFrom('x') }
 
 describe('rounds of endpoints and neighbours', () => {
   test('a few nodes are told at once, each time', () => {

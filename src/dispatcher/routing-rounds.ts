@@ -1,11 +1,10 @@
 import type { Clock } from '../base/index.ts'
-import type { EndpointId, NetworkId, TaskId } from '../model/index.ts'
+import type { EndpointId, NetworkId } from '../model/index.ts'
 
-/** What many nodes know alike, by kind: an endpoint; where the addresses of a task, or of all else on a network, are. */
+/** What many nodes know alike: an endpoint, or where an address of a network is. */
 export type SharedPart =
   | { readonly type: 'endpoint'; readonly id: EndpointId }
-  | { readonly type: 'neighbourTask'; readonly id: TaskId }
-  | { readonly type: 'neighbourNetwork'; readonly id: NetworkId }
+  | { readonly type: 'neighbour'; readonly id: string; readonly networkId: NetworkId }
 
 /** A node that may send to endpoints and neighbours. */
 export interface Router {

@@ -173,8 +173,21 @@ export function applyChange(
     configs: applyDelta(old?.configs, change.configs, ({ id }) => id),
     networks: applyDelta(old?.networks, change.networks, ({ id }) => id),
     endpoints: applyDelta(old?.endpoints, change.endpoints, ({ id }) => id),
-    neighbours: applyDelta(old?.neighbours, change.neighbours, ({ id }) => id),
+    neighbours: applyDelta(
+      withoutNetworks(old?.neighbours, change.networks.remove),
+      change.neighbours,
+      ({ id }) => id,
+    ),
   }
+}
+
+/** A network's neighbours go with it. */
+function withoutNetworks(
+  neighbours: Assignments['neighbours'] | undefined,
+  removed: readonly NetworkId[],
+): Assignments['neighbours'] | undefined {
+  if (neighbours === undefined || removed.length === 0) return neighbours
+  return new Map([...neighbours].filter(([, { networkId }]) => !removed.includes(networkId)))
 }
 
 function applyDelta<Key, Value>(
