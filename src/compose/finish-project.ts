@@ -290,10 +290,14 @@ function checkProject(
   for (const [key, service] of Object.entries(project.services)) {
     const at = (...steps: Step[]): readonly Step[] => ['services', key, ...steps]
     checkReferences(project, service, at, fail)
-    if (dialect === 'stack') continue
+    if (dialect === 'stack') {
+      checkForStack(service, at, fail)
+      continue
+    }
     checkOneWay(service, at, fail)
     checkDependencies(project, all, service, at, fail)
   }
+  if (dialect === 'stack') checkVariables(project, fail)
   checkCircle(project, fail)
 }
 
@@ -339,6 +343,36 @@ function checkReferences(project: Project, service: ComposeService, at: At, fail
       at('credential_spec', 'config'),
       `names the config ${config}, which the file does not have`,
     )
+  }
+}
+
+/** What a cluster needs to be said, and may not be. */
+function checkForStack(service: ComposeService, at: At, fail: Fail): void {
+  const { image, deploy, healthcheck: health, scale } = service
+  if (!image) {
+    throw fail(at('image'), 'is missing', 'A stack runs images, it does not build them.')
+  }
+  const mode = deploy?.mode ?? 'replicated'
+  if (mode.startsWith('global') && (deploy?.replicas ?? scale) !== undefined) {
+    const path = deploy?.replicas === undefined ? at('scale') : at('deploy', 'replicas')
+    throw fail(path, `does not go with the mode ${mode}`, 'It runs once on every node.')
+  }
+  if (health?.disable && (health.test?.[0] ?? 'NONE') !== 'NONE') {
+    throw fail(at('healthcheck'), 'is disabled and has a test', 'Remove one of the two.')
+  }
+}
+
+/** Secrets and configs are made when a stack is deployed: what they take from variables has to be set. */
+function checkVariables({ environment, secrets, configs }: Project, fail: Fail): void {
+  for (const [section, objects] of Object.entries({ secrets, configs })) {
+    for (const [key, { source }] of Object.entries(objects)) {
+      if (source.type !== 'environment' || environment[source.variable] !== undefined) continue
+      throw fail(
+        [section, key, 'environment'],
+        `names the variable ${source.variable}, which is not set`,
+        `Set ${source.variable} in the shell or in .env.`,
+      )
+    }
   }
 }
 

@@ -346,7 +346,7 @@ const resources = object<Resources>({
 })
 
 const deploy = object<Deploy>({
-  mode: field('mode', text),
+  mode: field('mode', choice(['replicated', 'global', 'replicated-job', 'global-job'])),
   replicas: field('replicas', count),
   endpointMode: field('endpoint_mode', text, onlyCluster),
   labels: field('labels', labels, {

@@ -745,3 +745,34 @@ test('a stack knows .env, profiles, extends and include too', async () => {
   assert.equal(project.services['a']?.image, 'a:1')
   assert.equal(project.services['a']?.user, 'me')
 })
+
+describe('a stack is refused by place', () => {
+  const cases = [
+    ['services:\n  a: {build: .}\n', /:2:3: services\.a\.image is missing$/],
+    [
+      'services:\n  a: {image: a, deploy: {mode: global, replicas: 2}}\n',
+      /:2:40: services\.a\.deploy\.replicas does not go with the mode global$/,
+    ],
+    [
+      'services:\n  a: {image: a, healthcheck: {disable: true, test: a}}\n',
+      /services\.a\.healthcheck is disabled and has a test$/,
+    ],
+    [
+      'services: {a: {image: a}}\nsecrets:\n  s:\n    environment: NOPE\n',
+      /:4:5: secrets\.s\.environment names the variable NOPE, which is not set$/,
+    ],
+    [
+      'services: {a: {image: a, deploy: {mode: some}}}',
+      /deploy\.mode must be one of replicated, global, replicated-job, global-job/,
+    ],
+    ['services: {a: {image: a, cpu_shares: 5}}', /cpu_shares is not supported in a stack$/],
+    ['services: {a: {image: a, ports: [{target: 1, published: "1-2"}]}}', /published is a range$/],
+  ] as const
+  for (const [text, message] of cases) {
+    test(JSON.stringify(text), async () => {
+      const found = await refusal(loadText(text, { dialect: 'stack' }))
+      assert.match(found.message, message)
+      assert.match(found.message, /^\/work\/shop\/compose\.yaml:\d+:\d+: /)
+    })
+  }
+})

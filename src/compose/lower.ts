@@ -1,4 +1,4 @@
-import { assert } from '../base/index.ts'
+import { assert, unreachable } from '../base/index.ts'
 import { familiarImage } from './image-name.ts'
 import type {
   ComposeSecret,
@@ -14,7 +14,6 @@ import type {
   ServiceVolume,
   UpdateConfig,
 } from './project.ts'
-import { fault } from './reader.ts'
 import type {
   ContainerSpecBody,
   FileObjectBody,
@@ -164,12 +163,8 @@ function dataOf(
       return { content: source.content }
     case 'environment': {
       const content = environment[source.variable]
-      if (content !== undefined) return { content }
-      throw fault(
-        `${path}.environment`,
-        `names the variable ${source.variable}, which is not set`,
-        `Set ${source.variable} in the shell or in .env.`,
-      )
+      assert(content !== undefined, `${path}.environment was checked to be set`)
+      return { content }
     }
     case 'external':
     case 'driver':
@@ -181,8 +176,7 @@ function lowerService(short: string, service: ComposeService, project: Project):
   const path = `services.${short}`
   const { image, deploy = {}, logging } = service
   const stack = project.name
-  if (!image)
-    throw fault(`${path}.image`, 'is missing', 'A stack runs images, it does not build them.')
+  assert(image !== undefined && image !== '', `${path}.image was checked to be there`)
   const labelled = (labels: RecordOf<string> | undefined) => ({ ...labels, [stackLabel]: stack })
   const { limits, reservations } = deploy.resources ?? {}
   const restart = lowerRestart(service)
@@ -212,7 +206,7 @@ function lowerService(short: string, service: ComposeService, project: Project):
       }),
       ForceUpdate: 0,
     },
-    Mode: lowerMode(path, service),
+    Mode: lowerMode(service),
     ...(deploy.updateConfig && { UpdateConfig: lowerUpdate(deploy.updateConfig) }),
     ...(deploy.rollbackConfig && { RollbackConfig: lowerUpdate(deploy.rollbackConfig) }),
     EndpointSpec: {
@@ -299,9 +293,6 @@ function lowerContainer(
   const configs = references(path, 'configs', service.configs, project)
   const health = service.healthcheck
   const probe = lowerHealthcheck(health ?? {})
-  if (health?.disable && probe.Test && probe.Test.length > 0 && probe.Test[0] !== 'NONE') {
-    throw fault(`${path}.healthcheck`, 'is disabled and has a test', 'Remove one of the two.')
-  }
   const mounts = service.volumes?.map((mount) => lowerMount(mount, project, labelled))
   const env = Object.entries(service.environment ?? {})
     .map(([key, value]) => (value === null ? key : `${key}=${value}`))
@@ -506,13 +497,12 @@ function lowerNetworks(
     .sort((a, b) => (a.Target < b.Target ? -1 : 1))
 }
 
-function lowerMode(path: string, { deploy = {}, scale }: ComposeService): ServiceSpecBody['Mode'] {
+function lowerMode({ deploy = {}, scale }: ComposeService): ServiceSpecBody['Mode'] {
   const { mode = 'replicated', replicas = scale }: Deploy = deploy
   switch (mode) {
     case 'replicated':
       return { Replicated: replicas === undefined ? {} : { Replicas: replicas } }
     case 'global':
-      if (replicas !== undefined) throw globalReplicas(path, mode)
       return { Global: {} }
     case 'replicated-job':
       return {
@@ -520,23 +510,10 @@ function lowerMode(path: string, { deploy = {}, scale }: ComposeService): Servic
           replicas === undefined ? {} : { MaxConcurrent: replicas, TotalCompletions: replicas },
       }
     case 'global-job':
-      if (replicas !== undefined) throw globalReplicas(path, mode)
       return { GlobalJob: {} }
     default:
-      throw fault(
-        `${path}.deploy.mode`,
-        `is "${mode}"`,
-        'Choose replicated, global, replicated-job or global-job.',
-      )
+      return unreachable(mode)
   }
-}
-
-function globalReplicas(path: string, mode: string): Error {
-  return fault(
-    `${path}.deploy.replicas`,
-    `does not go with the mode ${mode}`,
-    'It runs once on every node.',
-  )
 }
 
 function lowerUpdate(config: UpdateConfig): UpdateConfigBody {

@@ -240,8 +240,8 @@ export interface Dependency {
 }
 
 export interface Deploy {
-  /** `replicated`, `global`, `replicated-job` or `global-job`. Absent: replicated. */
-  readonly mode?: string
+  /** Absent: replicated. */
+  readonly mode?: 'replicated' | 'global' | 'replicated-job' | 'global-job'
   readonly replicas?: number
   readonly endpointMode?: string
   readonly labels?: Pairs
