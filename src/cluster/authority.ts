@@ -133,6 +133,11 @@ export class Authority {
     return rootsOf(clusterOf(this.#options.store.view))
   }
 
+  /** The cluster's data keys as their file holds them, in plain: for managers alone. */
+  dataKeys(): string {
+    return this.#options.keyring.exportKeys()
+  }
+
   /** The root and its key, for as long as it takes to sign. */
   rootCa(cluster: Cluster): RootCa {
     const { keyring } = this.#options

@@ -389,6 +389,13 @@ describe('cluster port', () => {
     }
   })
 
+  test('a manager gets the data keys', async () => {
+    const other = newNode()
+    other.credentials = manager.credentials
+    const answer = await other.call('keys')
+    assert.deepEqual(answer, { type: 'keys', text: manager.keyring.exportKeys() })
+  })
+
   test('without a certificate only the root, and joining with a token, can be asked for', async () => {
     for (const [call, standing] of Object.entries(standingByCall)) {
       const answer = await newNode().call(call as CallName)

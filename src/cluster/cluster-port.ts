@@ -42,8 +42,6 @@ export interface ClusterPortOptions {
   readonly random: Random
   readonly log: Log
   readonly skepVersion: string
-  /** The cluster's data keys for a manager that joins; undefined: not given out. */
-  readonly keys?: () => Message
 }
 
 /** The manager's end of the cluster port. */
@@ -230,11 +228,9 @@ class RunningPort implements ClusterPort {
       case 'leave':
         await this.#leave(idOf(known))
         return this.#answerOnce(stream, { type: 'left' })
-      case 'keys': {
-        const keys = this.#options.keys?.()
-        if (!keys) throw new UserError('unsupported', 'this manager gives out no keys')
-        return this.#answerOnce(stream, keys)
-      }
+      case 'keys':
+        log.info('a manager took the data keys', { nodeId: idOf(known) })
+        return this.#answerOnce(stream, { type: 'keys', text: authority.dataKeys() })
       default:
         return unreachable(call)
     }
