@@ -255,6 +255,7 @@ function sources(io: Io): StackSources {
   return {
     readFile: (path) => io.readFile(path),
     env: io.env,
+    directory: io.directory,
     warn: (text) => io.stderr.write(`skep: warning: ${text}\n`),
   }
 }

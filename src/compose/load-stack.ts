@@ -13,6 +13,8 @@ export interface StackSources {
   readonly env: Environment
   /** Hears of what has no effect. */
   readonly warn: (text: string) => void
+  /** Where the command was given: paths of a file from standard input start there. */
+  readonly directory?: string
   /** Profiles that are active beside `COMPOSE_PROFILES`. */
   readonly profiles?: readonly string[]
 }
@@ -50,11 +52,11 @@ export function raiseStackFile(file: FileModel): Record<string, unknown> {
 
 function optionsOf(
   paths: readonly string[],
-  { readFile, env, warn, profiles }: StackSources,
+  { readFile, env, warn, profiles, directory }: StackSources,
 ): LoadOptions {
   return {
     dialect: 'stack',
-    directory: dirname(paths[0] ?? '/'),
+    directory: directory ?? dirname(paths[0] ?? '/'),
     files: paths,
     environment: env,
     readFile,
