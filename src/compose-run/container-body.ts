@@ -103,7 +103,12 @@ function given<Key extends string, Value>(
   return out
 }
 
-function refuseUnsupported({ service, serviceName, apiVersion }: BodyContext): void {
+/** Throws `unsupported` for the first key of a service that this engine can't honour. */
+export function refuseUnsupported({
+  service,
+  serviceName,
+  apiVersion,
+}: Pick<BodyContext, 'service' | 'serviceName' | 'apiVersion'>): void {
   const refuse = (key: string, next: string): never => {
     throw new UserError(
       'unsupported',

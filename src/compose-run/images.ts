@@ -27,7 +27,6 @@ export async function ensureImages(
   const work = new Map<string, Promise<ImageInspect>>()
   await Promise.all(
     Object.entries(services).map(async ([name, service]) => {
-      if (service.provider) return
       const key = `${imageOf(project, name, service)} ${service.platform ?? ''}`
       const known = work.get(key)
       const promise = known ?? ensureImage(world, project, name, service, options)

@@ -2,7 +2,7 @@ import { messageOf, UserError } from '../base/index.ts'
 import type { ComposeService, Dependency, Project } from '../compose/index.ts'
 import { serviceHash } from '../compose/index.ts'
 import type { ContainerInspect, ImageInspect } from '../engine/index.ts'
-import { containerPlan, isAnonymous } from './container-body.ts'
+import { containerPlan, isAnonymous, refuseUnsupported } from './container-body.ts'
 import { readServiceFiles, type ServiceFiles } from './files.ts'
 import { checkNoCircle, graphOf, needsOf, runInOrder, sharedWith, withNeeds } from './graph.ts'
 import { ensureImages, type ImageOptions } from './images.ts'
@@ -151,6 +151,11 @@ class UpRun {
     const { engine, signal } = this.#world
     const project = this.#project
     const services = Object.entries(this.#services)
+    // Before anything is made of a project that can't be run whole.
+    const apiVersion = await engine.apiVersion(signal)
+    for (const [serviceName, service] of services) {
+      refuseUnsupported({ service, serviceName, apiVersion })
+    }
     const usesVolumes = Object.keys(project.volumes).length > 0
     const [containers, networks, volumes, images, files] = await Promise.all([
       listContainers(this.#world, project.name),
@@ -218,7 +223,7 @@ class UpRun {
     const keys = service.networkMode === undefined ? Object.keys(service.networks ?? {}) : []
     return {
       name,
-      scale: service.provider ? 0 : (this.#options.scale[name] ?? scaleOf(service)),
+      scale: this.#options.scale[name] ?? scaleOf(service),
       hash: this.#hashes.get(name) ?? '',
       imageId: this.#images.get(name)?.Id,
       ...(service.containerName !== undefined && { containerName: service.containerName }),
