@@ -1,0 +1,96 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { silentLog } from '../base/index.ts'
+import { Dispatcher } from '../dispatcher/index.ts'
+import { idFrom, type NodeId } from '../model/index.ts'
+import { buildNode } from '../model/testing.ts'
+import { simulatedDescription } from '../runtime/simulated-runtime.ts'
+import { openMemoryStore } from '../store/index.ts'
+import { VirtualClock } from './virtual-clock.ts'
+
+const description = { ...simulatedDescription('n'), skepVersion: 'test', hostSubnets: [] }
+const [own, near, far]: readonly NodeId[] = [idFrom('own'), idFrom('near'), idFrom('far')]
+const remote = { isRemote: true }
+
+/** A leader with its own node and two others, of which each speaks as long as it is in `speaking`. */
+async function openLeader() {
+  assert.ok(own && near && far)
+  const clock = new VirtualClock()
+  const store = await openMemoryStore({ clock })
+  const nodes = [own, near, far].map((id) => buildNode({ id, state: 'ready' }))
+  await store.commit(nodes.map((object) => ({ type: 'create', object })))
+  const fence = await store.advanceEpoch()
+  const unseal = () => new Uint8Array()
+  const localNodeId = own
+  const dispatcher = new Dispatcher({ store, unseal, clock, log: silentLog, fence, localNodeId })
+  const speaking = new Set<NodeId>()
+  const stop = new AbortController()
+  const speak = async () => {
+    while (!stop.signal.aborted) {
+      for (const id of speaking) dispatcher.heard(id)
+      await clock.sleep(500, stop.signal)
+    }
+  }
+  void speak()
+  return {
+    clock,
+    dispatcher,
+    speaking,
+    async open(id: NodeId) {
+      speaking.add(id)
+      const session = await dispatcher.open(id, description, stop.signal, remote)
+      return session
+    },
+    stateOf: (id: NodeId) => store.view.get('node', id)?.status.state,
+    async close() {
+      stop.abort()
+      dispatcher.close()
+      await store.close()
+    },
+  }
+}
+
+describe('a leader', () => {
+  test('calls a node down that falls silent, and no other', async () => {
+    assert.ok(own && near && far)
+    const leader = await openLeader()
+    await leader.open(near)
+    await leader.open(far)
+    await leader.clock.advance(60_000)
+    assert.deepEqual([own, near, far].map(leader.stateOf), ['ready', 'ready', 'ready'])
+    leader.speaking.delete(far)
+    await leader.clock.advance(2_000)
+    assert.equal(leader.stateOf(far), 'ready')
+    await leader.clock.advance(2_000)
+    assert.deepEqual([own, near, far].map(leader.stateOf), ['ready', 'ready', 'down'])
+    await leader.open(far)
+    assert.equal(leader.stateOf(far), 'ready')
+    await leader.close()
+  })
+
+  test('calls those down that never come, once they had time to', async () => {
+    assert.ok(near && far)
+    const leader = await openLeader()
+    await leader.open(near)
+    await leader.clock.advance(5_000)
+    assert.equal(leader.stateOf(far), 'ready')
+    await leader.clock.advance(10_000)
+    assert.deepEqual([near, far].map(leader.stateOf), ['ready', 'down'])
+    await leader.close()
+  })
+
+  test('gives a node whose daemon ended the time of a restart', async () => {
+    assert.ok(near)
+    const leader = await openLeader()
+    const session = await leader.open(near)
+    await leader.clock.advance(20_000)
+    leader.speaking.delete(near)
+    leader.dispatcher.ended(near)
+    session.close()
+    await leader.clock.advance(12_000)
+    assert.equal(leader.stateOf(near), 'ready')
+    await leader.clock.advance(6_000)
+    assert.equal(leader.stateOf(near), 'down')
+    await leader.close()
+  })
+})
