@@ -131,7 +131,7 @@ async function batch(program: 'ip' | 'bridge', lines: readonly string[]): Promis
   )
   const failures = (result?.stderr ?? '')
     .split('\n')
-    .filter((line) => line !== '' && !/^Command failed/.test(line) && !isHarmless(line))
+    .filter((line) => line !== '' && !line.startsWith('Command failed') && !isHarmless(line))
   const [first] = failures
   if (first === undefined) return
   const isTaken = /File exists/.test(first)

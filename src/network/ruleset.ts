@@ -88,8 +88,19 @@ export function renderFull(ruleset: Ruleset): string {
   return `${lines.join('\n')}\n`
 }
 
+/** Namespaces share rulesets, and so what leads from one to the next. Only the last step is kept. */
+const knownChanges = new WeakMap<Ruleset, { readonly before: Ruleset; readonly change: string }>()
+
 /** What to tell a kernel that has `before` so that it has `after`, in one transaction. Empty when they are the same. */
 export function renderChange(before: Ruleset, after: Ruleset): string {
+  const known = knownChanges.get(after)
+  if (known?.before === before) return known.change
+  const change = difference(before, after)
+  knownChanges.set(after, { before, change })
+  return change
+}
+
+function difference(before: Ruleset, after: Ruleset): string {
   const { table } = after
   if (before.table !== table || !isSameShape(before, after)) return renderFull(after)
   const lines: string[] = []
@@ -190,5 +201,8 @@ function flatHook({ name, hook, rules }: Hook): readonly string[] {
 }
 
 function isSameList(left: readonly string[], right: readonly string[]): boolean {
-  return left.length === right.length && left.every((item, index) => item === right[index])
+  return (
+    left === right ||
+    (left.length === right.length && left.every((item, index) => item === right[index]))
+  )
 }

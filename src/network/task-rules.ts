@@ -27,20 +27,13 @@ export function renderTaskRules(options: {
   for (const endpoint of endpoints) {
     for (const { networkId, vip } of endpoint.networks) {
       if (vip === undefined || !networks.has(networkId)) continue
-      const targets = endpoint.backends.flatMap(({ addresses, weight }): Target[] => {
-        const target = addresses[networkId]
-        return target === undefined ? [] : [{ target, weight }]
-      })
-      const choice = balance(targets, rotation)
-      udpBackends.set(
-        vip,
-        new Set(targets.filter(({ weight }) => weight >= 1).map(({ target }) => target)),
-      )
-      if (choice === undefined) {
+      const { rules, backends } = renderVip(endpoint, networkId, vip, rotation)
+      udpBackends.set(vip, backends)
+      if (rules.length === 0) {
         refused.add(vip)
         continue
       }
-      chains.set(`vip-${vip}`, [`dnat to ${choice}`])
+      chains.set(`vip-${vip}`, rules)
       vips.add(`${vip} : goto vip-${vip}`)
     }
   }
@@ -66,4 +59,38 @@ export function renderTaskRules(options: {
     ]),
     udpBackends,
   }
+}
+
+/** What an endpoint's VIP on one network comes to. No rules: nobody takes connections. */
+interface RenderedVip {
+  readonly rules: readonly string[]
+  readonly backends: ReadonlySet<string>
+}
+
+/** By network and rotation. An endpoint is never changed, so it is rendered once; one that nobody has any more is forgotten. */
+const renderedVips = new WeakMap<EndpointAssignment, Map<string, RenderedVip>>()
+
+function renderVip(
+  endpoint: EndpointAssignment,
+  networkId: NetworkId,
+  vip: string,
+  rotation: number,
+): RenderedVip {
+  const rendered = renderedVips.get(endpoint) ?? new Map<string, RenderedVip>()
+  renderedVips.set(endpoint, rendered)
+  const key = `${rotation} ${networkId} ${vip}`
+  const known = rendered.get(key)
+  if (known) return known
+  const targets = endpoint.backends.flatMap(({ addresses, weight }): Target[] => {
+    const target = addresses[networkId]
+    return target === undefined ? [] : [{ target, weight }]
+  })
+  const choice = balance(targets, rotation)
+  const able = targets.filter(({ weight }) => weight >= 1)
+  const made = {
+    rules: choice === undefined ? [] : [`dnat to ${choice}`],
+    backends: new Set(able.map(({ target }) => target)),
+  }
+  rendered.set(key, made)
+  return made
 }

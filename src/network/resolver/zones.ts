@@ -63,50 +63,39 @@ export function buildZones(desired: DesiredNetwork): ResolverState {
   }
 }
 
+/** Addresses by name, lower case. */
+type Names = Map<string, readonly string[]>
+
 function buildZone(network: NetworkAssignment, desired: DesiredNetwork): Zone {
-  const declared = new Map<string, Set<string>>()
-  const derived = new Map<string, Set<string>>()
-  const hosts = new Map<string, Set<string>>()
-  const reverse = new Map<string, string>()
+  const declared: Names = new Map()
+  const derived: Names = new Map()
+  const hosts: Names = new Map()
+  const reverse: Record<string, string> = Object.create(null)
   const weights = new Map<string, number>()
 
   for (const endpoint of desired.endpoints) {
-    const place = endpoint.networks.find(({ networkId }) => networkId === network.id)
-    if (!place) continue
-    const tasks = backendAddresses(endpoint, network.id)
-    const addresses = place.vip === undefined ? tasks : [place.vip]
-    for (const name of [endpoint.name, ...place.aliases]) {
-      put(declared, name, addresses)
-      put(declared, `tasks.${name}`, tasks)
-    }
-    for (const name of stackNames(endpoint.name)) {
-      put(derived, name, addresses)
-      put(derived, `tasks.${name}`, tasks)
-    }
-    if (place.vip !== undefined) {
-      reverse.set(place.vip, endpoint.name)
-      weights.set(place.vip, weightOf(endpoint, network.id))
-    }
-    for (const { taskName, addresses: byNetwork } of endpoint.backends) {
-      const address = byNetwork[network.id]
-      if (address === undefined) continue
-      put(hosts, taskName, [address])
-      reverse.set(address, taskName)
-    }
+    const part = partOf(endpoint, network.id)
+    if (!part) continue
+    for (const [name, addresses] of part.declared) put(declared, name, addresses)
+    for (const [name, addresses] of part.derived) put(derived, name, addresses)
+    for (const [name, addresses] of part.hosts) put(hosts, name, addresses)
+    for (const [address, name] of part.reverse) reverse[address] = name
+    if (part.vip !== undefined) weights.set(part.vip, part.weight)
   }
   for (const task of desired.tasks) {
     const address = task.addresses.find(({ networkId }) => networkId === network.id)?.address
     if (address === undefined) continue
-    put(hosts, task.name, [address])
-    if (task.hostname !== '' && !task.hostname.includes('.')) put(hosts, task.hostname, [address])
-    reverse.set(address, task.name)
+    put(hosts, task.name.toLowerCase(), [address])
+    if (task.hostname !== '' && !task.hostname.includes('.')) {
+      put(hosts, task.hostname.toLowerCase(), [address])
+    }
+    reverse[address] = task.name
   }
 
   const names: Record<string, readonly string[]> = Object.create(null)
   const shares: Record<string, readonly number[]> = Object.create(null)
   for (const tier of [hosts, derived, declared]) {
-    for (const [name, known] of tier) {
-      const addresses = [...known].sort()
+    for (const [name, addresses] of tier) {
       names[name] = addresses
       delete shares[name]
       if (addresses.length > 1 && addresses.some((address) => weights.has(address))) {
@@ -114,22 +103,60 @@ function buildZone(network: NetworkAssignment, desired: DesiredNetwork): Zone {
       }
     }
   }
-  return {
-    id: network.id,
-    subnet: network.subnet,
-    gateway: network.gateway,
-    internal: network.internal,
-    names,
-    shares,
-    reverse: Object.fromEntries(reverse),
-  }
+  const { id, subnet, gateway, internal } = network
+  return { id, subnet, gateway, internal, names, shares, reverse }
 }
 
-function put(names: Map<string, Set<string>>, name: string, addresses: readonly string[]): void {
-  const key = name.toLowerCase()
-  const known = names.get(key) ?? new Set()
-  for (const address of addresses) known.add(address)
-  names.set(key, known)
+/** What one endpoint adds to one network's zone. Addresses are in order, each once. */
+interface ZonePart {
+  readonly declared: readonly (readonly [string, readonly string[]])[]
+  readonly derived: readonly (readonly [string, readonly string[]])[]
+  readonly hosts: readonly (readonly [string, readonly string[]])[]
+  /** Name by address. */
+  readonly reverse: readonly (readonly [string, string])[]
+  readonly vip: string | undefined
+  readonly weight: number
+}
+
+/** An endpoint is never changed, so what it adds is worked out once; one that nobody has any more is forgotten. */
+const knownParts = new WeakMap<EndpointAssignment, Map<NetworkId, ZonePart>>()
+
+/** Undefined: it is not on the network. */
+function partOf(endpoint: EndpointAssignment, networkId: NetworkId): ZonePart | undefined {
+  const place = endpoint.networks.find((candidate) => candidate.networkId === networkId)
+  if (!place) return undefined
+  const parts = knownParts.get(endpoint) ?? new Map<NetworkId, ZonePart>()
+  knownParts.set(endpoint, parts)
+  const known = parts.get(networkId)
+  if (known) return known
+  const tasks = [...new Set(backendAddresses(endpoint, networkId))].sort()
+  const addresses = place.vip === undefined ? tasks : [place.vip]
+  const both = (name: string): (readonly [string, readonly string[]])[] => [
+    [name.toLowerCase(), addresses],
+    [`tasks.${name}`.toLowerCase(), tasks],
+  ]
+  const backends = endpoint.backends.flatMap(({ taskName, addresses: byNetwork }) => {
+    const address = byNetwork[networkId]
+    return address === undefined ? [] : [{ taskName, address }]
+  })
+  const part: ZonePart = {
+    declared: [endpoint.name, ...place.aliases].flatMap(both),
+    derived: stackNames(endpoint.name).flatMap(both),
+    hosts: backends.map(({ taskName, address }) => [taskName.toLowerCase(), [address]]),
+    reverse: [
+      ...(place.vip === undefined ? [] : [[place.vip, endpoint.name] as const]),
+      ...backends.map(({ taskName, address }) => [address, taskName] as const),
+    ],
+    vip: place.vip,
+    weight: weightOf(endpoint, networkId),
+  }
+  parts.set(networkId, part)
+  return part
+}
+
+function put(names: Names, name: string, addresses: readonly string[]): void {
+  const known = names.get(name)
+  names.set(name, known ? [...new Set([...known, ...addresses])].sort() : addresses)
 }
 
 function backendAddresses(endpoint: EndpointAssignment, networkId: NetworkId): readonly string[] {
