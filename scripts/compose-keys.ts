@@ -30,7 +30,9 @@ function tables(): string {
     .map(([section, rows]) => {
       const title = section === '' ? '### Top level' : `### In ${section}`
       const short = (path: string) =>
-        (section === '' ? path : path.slice(section.length)).replace(/^\.\*\.|^\[\]\./, '')
+        section === '' || path === section
+          ? path
+          : path.slice(section.length).replace(/^\.\*\.|^\[\]\./, '')
       const lines = rows.map(({ path, compose, stack, composeAs, stackAs }) => {
         const cells = [
           composeAs === undefined ? cell(compose) : `as \`${short(composeAs)}\``,
