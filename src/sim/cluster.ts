@@ -255,6 +255,7 @@ export class SimulatedCluster {
 
   /** What a join comes to in the store. Resolves with whether it did. */
   async enrol(host: Host, role: NodeRole): Promise<boolean> {
+    host.managersKnown = this.managerHosts.map(addressOf)
     const store = this.store
     if (!store) return false
     const isManager = role === 'manager'
@@ -276,10 +277,10 @@ export class SimulatedCluster {
       }),
       certificate: { publicKeyHash: keyOf(host), rootHash: '', expiresAtMs: startMs * 2 },
     }
-    host.managersKnown = this.managerHosts.map(addressOf)
     const done = store.commit([{ type: 'create', object: node }]).then(
       () => true,
-      () => false,
+      // It is there already: an earlier try got through, but its answer did not.
+      (error: unknown) => error instanceof UserError && error.code === 'conflict',
     )
     return Promise.race([done, this.#sleepTrue(30_000).then(() => false)])
   }

@@ -100,7 +100,7 @@ function hasRestedSlots(tasks: readonly Task[], live: ReadonlySet<number | undef
 /** Machines against what is declared: containers, and the sets that traffic is sent by. */
 function hostLag(cluster: SimulatedCluster, view: View): string | undefined {
   for (const host of cluster.hosts) {
-    if (host.isRemoved) continue
+    if (host.isRemoved || !view.get('node', host.nodeId)) continue
     const running = new Set(host.engine.runningTasks())
     for (const task of view.tasksOfNode(host.nodeId)) {
       if (task.status.state === 'running' && !running.delete(task.id))
@@ -126,12 +126,16 @@ function hostLag(cluster: SimulatedCluster, view: View): string | undefined {
       )
       const sent = (own?.backends ?? []).map(({ taskId }) => taskId)
       if (!isDeepEqual(sent.sort(), wanted.sort()))
-        return `${host.name} sends connections of ${endpoint.name} to other tasks than it should`
+        return `${host.name} sends connections of ${endpoint.name} to ${words(sent)} instead of ${words(wanted)}`
     }
     const [left] = known.values()
     if (left) return `${host.name} still routes to ${left.name}, which is gone`
   }
   return undefined
+}
+
+function words(ids: readonly string[]): string {
+  return ids.length === 0 ? 'nobody' : ids.map((id) => id.slice(0, 6)).join(', ')
 }
 
 /** Every machine takes connections to published ports; other endpoints are reached from their networks. */

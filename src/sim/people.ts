@@ -391,8 +391,12 @@ export class People {
       gpus: chance.below(3),
     })
     const beganAt = this.#history.began()
-    const isDone = await this.#cluster.enrol(host, 'worker')
+    let isDone = await this.#cluster.enrol(host, 'worker')
     this.#history.ended(`nodes/${host.nodeId}`, beganAt, { type: 'create', mark: '' }, isDone)
+    while (!isDone && !this.isAsleep) {
+      await this.#sleep(2_000)
+      isDone = await this.#cluster.enrol(host, 'worker')
+    }
     // Where no answer came it may be a node all the same.
     this.#cluster.startDaemon(host)
   }

@@ -2,7 +2,6 @@ import {
   type ClusterNode,
   holdsResources,
   type NodeId,
-  placementFits,
   type Revision,
   type Task,
 } from '../../model/index.ts'
@@ -61,7 +60,11 @@ function refusalBy(
   view: View,
 ): string | undefined {
   if (!revision) return undefined
-  if (!placementFits(node, revision.template.placement)) return 'its constraints are not met'
+  for (const constraint of revision.template.placement.constraints) {
+    const { key, operator, value } = constraint
+    const isEqual = readOf(node, key) === value
+    if (isEqual !== (operator === '==')) return `${key} ${operator} ${value} does not hold there`
+  }
   const { maxReplicasPerNode } = revision.template.placement
   if (maxReplicasPerNode === 0 || task.slot === undefined) return undefined
   const beside = view
@@ -70,6 +73,14 @@ function refusalBy(
   return beside.length > maxReplicasPerNode
     ? `${beside.length} of its service are there, and ${maxReplicasPerNode} is the most`
     : undefined
+}
+
+/** What a constraint that people draw reads of a node, told without the code that is judged. */
+function readOf(node: ClusterNode, key: string): string | undefined {
+  if (key === 'node.role') return node.spec.role
+  if (key === 'node.hostname') return node.description.hostname
+  const [, label] = /^node\.labels\.(.+)$/.exec(key) ?? []
+  return label === undefined ? undefined : (node.labels[label] ?? '')
 }
 
 function isWantedThere({ status, desiredState }: Task): boolean {
