@@ -16,6 +16,7 @@ import { createNodeKey, type Keyring } from '../security/index.ts'
 import { nextCommit, type Store } from '../store/index.ts'
 import { type CertificateRenewal, keepRenewed } from './certificate-renewal.ts'
 import type { MemberWorld } from './host.ts'
+import { chooseListenAddress } from './host-facts.ts'
 import type { Identity } from './identity.ts'
 import { NodeCertificates } from './node-certificates.ts'
 import { version } from './version.ts'
@@ -143,9 +144,11 @@ export class ManagerPort {
     const { signal } = this.#stop
     while (!signal.aborted && !this.#port) {
       try {
+        // It may be an interface, whose address is another one today.
+        const { host, port } = chooseListenAddress(identity.listenAddress)
         this.#port = await openClusterPort({
           transport: this.#transport,
-          listenAddress: identity.listenAddress,
+          listenAddress: `${host}:${port}`,
           store,
           authority: this.#authority,
           dispatcher,

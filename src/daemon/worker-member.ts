@@ -151,6 +151,7 @@ export class WorkerMember {
       open: async (nodeId, description, signal) => {
         try {
           const session = await remote.open(nodeId, description, signal)
+          if (!this.#inSession) log.info('in session with a manager', {})
           this.#inSession = true
           this.#refused = undefined
           return {

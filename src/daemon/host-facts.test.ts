@@ -1,0 +1,36 @@
+import assert from 'node:assert/strict'
+import { createServer } from 'node:net'
+import { describe, test } from 'node:test'
+import { chooseListenAddress, findPort } from './host-facts.ts'
+
+const addresses = [{ interface: 'eth0', address: '192.168.1.5', cidr: '192.168.1.5/24' }]
+
+describe('where the cluster port listens', () => {
+  const cases = [
+    { wanted: '0.0.0.0:2377', want: { host: '0.0.0.0', port: 2377 } },
+    { wanted: '', want: { host: '0.0.0.0', port: 2377 } },
+    { wanted: '10.0.0.1', want: { host: '10.0.0.1', port: 2377 } },
+    { wanted: 'eth0', want: { host: '192.168.1.5', port: 2377 } },
+    { wanted: 'eth0:2399', want: { host: '192.168.1.5', port: 2399 } },
+  ]
+  for (const { wanted, want } of cases) {
+    test(`"${wanted}" is ${want.host}:${want.port}`, () => {
+      assert.deepEqual(chooseListenAddress(wanted, addresses), want)
+    })
+  }
+
+  test('an interface that this host does not have is refused', () => {
+    assert.throws(() => chooseListenAddress('eth9', addresses), { code: 'invalidInput' })
+  })
+
+  test('a port that is taken is refused before anything is made of it; port 0 becomes a free one', async () => {
+    const taken = createServer()
+    await new Promise<void>((resolve) => taken.listen(0, '127.0.0.1', resolve))
+    const bound = taken.address()
+    assert.ok(typeof bound === 'object' && bound)
+    const { port } = bound
+    await assert.rejects(findPort({ host: '127.0.0.1', port }), /the cluster port can't be opened/)
+    taken.close()
+    assert.notEqual((await findPort({ host: '127.0.0.1', port: 0 })).port, 0)
+  })
+})
