@@ -137,8 +137,7 @@ class RunningPort implements ClusterPort {
 
   leadershipChanged(): void {
     if (this.#options.dispatcher()) return
-    const why = new UserError('unavailable', 'this manager no longer leads')
-    for (const session of this.#sessions.values()) session.close(why)
+    for (const session of this.#sessions.values()) session.close(noLongerLeads())
   }
 
   async close(): Promise<void> {
@@ -265,6 +264,8 @@ class RunningPort implements ClusterPort {
     if (this.#stop.signal.aborted) {
       session.close(new UserError('unavailable', 'this manager is shutting down'))
     }
+    // Leadership may have ended while the node was written down: a node must not stay with one who has nothing to tell.
+    if (this.#options.dispatcher() !== dispatcher) session.close(noLongerLeads())
     this.#sessions.set(nodeId, session)
     log.info('a node has a session', { nodeId, from: stream.remoteAddress })
     void session.over.then(() => {
@@ -329,6 +330,10 @@ class RunningPort implements ClusterPort {
     this.#commonSettings = common
     for (const session of this.#sessions.values()) session.settingsChanged()
   }
+}
+
+function noLongerLeads(): UserError {
+  return new UserError('unavailable', 'this manager no longer leads')
 }
 
 function idOf(known: ClusterNode | undefined): NodeId {
