@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
-import { dockerClients, run, startDaemon, type TestDaemon } from './support/daemon.ts'
+import { dockerClients, eventually, run, startDaemon, type TestDaemon } from './support/daemon.ts'
 import { onEngine, tasksOf, untilRunning, untilTasks } from './support/look.ts'
 
 const skepProgram = join(import.meta.dirname, '../bin/skep')
@@ -100,7 +100,10 @@ describe('a backup', () => {
     const unlocked = await second.dockerWith(client, `${unlockKey}\n`, 'swarm', 'unlock')
     assert.equal(unlocked.code, 0, unlocked.stderr)
 
-    assert.match(await second.ok('node', 'ls'), /^\S+ \*\s+\S+\s+Ready\s+Active\s+Leader/m)
+    const { ok } = second
+    await eventually('the node to be ready', async () =>
+      /^\S+ \*\s+\S+\s+Ready\s+Active\s+Leader/m.test(await ok('node', 'ls')),
+    )
     assert.equal((await second.ok('node', 'ls', '-q')).split('\n').length, 1)
     assert.match(await second.ok('node', 'inspect', '--pretty', 'self'), /zone\s*=\s*a/)
     assert.match(await second.ok('node', 'inspect', 'self'), /127\.0\.0\.9:2399/)
