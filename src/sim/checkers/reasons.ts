@@ -1,3 +1,4 @@
+import { isStopWanted } from '../../model/index.ts'
 import { explainWorkload, observeWorkload } from '../../orchestrator/index.ts'
 import type { SimulatedCluster } from '../cluster.ts'
 import type { Checker } from '../judge.ts'
@@ -8,6 +9,8 @@ const patienceMs = 15_000
 /** Every object that is not as declared says why. */
 export function reasons(cluster: SimulatedCluster): Checker {
   let seconds = 0
+  /** Tasks that wait without a word, and since when. */
+  const silentSinceMs = new Map<string, number>()
   return {
     name: 'every unconverged object has a reason',
     second(view) {
@@ -22,14 +25,12 @@ export function reasons(cluster: SimulatedCluster): Checker {
         const { state, error, message } = task.status
         if (state !== 'new' && state !== 'pending' && message === '')
           return `task ${task.id} is ${state} without a word`
-        if (
-          (state === 'new' || state === 'pending') &&
-          isOld(task) &&
-          !error &&
-          task.desiredState !== 'remove' &&
-          task.desiredState !== 'shutdown'
-        )
-          return `task ${task.id} has been ${state} for ${(nowMs - task.updatedAtMs) / 1000} s without a reason`
+        const waits = (state === 'new' || state === 'pending') && !error && !isStopWanted(task)
+        if (!waits) silentSinceMs.delete(task.id)
+        else if (!silentSinceMs.has(task.id)) silentSinceMs.set(task.id, nowMs)
+        const sinceMs = silentSinceMs.get(task.id) ?? nowMs
+        if (nowMs - Math.max(sinceMs, cluster.ledSinceMs) > patienceMs)
+          return `task ${task.id} has been ${state} for ${(nowMs - sinceMs) / 1000} s without a reason`
         if ((state === 'failed' || state === 'rejected') && !error)
           return `task ${task.id} is ${state} without a reason`
       }
