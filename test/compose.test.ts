@@ -521,6 +521,47 @@ networks:
     }
   })
 
+  test('an attached up that watches restarts and rebuilds, and goes on', async () => {
+    await using project = await TestProject.open(
+      'rebuild',
+      `services:
+  app:
+    build: { context: ., dockerfile_inline: "FROM busybox\\nCOPY version /version\\n" }
+    init: true
+    command: [sh, -c, 'echo version $$(cat /version) $$(cat /conf); sleep 600']
+    develop:
+      watch:
+        - { path: ./conf, action: sync+restart, target: /conf }
+        - { path: ./version, action: rebuild }`,
+    )
+    await project.write('version', '1')
+    await project.write('conf', 'old')
+    const child = spawn(skep, ['compose', '-p', project.name, 'up', '--watch'], {
+      cwd: project.folder,
+      env: { ...process.env, ...env },
+    })
+    const ended = new Promise<number | null>((done) => child.on('exit', done))
+    let text = ''
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.setEncoding('utf8').on('data', (part: string) => {
+        text += part
+      })
+    }
+    const says = (word: RegExp) =>
+      eventually(`it says ${word.source}`, async () => (word.test(text) ? true : undefined))
+    try {
+      await says(/Watching/)
+      await project.write('conf', 'new')
+      await says(/app-1 {2}\| version 1 new/)
+      await project.write('version', '2')
+      await says(/app-1 {2}\| version 2/)
+    } finally {
+      child.kill('SIGINT')
+    }
+    assert.equal(await ended, 130)
+    assert.equal(at(await project.inspect('app-1'), 'State', 'Status'), 'exited')
+  })
+
   test('a dry run tells what would be done, and does nothing', async () => {
     await using project = await TestProject.open('dry', 'services: { w: { image: "whoami:v1" } }')
     const { code, stderr } = await project.run('--dry-run', 'up', '-d')

@@ -318,11 +318,9 @@ async function upAttached(session: Session, options: UpOptions, flags: UpFlags):
       }
     }
     if (started.length === 0 && !ending.stop.aborted) return code
-    const ends: Promise<unknown>[] = [
-      follower.ended(),
-      abortOf(ending.stop),
-      abortOf(aborted.signal),
-    ]
+    const ends: Promise<unknown>[] = [abortOf(ending.stop), abortOf(aborted.signal)]
+    // What is watched is made anew and started again: its end is not the end.
+    if (!flags.watch) ends.push(follower.ended())
     const watching = new AbortController()
     if (flags.watch) {
       const world = session.with(AbortSignal.any([watching.signal, ending.stop]))

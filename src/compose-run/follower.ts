@@ -4,6 +4,9 @@ import { label } from './labels.ts'
 import { type LogPrinter, readLog, shortName } from './logs.ts'
 import type { RunWorld } from './run-world.ts'
 
+/** Time in which a container that ended may be started again by somebody, ms. */
+const restartMs = 500
+
 /** A container that ended and is not started again by its restart policy. */
 export interface ContainerExit {
   readonly id: string
@@ -116,11 +119,13 @@ export class Follower {
       const woken = new Promise<void>((resolve) => {
         this.#wake = resolve
       })
-      if ([...this.#byId.values()].every(({ isLive }) => !isLive)) {
+      const isOver = (): boolean => [...this.#byId.values()].every(({ isLive }) => !isLive)
+      if (isOver()) {
         await Promise.all([...this.#byId.values()].map(({ reading }) => reading))
-        return
-      }
-      await woken
+        // Who restarts a container from outside stops it first.
+        await this.#world.sleep(restartMs, this.#world.signal)
+        if (isOver()) return
+      } else await woken
     }
   }
 
