@@ -129,6 +129,11 @@ function wantsTty(session: Session, tty: boolean | undefined): boolean {
   return tty === true || has
 }
 
+function refuseDryRun({ isDryRun }: Session): void {
+  if (isDryRun)
+    throw usageError('--dry-run: what a command would do can’t be told without running it')
+}
+
 function variablesOf(session: Session, texts: readonly string[] | undefined): readonly string[] {
   return (texts ?? []).flatMap((text) => {
     if (text.includes('=')) return [text]
@@ -145,6 +150,7 @@ async function runExec(
 ): Promise<void> {
   const { world, io } = session
   const { engine, signal } = world
+  refuseDryRun(session)
   const container = await pickContainer(session, service, flags.index)
   const tty = !flags.detach && wantsTty(session, flags.tty)
   const stdin = !flags.detach && flags.interactive !== false
@@ -308,6 +314,7 @@ async function runOnce(
 ): Promise<void> {
   await withSession(compose, { files: 'needed', services: [name] }, async (session) => {
     const { world, io, view } = session
+    refuseDryRun(session)
     const project = projectOf(session)
     const { services } = selectServices(project, [name], true)
     const declared = services[name]
@@ -325,7 +332,6 @@ async function runOnce(
         scale: {},
         removeOrphans: flags.removeOrphans === true,
         renewVolumes: false,
-        dryRun: session.isDryRun,
         images: { ...(flags.quietPull && { quietPull: true }) },
         conditions: declared.dependsOn ?? {},
       })

@@ -200,8 +200,7 @@ function addStart(parent: Parameters<AddCommand>[0], compose: ComposeContext): v
             },
             removeOrphans: false,
             renewVolumes: false,
-            dryRun: session.isDryRun,
-            images: { pull: 'missing', noBuild: true },
+            images: { skip: true },
             ...(flags.wait && {
               wait: flags.waitTimeout === undefined ? {} : { timeoutMs: flags.waitTimeout * 1000 },
             }),

@@ -80,6 +80,7 @@ export async function withSession<T>(
       version,
       envFiles: (flags.envFile ?? []).map((path) => resolve(io.directory, path)),
       registryAuth: async (image) => (await import('./registry.ts')).registryAuth(io, image),
+      isDryRun,
       nowMs: () => io.nowMs(),
       sleep: (ms, waiting) => clock.sleep(ms, waiting),
       signal,

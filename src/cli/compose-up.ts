@@ -186,7 +186,6 @@ function makeOptions(
     scale: parseScale(flags.scale ?? []),
     removeOrphans: flags.removeOrphans === true,
     renewVolumes: flags.renewAnonVolumes === true,
-    dryRun: session.isDryRun,
     images: {
       onBuildOutput: outputOf(session),
       ...(flags.quietPull && { quietPull: true }),

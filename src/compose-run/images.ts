@@ -10,6 +10,8 @@ export interface ImageOptions {
   /** Build what has a `build`, although there is an image. */
   readonly build?: boolean
   readonly noBuild?: boolean
+  /** Containers that are there are started, whatever became of their images. */
+  readonly skip?: boolean
   /** Layers are not shown. */
   readonly quietPull?: boolean
   readonly onBuildOutput?: (service: string, text: string) => void
@@ -162,6 +164,7 @@ export async function inspectImage(
 async function inspected(world: RunWorld, image: string): Promise<ImageInspect> {
   const found = await inspectImage(world, image)
   if (found) return found
+  if (world.isDryRun) return { Id: '', Architecture: '', Os: '', Size: 0 }
   throw new UserError('internal', `the engine has no image ${image} although it was just made`, {
     next: 'See whether something removes images at the same time, and try again.',
   })

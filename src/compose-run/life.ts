@@ -102,11 +102,12 @@ export async function removeContainer(
 
 /** Runs one hook in a container. Throws `failedPrecondition` when it fails. */
 export async function runHook(
-  { engine, signal }: RunWorld,
+  { engine, signal, isDryRun }: RunWorld,
   container: { readonly id: string; readonly name: string },
   kind: 'post_start' | 'pre_stop',
   hook: Hook,
 ): Promise<void> {
+  if (isDryRun) return
   const { Id } = await engine.execs.create(
     container.id,
     {

@@ -25,6 +25,8 @@ export interface RunWorld {
   readonly envFiles: readonly string[]
   /** The login for an image's registry as `X-Registry-Auth` has it. */
   readonly registryAuth: (image: string) => Promise<string | undefined>
+  /** Changes are shown and not made: commands in containers are left out. */
+  readonly isDryRun: boolean
   readonly nowMs: () => number
   readonly sleep: (ms: number, signal: AbortSignal) => Promise<void>
   /** Aborts everything that runs. */

@@ -33,8 +33,6 @@ export interface UpOptions {
   readonly wait?: { readonly timeoutMs?: number }
   /** How far the named services shall be before this is over, as a service that depends on them asks. */
   readonly conditions?: Readonly<Record<string, Dependency>>
-  /** Nothing is done, only shown. */
-  readonly dryRun?: boolean
   /** Hears of each container before it starts. */
   readonly onContainer?: (container: UpContainer) => Promise<void> | void
 }
@@ -137,7 +135,7 @@ class UpRun {
       const actions = await this.#prepare()
       await this.#execute(actions)
       if (this.#options.conditions) await this.#waitFor(undefined, this.#options.conditions)
-      if (this.#options.wait && this.#options.start && !this.#options.dryRun) {
+      if (this.#options.wait && this.#options.start && !this.#world.isDryRun) {
         await this.#waitForAll(this.#options.wait.timeoutMs)
       }
       return [...this.#present.values()].flatMap((byNumber) => [...byNumber.values()])
@@ -161,7 +159,9 @@ class UpRun {
       listContainers(this.#world, project.name),
       engine.networks.list({}, signal),
       usesVolumes ? engine.volumes.list({}, signal) : [],
-      ensureImages(this.#world, project, this.#services, this.#options.images),
+      this.#options.images.skip
+        ? new Map<string, ImageInspect>()
+        : ensureImages(this.#world, project, this.#services, this.#options.images),
       Promise.all(
         services.map(async ([name, service]) => {
           const read = await readServiceFiles(project, name, service, this.#world.readFile)
@@ -451,7 +451,7 @@ class UpRun {
     name: string | undefined,
     dependencies: Readonly<Record<string, Dependency>>,
   ): Promise<void> {
-    if (this.#options.dryRun) return
+    if (this.#world.isDryRun) return
     await settled(
       Object.entries(dependencies).map(async ([other, dependency]) => {
         try {
