@@ -30,6 +30,7 @@ const stackImages = [
 const needsByName: Readonly<Record<string, Needs>> = {
   compose: { commands: ['docker'], images: ['whoami:v1'] },
   deploy: { commands: orchestrating, images: ['whoami:v1'] },
+  failover: { commands: [...orchestrating, 'dockerd', 'nsenter'], images: ['whoami:v1'] },
   idle: { commands: [...orchestrating, 'openssl'], images: stackImages },
   one: { commands: orchestrating, images: ['whoami:v1'] },
   proxy: { commands: ['docker'], images: ['busybox'] },
