@@ -24,6 +24,9 @@ export interface Checker {
   readonly logged?: (line: string) => string | undefined
 }
 
+/** So few machines never have more to write in a second; a loop that never is content soon has. */
+const commitsPerSecondMax = 500
+
 /** Watches a run against every rule. It knows only what was made durable, and the machines as they really are. */
 export class Judge implements Observer {
   /** The durable state, kept by commits. */
@@ -31,10 +34,10 @@ export class Judge implements Observer {
   readonly checkers: Checker[] = []
   violation: Violation | undefined
   commitCount = 0
-  lastCommitAtMs = 0
   epoch = 0
   readonly #cluster: SimulatedCluster
   readonly #trace: Trace
+  #commitsThisSecond = 0
 
   constructor(cluster: SimulatedCluster, trace: Trace) {
     this.#cluster = cluster
@@ -48,6 +51,7 @@ export class Judge implements Observer {
   }
 
   second(): void {
+    this.#commitsThisSecond = 0
     for (const { name, second } of this.checkers) {
       const what = second?.(this.view)
       if (what !== undefined) this.fail(name, what)
@@ -69,7 +73,9 @@ export class Judge implements Observer {
 
   committed(commit: Commit): void {
     this.commitCount += 1
-    this.lastCommitAtMs = this.#cluster.time.nowMs
+    this.#commitsThisSecond += 1
+    if (this.#commitsThisSecond > commitsPerSecondMax)
+      this.fail('bounded writing', `more than ${commitsPerSecondMax} commits in one second`)
     for (const change of commit.changes) {
       this.#trace.say(`commit ${commit.revision}: ${changeInWords(change, this.view)}`)
       if (change.after) this.view.put(change.after)

@@ -210,6 +210,17 @@ export const plantedFaults: readonly PlantedFault[] = [
     what: 'a task that fits nowhere is not told why',
     edits: [
       {
+        file: 'scheduler/explain.ts',
+        from: "  return `no suitable node (${parts.join('; ')})`\n",
+        to: "  return ''\n",
+      },
+    ],
+  },
+  {
+    name: 'never-done',
+    what: 'the scheduler writes the same refusal again and again',
+    edits: [
+      {
         file: 'scheduler/scheduler.ts',
         from: 'status: { ...task.status, error: each.reason }',
         to: 'status: { ...task.status, message: each.reason }',

@@ -53,7 +53,7 @@ export function reasons(cluster: SimulatedCluster): Checker {
       for (const { id, name, updatedAtMs } of view.list('workload')) {
         if (nowMs - updatedAtMs <= patienceMs) continue
         const slice = observeWorkload(view, id)
-        if (!slice || slice.workload.spec.mode.type !== 'replicated') continue
+        if (slice?.workload.spec.mode.type !== 'replicated') continue
         const { replicas } = slice.workload.spec.mode
         const up = slice.tasks.filter(
           ({ status, desiredState }) =>
