@@ -55,7 +55,10 @@ describe('the network of several nodes', { skip: (await whyNoLab()) ?? false }, 
     await first.skepDockerOk('swarm', 'init', '--advertise-addr', first.address)
     const token = await first.skepDockerOk('swarm', 'join-token', '-q', 'worker')
     for (const host of lab.hosts.slice(1)) {
-      await host.skepDockerOk('swarm', 'join', '--token', token, `${first.address}:2377`)
+      const dataPath = host.number === 3 ? ['--data-path-addr', 'eth0'] : []
+      await host.skepDockerOk(
+        ...['swarm', 'join', '--token', token, ...dataPath, `${first.address}:2377`],
+      )
     }
     await first.skepDockerOk('network', 'create', '-d', 'overlay', 'net')
     const onNet = ['service', 'create', '--detach', '--network', 'net', '--name']

@@ -39,7 +39,9 @@ export interface AgentOptions {
   readonly clock: Clock
   readonly log: Log
   /** Host facts that the runtime does not know. */
-  readonly describeHost: () => Promise<Pick<NodeDescription, 'skepVersion' | 'tls' | 'hostSubnets'>>
+  readonly describeHost: () => Promise<
+    Pick<NodeDescription, 'skepVersion' | 'tls' | 'hostSubnets' | 'dataPathAddress'>
+  >
   /** Containers that are no tasks but run on cluster networks all the same. */
   readonly plainContainers?: () => readonly LocalTask[]
   /** Where it keeps what it was told last. Without: it knows nothing until a manager is in reach. */

@@ -1,9 +1,25 @@
 import assert from 'node:assert/strict'
 import { createServer } from 'node:net'
 import { describe, test } from 'node:test'
-import { chooseListenAddress, findPort } from './host-facts.ts'
+import { chooseDataPathAddress, chooseListenAddress, findPort } from './host-facts.ts'
 
 const addresses = [{ interface: 'eth0', address: '192.168.1.5', cidr: '192.168.1.5/24' }]
+
+describe('where packets of cluster networks are taken', () => {
+  for (const [wanted, want] of [
+    ['10.0.0.1', '10.0.0.1'],
+    ['eth0', '192.168.1.5'],
+  ] as const) {
+    test(`"${wanted}" is ${want}`, () => {
+      assert.equal(chooseDataPathAddress(wanted, addresses), want)
+    })
+  }
+  for (const wanted of ['0.0.0.0', '10.0.0.1:4789', 'eth9']) {
+    test(`"${wanted}" is refused`, () => {
+      assert.throws(() => chooseDataPathAddress(wanted, addresses), { code: 'invalidInput' })
+    })
+  }
+})
 
 describe('where the cluster port listens', () => {
   const cases = [

@@ -45,6 +45,19 @@ function defaultRouteInterface(): string | undefined {
     .find(([, destination]) => destination === '00000000')?.[0]
 }
 
+/** The address that `--data-path-addr` names: `<ip>` or `<interface>`. Throws `invalidInput` where it names none. */
+export function chooseDataPathAddress(
+  wanted: string,
+  addresses: readonly HostAddress[] = hostAddresses(),
+): string {
+  if (wanted === '0.0.0.0' || wanted.includes(':')) {
+    throw new UserError('invalidInput', `"${wanted}" is no address that packets can be sent to`, {
+      next: 'Name one IPv4 address or interface of this host with --data-path-addr, without a port.',
+    })
+  }
+  return chooseAdvertiseAddress(wanted, 0, addresses).host
+}
+
 /**
  * The address other nodes reach this one by. `wanted` is `<ip>`, `<ip>:<port>`, `<interface>` or empty.
  * Throws `invalidInput` when there is no such address or too many to choose from.

@@ -9,6 +9,8 @@ export interface Identity {
   /** What other nodes reach it by: `192.168.1.5:2377`. */
   readonly address: string
   readonly listenAddress: string
+  /** Where it takes the packets of cluster networks, when that was named apart. */
+  readonly dataPathAddress?: string
   /** A manager keeps the cluster's state, a worker none of it. Absent: a manager. */
   readonly role?: NodeRole
 }
@@ -58,7 +60,11 @@ export async function readIdentity(dataRoot: string): Promise<Identity | undefin
       typeof listenAddress === 'string'
     ) {
       const role = 'role' in json && json.role === 'worker' ? 'worker' : 'manager'
-      return { nodeId: idFrom(nodeId), address, listenAddress, role }
+      const dataPath =
+        'dataPathAddress' in json && typeof json.dataPathAddress === 'string'
+          ? { dataPathAddress: json.dataPathAddress }
+          : {}
+      return { nodeId: idFrom(nodeId), address, listenAddress, role, ...dataPath }
     }
   }
   throw new UserError('internal', `${path} is damaged`, {

@@ -169,11 +169,13 @@ export class Member {
   }
 
   #describeHost() {
+    const { dataPathAddress } = this.identity
     const ownBridges = new Set([...this.store.view.list('network')].map(({ id }) => bridgeName(id)))
     return {
       skepVersion: version,
       hostSubnets: hostSubnets((name) => ownBridges.has(name)),
       tls: this.port.tls,
+      ...(dataPathAddress === undefined ? {} : { dataPathAddress }),
     }
   }
 

@@ -32,7 +32,12 @@ import {
 } from '../security/index.ts'
 import { nextCommit, openSqliteStore } from '../store/index.ts'
 import type { MemberWorld } from './host.ts'
-import { chooseAdvertiseAddress, chooseListenAddress, findPort } from './host-facts.ts'
+import {
+  chooseAdvertiseAddress,
+  chooseDataPathAddress,
+  chooseListenAddress,
+  findPort,
+} from './host-facts.ts'
 import {
   dataPaths,
   type Identity,
@@ -272,6 +277,7 @@ export class Membership implements NodeControl {
       nodeId: mintId(random),
       address: `${advertise.host}:${advertise.port}`,
       listenAddress,
+      ...dataPathOf(request.dataPathAddress),
     }
     const paths = dataPaths(options.dataRoot)
     await removeIdentity(options.dataRoot)
@@ -308,6 +314,7 @@ export class Membership implements NodeControl {
     const advertise = request.advertiseAddress
       ? chooseAdvertiseAddress(request.advertiseAddress, listen.port).host
       : ''
+    const dataPath = dataPathOf(request.dataPathAddress)
     const { keyPem } = createNodeKey()
     const transport = openTlsTransport({ credentials: () => undefined, clock, log })
     const joined = await joinCluster(
@@ -329,6 +336,7 @@ export class Membership implements NodeControl {
       address: `${admission.nodeAddress}:${listen.port}`,
       listenAddress: `${listen.host}:${listen.port}`,
       role: 'worker',
+      ...dataPath,
     }
     // The manager may be reached by another address than the one it tells: that one goes last.
     const known = admission.managers.map(({ address }) => address)
@@ -423,4 +431,9 @@ function textOf({ message, next }: UserError): string {
 
 function encode(text: string): Uint8Array {
   return new TextEncoder().encode(text)
+}
+
+/** An address or the name of an interface; empty: the node's own address, which needs no telling. */
+function dataPathOf(wanted: string): Pick<Identity, 'dataPathAddress'> {
+  return wanted === '' ? {} : { dataPathAddress: chooseDataPathAddress(wanted) }
 }

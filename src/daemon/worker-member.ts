@@ -105,6 +105,9 @@ export class WorkerMember {
         skepVersion: version,
         hostSubnets: hostSubnets((name) => name.startsWith(bridgePrefix)),
         tls: certificates.tls,
+        ...(identity.dataPathAddress === undefined
+          ? {}
+          : { dataPathAddress: identity.dataPathAddress }),
       }),
       plainContainers: () => this.#plain.list(),
     })
