@@ -211,8 +211,8 @@ export const plantedFaults: readonly PlantedFault[] = [
     edits: [
       {
         file: 'scheduler/explain.ts',
-        from: "  return `no suitable node (${parts.join('; ')})`\n",
-        to: "  return ''\n",
+        from: "if (parts.length === 0) return 'no suitable node (there are no nodes)'",
+        to: "if (parts.length >= 0) return ''",
       },
     ],
   },
