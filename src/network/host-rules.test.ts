@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
+import { type IngressPolicy, idFrom, type NodeId } from '../model/index.ts'
 import { publishedSubnets, renderHostRules } from './host-rules.ts'
 import { backendOf, buildEndpoint, buildNetwork, buildTask } from './test-objects.ts'
 
@@ -66,5 +67,69 @@ describe('rules of the host', () => {
     const { ruleset, set } = render()
     assert.deepEqual(set('resolvers'), ['10.0.0.1', '10.0.1.1', '10.0.2.1'])
     assert.match(ruleset.chains.get('published')?.[0] ?? '', /@resolvers .* dport 53 return/)
+  })
+})
+
+describe('rules of the host where tasks are on several nodes', () => {
+  const here: NodeId = idFrom('here')
+  const there: NodeId = idFrom('there')
+  const own = { address: '10.0.0.254', mac: '02:42:0a:00:00:fe' }
+  const on = (name: string, nodeId: NodeId, address: string) => ({
+    ...backendOf(buildTask(name, [{ network: ingress, address }])),
+    nodeId,
+  })
+  const local = on('a', here, '10.0.0.5')
+  const remote = on('b', there, '10.0.0.6')
+
+  function renderOn(
+    backends: readonly ReturnType<typeof on>[],
+    options: { readonly policy?: IngressPolicy; readonly hasAddress?: boolean } = {},
+  ) {
+    const { policy, hasAddress = true } = options
+    const endpoint = buildEndpoint('web', {
+      backends,
+      ports: [{ publishedPort: 8080 }],
+      ...(policy === undefined ? {} : { ingress: policy }),
+    })
+    const ruleset = renderHostRules({
+      table: 'skep',
+      networks: hasAddress ? [{ ...ingress, nodeAddress: own }] : [ingress],
+      endpoints: [endpoint],
+      nodeId: here,
+    })
+    const set = (name: string) => [...(ruleset.elements.get(name) ?? [])]
+    return {
+      set,
+      rule: ruleset.chains.get('port-tcp-8080')?.[0],
+      sources: ruleset.hooks.flatMap(({ rules }) => rules).filter((rule) => /snat/.test(rule)),
+    }
+  }
+
+  test("a node's own tasks come first, and see the client's address", () => {
+    const { rule, set } = renderOn([local, remote])
+    assert.equal(rule, 'ip protocol tcp dnat to 10.0.0.5:80')
+    assert.deepEqual(set('remote'), [])
+  })
+
+  test("without a task of its own it sends from its own address to others'", () => {
+    const { rule, set, sources } = renderOn([remote])
+    assert.equal(rule, 'ip protocol tcp dnat to 10.0.0.6:80')
+    assert.deepEqual(set('remote'), ['10.0.0.6'])
+    assert.deepEqual(sources, ['ct status dnat ip daddr @remote snat to 10.0.0.254'])
+  })
+
+  test('spread takes the tasks of all nodes', () => {
+    const { rule, set } = renderOn([local, remote], { policy: 'spread' })
+    assert.match(rule ?? '', /10\.0\.0\.5 \. 80.*10\.0\.0\.6 \. 80/)
+    assert.deepEqual(set('remote'), ['10.0.0.6'])
+  })
+
+  test('a node without an address of its own serves its own tasks alone', () => {
+    assert.equal(
+      renderOn([local, remote], { policy: 'spread', hasAddress: false }).rule,
+      'ip protocol tcp dnat to 10.0.0.5:80',
+    )
+    const { rule, set, sources } = renderOn([remote], { hasAddress: false })
+    assert.deepEqual([rule, set('refused'), sources], [undefined, ['tcp . 8080'], []])
   })
 })
