@@ -100,9 +100,9 @@ describe('a backup', () => {
     const unlocked = await second.dockerWith(client, `${unlockKey}\n`, 'swarm', 'unlock')
     assert.equal(unlocked.code, 0, unlocked.stderr)
 
-    const { ok } = second
+    const begun = second
     await eventually('the node to be ready', async () =>
-      /^\S+ \*\s+\S+\s+Ready\s+Active\s+Leader/m.test(await ok('node', 'ls')),
+      /^\S+ \*\s+\S+\s+Ready\s+Active\s+Leader/m.test(await begun.ok('node', 'ls')),
     )
     assert.equal((await second.ok('node', 'ls', '-q')).split('\n').length, 1)
     assert.match(await second.ok('node', 'inspect', '--pretty', 'self'), /zone\s*=\s*a/)

@@ -93,9 +93,11 @@ function fieldsOf(
       return
     }
     if (Array.isArray(value)) putList(path, value)
-    else if (typeof value === 'object') {
+    else if (isScalar(value)) {
+      if (defaults.get(path) !== value) fields.set(path, String(value))
+    } else if (typeof value === 'object') {
       for (const [key, item] of Object.entries(value)) put(`${path}.${key}`, item)
-    } else if (defaults.get(path) !== value) fields.set(path, String(value))
+    }
   }
   const putList = (path: string, items: readonly unknown[]): void => {
     if (path.endsWith('.Env')) {
@@ -134,9 +136,13 @@ function itemText(item: object): string {
       if (key === 'PublishMode' && part === 'ingress') return []
       if (Array.isArray(part)) return part.length === 0 ? [] : [`${prefix}${key}=${part.join(',')}`]
       if (typeof part === 'object') return parts(part, `${prefix}${key}.`)
-      return [`${prefix}${key}=${String(part)}`]
+      return isScalar(part) ? [`${prefix}${key}=${String(part)}`] : []
     })
   return parts(item, '').join(' ') || 'yes'
+}
+
+function isScalar(value: unknown): value is string | number | boolean {
+  return ['string', 'number', 'boolean'].includes(typeof value)
 }
 
 function nameOf(item: object, networkName: (target: string) => string): string | undefined {

@@ -104,7 +104,7 @@ export function skepRoutes(api: ApiContext): readonly Route[] {
       path: '/skep/v1/tokens',
       async handle(call) {
         api.requireControl()
-        const { Role, Labels = {}, LifeSeconds, UsesMax } = call.read(tokenWish).value
+        const { Role, Labels, LifeSeconds, UsesMax } = call.read(tokenWish).value
         if (Role !== 'worker' && Role !== 'manager') {
           throw new UserError('invalidInput', `"${Role ?? ''}" is no role of a node`, {
             next: 'Use worker or manager.',
