@@ -29,6 +29,12 @@ describe("a firewall that keeps out other nodes' packets", () => {
       isKept: false,
     },
     {
+      name: 'a chain that is left before it drops',
+      rules:
+        '-P INPUT ACCEPT\n-A INPUT -j theirs\n-A theirs -p udp -m udp --dport 4789 -j RETURN\n-A theirs -j DROP',
+      isKept: false,
+    },
+    {
       name: 'a longer port that begins alike',
       rules: '-P INPUT ACCEPT\n-A INPUT -p udp -m udp --dport 47890 -j DROP',
       isKept: false,

@@ -124,7 +124,15 @@ describe('the change of an overlay', () => {
           const plan = planOf(each.map(({ address, node }) => neighbour(address, node)))
           assert.ok(plan)
           kernel.tell(changeOverlay(plan, kernel.state, 'skep:test'))
-          const rest = changeOverlay(plan, kernel.state, 'skep:test')
+          const { state } = kernel
+          const nodeByMac = new Map([...plan.places.values()].map(({ mac, node }) => [mac, node]))
+          assert.deepEqual(
+            state?.neighbours,
+            new Map([...plan.places].map(([address, { mac }]) => [address, mac])),
+          )
+          assert.deepEqual(state.destinations, nodeByMac)
+          assert.deepEqual(state.forwarded, new Set(nodeByMac.keys()))
+          const rest = changeOverlay(plan, state, 'skep:test')
           assert.deepEqual(rest, { links: [], entries: [], forwarding: [], found: [] })
         }
       }),
