@@ -77,6 +77,28 @@ describe('the example projects', () => {
     assert.equal(limits, '500000000 536870912 268435456')
   })
 
+  test('web-application: production, several of a service with a published port', async () => {
+    project = 'web-application'
+    files = ['-f', 'docker-compose.yml', '-f', 'docker-compose.prod.yml']
+    const { code, stderr } = await compose('up', '-d')
+    assert.equal(code, 0, stderr)
+    assert.match(stderr, /port 5000 goes to the first of the 3 containers of api/)
+    await answers('http://127.0.0.1:5000/health', /"ok": true/)
+    await answers('http://127.0.0.1/api/jobs', /"queued": 0/)
+    assert.match(await ok('ps', '--services'), /^prometheus$/m)
+    const limits = await onEngine(
+      'inspect',
+      '-f',
+      '{{.HostConfig.Memory}}',
+      'web-application-api-2',
+    )
+    assert.equal(limits, '536870912')
+    await ok('up', '-d', '--scale', 'api=2', '--scale', 'worker=3')
+    const running = await ok('ps', '--format', '{{.Name}}')
+    assert.match(running, /worker-3/)
+    assert.doesNotMatch(running, /api-3/)
+  })
+
   test('web-application: nine services in development', async () => {
     project = 'web-application'
     await ok('up', '-d')

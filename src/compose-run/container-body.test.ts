@@ -100,6 +100,17 @@ describe('a container’s body', () => {
     ])
   })
 
+  test('a further container of a service leaves ports with one number to the first', () => {
+    const ports = [
+      { target: 80, published: { first: 8080, last: 8080 } },
+      { target: 81, published: { first: 9000, last: 9010 } },
+      { target: 82 },
+    ]
+    const { body } = plan({ ports }, { isFurther: true })
+    assert.deepEqual(Object.keys(body.HostConfig?.PortBindings ?? {}), ['81/tcp', '82/tcp'])
+    assert.deepEqual(Object.keys(body.ExposedPorts ?? {}), ['80/tcp', '81/tcp', '82/tcp'])
+  })
+
   test('volumes are the project’s; anonymous ones go from a container to its successor', () => {
     const service: ComposeService = {
       volumes: [

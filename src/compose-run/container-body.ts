@@ -36,6 +36,8 @@ export interface BodyContext {
   readonly inheritedVolumes?: Readonly<Record<string, string>>
   /** For `run`: the service's name leads to its own containers only. */
   readonly isOneOff?: boolean
+  /** Another container of the service has its ports that only one can have: see `soloPorts`. */
+  readonly isFurther?: boolean
 }
 
 export interface ContainerPlan {
@@ -54,7 +56,7 @@ export function containerPlan(context: BodyContext): ContainerPlan {
   const endpoints = takesAll ? networks : networks.slice(0, 1)
   const mode = networkModeOf(context, first?.network)
   const healthcheck = healthcheckOf(service, apiVersion)
-  const { exposed, bindings } = portsOf(service)
+  const { exposed, bindings } = portsOf(service, context.isFurther ?? false)
   const command = wordsOf(context)
   const inherited = context.inheritedVolumes ?? {}
   const anonymous = (service.volumes ?? [])
@@ -189,7 +191,10 @@ function healthcheckOf(
   }
 }
 
-function portsOf(service: ComposeService): {
+function portsOf(
+  service: ComposeService,
+  isFurther: boolean,
+): {
   readonly exposed: Record<string, Record<string, never>>
   readonly bindings: PortMap
 } {
@@ -200,12 +205,24 @@ function portsOf(service: ComposeService): {
     for (let port = Number(first); port <= Number(last); port++) exposed[`${port}/${protocol}`] = {}
   }
   const bindings: Record<string, { HostIp?: string; HostPort?: string }[]> = {}
+  const solo = isFurther ? soloPorts(service) : []
   for (const port of service.ports ?? []) {
     const key = `${port.target}/${port.protocol ?? 'tcp'}`
     exposed[key] = {}
+    if (solo.includes(port)) continue
     bindings[key] = [...(bindings[key] ?? []), bindingOf(port)]
   }
   return { exposed, bindings }
+}
+
+/**
+ * Ports that only one container of the service can have: published under one number. Of several containers the first has
+ * them, and the others are reached by the service's name.
+ */
+export function soloPorts({ ports = [] }: ComposeService): readonly Port[] {
+  return ports.filter(
+    ({ published }) => published !== undefined && published.first === published.last,
+  )
 }
 
 function bindingOf({ hostIp, published }: Port): { HostIp?: string; HostPort?: string } {

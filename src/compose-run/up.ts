@@ -2,7 +2,7 @@ import { messageOf, UserError } from '../base/index.ts'
 import type { ComposeService, Dependency, Project } from '../compose/index.ts'
 import { serviceHash } from '../compose/index.ts'
 import type { ContainerInspect, ImageInspect } from '../engine/index.ts'
-import { containerPlan, isAnonymous, refuseUnsupported } from './container-body.ts'
+import { containerPlan, isAnonymous, refuseUnsupported, soloPorts } from './container-body.ts'
 import { readServiceFiles, type ServiceFiles } from './files.ts'
 import { checkNoCircle, graphOf, needsOf, runInOrder, sharedWith, withNeeds } from './graph.ts'
 import { ensureImages, type ImageOptions } from './images.ts'
@@ -221,9 +221,16 @@ class UpRun {
     const service = this.#service(name)
     const isNamed = this.#named.includes(name)
     const keys = service.networkMode === undefined ? Object.keys(service.networks ?? {}) : []
+    const scale = this.#options.scale[name] ?? scaleOf(service)
+    const solo = soloPorts(service).map(({ published }) => published?.first)
+    if (scale > 1 && solo.length > 0) {
+      this.#world.warn(
+        `port ${solo.join(' and ')} goes to the first of the ${scale} containers of ${name}; the others are reached by the name ${name}`,
+      )
+    }
     return {
       name,
-      scale: this.#options.scale[name] ?? scaleOf(service),
+      scale,
       hash: this.#hashes.get(name) ?? '',
       imageId: this.#images.get(name)?.Id,
       ...(service.containerName !== undefined && { containerName: service.containerName }),
@@ -641,6 +648,7 @@ export async function createContainer(
     fileMounts: order.files?.mounts ?? [],
     inheritedVolumes: inherited,
     isOneOff: slug !== undefined && !order.useAliases,
+    isFurther: slug === undefined && order.number > 1,
   })
   const platform = service.platform
   const asOrdered = {
