@@ -55,6 +55,8 @@ export interface SimulatedRuntime extends Runtime {
   reboot(): void
   /** Containers that run now. */
   runningCount(): number
+  /** Tasks that have a container here, whatever its state. */
+  knownTasks(): readonly TaskId[]
   /** Tasks whose containers run now. */
   runningTasks(): readonly TaskId[]
 }
@@ -123,6 +125,10 @@ class MemoryRuntime implements SimulatedRuntime {
     this.setReachable(false)
     for (const container of this.#containers.values()) this.#end(container, 255, false)
     this.setReachable(wasReachable)
+  }
+
+  knownTasks(): readonly TaskId[] {
+    return [...this.#containers.keys()]
   }
 
   runningTasks(): readonly TaskId[] {

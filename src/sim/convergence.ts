@@ -110,6 +110,8 @@ function hostLag(cluster: SimulatedCluster, view: View): string | undefined {
       const state = view.get('task', id)?.status.state
       return `a container of task ${id} (${state ?? 'forgotten'}) runs on ${host.name}`
     }
+    const left = host.engine.knownTasks().find((id) => !view.get('task', id))
+    if (left) return `${host.name} keeps a container of task ${left}, which nobody knows any more`
     const known = new Map(host.kernel.desired.endpoints.map((endpoint) => [endpoint.id, endpoint]))
     for (const endpoint of view.list('endpoint')) {
       const own = known.get(endpoint.id)
@@ -128,8 +130,8 @@ function hostLag(cluster: SimulatedCluster, view: View): string | undefined {
       if (!isDeepEqual(sent.sort(), wanted.sort()))
         return `${host.name} sends connections of ${endpoint.name} to ${words(sent)} instead of ${words(wanted)}`
     }
-    const [left] = known.values()
-    if (left) return `${host.name} still routes to ${left.name}, which is gone`
+    const [gone] = known.values()
+    if (gone) return `${host.name} still routes to ${gone.name}, which is gone`
   }
   return undefined
 }

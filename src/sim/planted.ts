@@ -173,8 +173,8 @@ export const plantedFaults: readonly PlantedFault[] = [
     ],
   },
   {
-    name: 'left-running',
-    what: 'an agent that starts anew leaves the containers of forgotten tasks running',
+    name: 'left-behind',
+    what: 'an agent that starts anew leaves the containers of forgotten tasks where they are',
     edits: [
       {
         file: 'agent/agent.ts',
