@@ -32,7 +32,7 @@ export async function bridge(stream: MessageStream, socket: Duplex): Promise<voi
       if (message === undefined) throw new UserError('unavailable', 'the other end hung up')
       const fields = new Fields('bytes', message)
       if (fields.text('type', 20) === 'eof') {
-        socket.end()
+        await ended(socket)
         return
       }
       if (!socket.write(fields.bytes('bytes'))) await drained(socket, over.signal)
@@ -45,6 +45,14 @@ export async function bridge(stream: MessageStream, socket: Duplex): Promise<voi
     socket.destroy()
     stream.close()
   }
+}
+
+/** Ends what is written, and waits until it is out: what is destroyed with it is lost. */
+function ended(socket: Duplex): Promise<void> {
+  return new Promise((resolve) => {
+    socket.once('close', resolve)
+    socket.end(resolve)
+  })
 }
 
 function drained(socket: Duplex, signal: AbortSignal): Promise<void> {

@@ -33,10 +33,11 @@ export function openClusterLogs(options: {
         taskId,
         options: { stdout, stderr, follow, tail, ...bounds },
       }
-      const stream = await port.ask(nodeId, request, signal)
+      const { stream, over } = await port.ask(nodeId, request, signal)
+      const ended = AbortSignal.any([signal, over])
       try {
         for (;;) {
-          const message = await stream.receive(signal)
+          const message = await stream.receive(ended)
           const type = message === undefined ? '' : new Fields('answer', message).text('type', 100)
           if (type === 'end') return
           if (type === 'refused') throw errorOf(parseRefusal(message))

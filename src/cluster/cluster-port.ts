@@ -51,10 +51,17 @@ export interface ClusterPort {
    * Asks a node for something and resolves with the stream on which it answers. Rejects with `unavailable` when the
    * node has no session with this manager, or does not answer in time.
    */
-  ask(nodeId: NodeId, request: NodeRequest, signal: AbortSignal): Promise<MessageStream>
+  ask(nodeId: NodeId, request: NodeRequest, signal: AbortSignal): Promise<Answer>
   /** This manager leads no longer, or does now: nodes look for the leader anew. */
   leadershipChanged(): void
   close(): Promise<void>
+}
+
+/** What a node answers with. */
+export interface Answer {
+  readonly stream: MessageStream
+  /** Aborted when the node's session is over: a stream of a host that is gone says nothing of it. */
+  readonly over: AbortSignal
 }
 
 /** For the first message on a connection, in ms. */
@@ -102,7 +109,7 @@ class RunningPort implements ClusterPort {
     this.#listener = await transport.listen(listenAddress, (stream) => void this.#serve(stream))
   }
 
-  async ask(nodeId: NodeId, request: NodeRequest, signal: AbortSignal): Promise<MessageStream> {
+  async ask(nodeId: NodeId, request: NodeRequest, signal: AbortSignal): Promise<Answer> {
     const { clock, random } = this.#options
     const session = this.#sessions.get(nodeId)
     if (!session) {
@@ -118,17 +125,15 @@ class RunningPort implements ClusterPort {
       const giveUp = (why: string) => () =>
         reject(new UserError('unavailable', `node ${nodeId} ${why}`))
       void clock.sleep(answerMs, done.signal).then(giveUp(`did not answer in ${answerMs / 1000} s`))
-      void session.over.then(giveUp('has lost its session'))
-      signal.addEventListener('abort', giveUp('was no longer waited for'), {
-        once: true,
-        signal: done.signal,
-      })
+      const once = { once: true, signal: done.signal }
+      session.ended.addEventListener('abort', giveUp('has lost its session'), once)
+      signal.addEventListener('abort', giveUp('was no longer waited for'), once)
       session
         .ask({ type: 'request', id, address: this.#options.ownAddress(), request })
         .catch(reject)
     })
     try {
-      return await stream
+      return { stream: await stream, over: session.ended }
     } finally {
       done.abort()
       this.#asks.delete(id)

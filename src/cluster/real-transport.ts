@@ -46,7 +46,7 @@ const sizeMaxByPeer = { manager: 256_000_000, worker: 16_000_000, stranger: 65_5
 /** Messages that wait to be received; at this many no more are read from the connection. */
 const inboxMax = 64
 /** Time for what is queued to go out after `close`, in ms. */
-const lingerMs = 2_000
+const lingerMs = 10_000
 const keepAliveMs = 10_000
 
 /** The cluster port: TLS 1.3 with certificates of the cluster's own CA on both sides. */

@@ -31,6 +31,8 @@ export interface SessionServer {
   readonly nodeId: NodeId
   /** Resolves when the session is over; never rejects. */
   readonly over: Promise<void>
+  /** Aborted when the session is over, for whoever waits only a while. */
+  readonly ended: AbortSignal
   settingsChanged(): void
   /** Asks the node for something, see `ToNode`. Rejects when the session is over. */
   ask(message: Extract<ToNode, { readonly type: 'request' }>): Promise<void>
@@ -71,6 +73,10 @@ class RunningSession implements SessionServer {
     this.#settingsWanted.ring()
     ended.signal.addEventListener('abort', () => this.#hangUp(), { once: true })
     this.over = this.#run()
+  }
+
+  get ended(): AbortSignal {
+    return this.#ended.signal
   }
 
   settingsChanged(): void {

@@ -170,7 +170,13 @@ class NodeEngines implements EngineProxy {
       socket.once('close', () => gone.abort())
       port
         .ask(nodeId, { kind: 'engine' }, gone.signal)
-        .then((stream) => bridge(stream, socket))
+        .then(({ stream, over }) => {
+          over.addEventListener('abort', () => socket.destroy(), {
+            once: true,
+            signal: gone.signal,
+          })
+          return bridge(stream, socket)
+        })
         .catch((error: unknown) => {
           log.debug('a call to the engine of another node broke', {
             nodeId,
