@@ -97,8 +97,10 @@ export interface Daemon {
     readonly control: Control
     readonly api: DockerApi
     readonly port: ClusterPort
-    /** Newest last; older ones have been deposed. */
+    /** The one that leads, if it does. */
     readonly leaderships: Leadership[]
+    /** Deposed ones, which may still run. */
+    readonly former: Leadership[]
   }
 }
 
@@ -384,7 +386,7 @@ export class SimulatedCluster {
       log,
       skepVersion,
     })
-    daemon.manager = { store, control, api, port, leaderships }
+    daemon.manager = { store, control, api, port, leaderships, former: [] }
     if (election) await this.#leadWhenElected(host, daemon, store, election)
     else await this.#lead(host, daemon)
   }
@@ -462,9 +464,8 @@ export class SimulatedCluster {
   async #lead(host: Host, daemon: Daemon): Promise<void> {
     const { manager } = daemon
     if (!manager) return
-    const old = manager.leaderships.splice(0)
+    manager.former.push(...manager.leaderships.splice(0))
     manager.port.leadershipChanged()
-    manager.leaderships.push(...old)
     const epoch = await manager.store.advanceEpoch()
     const process = new SimulatedProcess(this.time, host.clock, `leader ${epoch} on ${host.name}`)
     this.#epochBegan(epoch)
@@ -480,6 +481,9 @@ export class SimulatedCluster {
     old.process.pause()
     void this.#lead(this.host(daemon.process.name), daemon).catch((error: unknown) => {
       this.trace?.say(`nobody else could lead: ${messageOf(error)}`)
+      const { manager } = daemon
+      if (manager)
+        manager.leaderships.push(...manager.former.splice(manager.former.indexOf(old), 1))
       old.process.resume()
     })
     return old
@@ -534,20 +538,20 @@ export class SimulatedCluster {
     if (!daemon) return
     this.daemons.delete(host.name)
     daemon.process.kill()
-    for (const { process } of daemon.manager?.leaderships ?? []) process.kill()
+    for (const process of processesOf(daemon)) process.kill()
     if (!this.replicated && this.managerHosts.includes(host)) this.disk.crash()
   }
 
   pauseDaemon(host: Host): Daemon | undefined {
     const daemon = this.daemons.get(host.name)
     daemon?.process.pause()
-    for (const { process } of daemon?.manager?.leaderships ?? []) process.pause()
+    if (daemon) for (const process of processesOf(daemon)) process.pause()
     return daemon
   }
 
   resumeDaemon(daemon: Daemon): void {
     daemon.process.resume()
-    for (const { process } of daemon.manager?.leaderships ?? []) process.resume()
+    for (const process of processesOf(daemon)) process.resume()
   }
 
   /** The power goes: daemon, containers and all that was not synced. */
@@ -582,6 +586,11 @@ export class SimulatedCluster {
       error: write('error'),
     }
   }
+}
+
+/** The loops of a daemon's leaders, where they may be stopped apart from it. */
+function processesOf({ manager }: Daemon): readonly SimulatedProcess[] {
+  return [...(manager?.leaderships ?? []), ...(manager?.former ?? [])].map(({ process }) => process)
 }
 
 /** The Docker API of a manager, over its real control operations. Nothing of it is passed on to an engine. */
