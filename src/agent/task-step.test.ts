@@ -133,6 +133,14 @@ describe('decideStep', () => {
     )
   })
 
+  test('a task that was started again in place becomes ready again, whoever saw its start', () => {
+    const again = buildTask({ status: { state: 'running', ready: false } })
+    const step = stepOf(again, container())
+    assert.ok(step.type === 'become' && step.status.ready)
+    assert.equal(stepOf(again, container({ health: 'starting' })).type, 'probe')
+    assert.equal(shortOf(stepOf(again, container({ health: 'healthy' }))), 'running')
+  })
+
   test('an exit says why: memory, or the engine’s own words', () => {
     const oom = stepOf(buildTask(), container({ state: 'exited', exitCode: 137, oomKilled: true }))
     assert.match(

@@ -76,7 +76,12 @@ export function decideStep(
       if (observed.health === 'starting') return { type: 'probe' }
       return become(runningStatus(status, observed, nowMs))
     case 'running':
-      if (observed?.health !== 'unhealthy') return { type: 'wait' }
+      if (observed?.health !== 'unhealthy') {
+        if (status.ready || observed?.state !== 'running') return { type: 'wait' }
+        // Started again in place, or well again: whoever looked at it then may not have seen the end of that.
+        if (observed.health === 'starting') return { type: 'probe' }
+        return become(runningStatus(status, observed, nowMs))
+      }
       if (status.ready) {
         return become({ ...status, ready: false, error: unhealthyText(observed), atMs: nowMs })
       }

@@ -18,6 +18,11 @@ export const regressions: readonly Regression[] = [
     what: 'a manager that woke up deposed took sessions that had begun before, and kept nodes to itself that the new leader then called down (cluster/cluster-port.ts)',
   },
   {
+    seed: 47,
+    checker: 'convergence',
+    what: 'a task that its node started again while no manager was in reach was never called ready again (agent/task-step.ts)',
+  },
+  {
     seed: 8,
     checker: 'convergence',
     what: "a node's clock was an hour fast, and the update waited that hour to have watched its tasks (dispatcher/node-time.ts)",
