@@ -5,6 +5,9 @@ import type { View } from '../store/store.ts'
 import type { SimulatedCluster } from './cluster.ts'
 import type { Host } from './host.ts'
 
+/** How long after a restart delay a task may still be held, in ms. */
+const wakeUpMs = 5_000
+
 /** Why the cluster is not yet as declared, in words; undefined when it is. */
 export function unconverged(cluster: SimulatedCluster, view: View): string | undefined {
   for (const node of view.list('node')) {
@@ -46,7 +49,8 @@ function workloadLag(workload: Workload, view: View, nowMs: number): string | un
     if (state === 'pending' && error !== undefined) continue
     if (state === 'new' && error !== undefined) continue
     if (state !== 'running' || !task.status.ready) {
-      if (task.desiredState === 'ready' && state === 'ready') continue
+      const isHeld = task.desiredState === 'ready' && state === 'ready'
+      if (isHeld && (task.startNotBeforeMs ?? nowMs) > nowMs - wakeUpMs) continue
       return `task ${task.id} of ${name} is ${state}, wants ${task.desiredState}`
     }
     if (slice.hasEndpoint && task.traffic !== 'routable')
