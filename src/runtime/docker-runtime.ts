@@ -613,13 +613,15 @@ function timeOf(text: string): number | undefined {
   return Number.isNaN(ms) || ms <= 0 ? undefined : ms
 }
 
-/** Bound ports, each once: an engine with IPv6 tells them twice. */
+/** Bound ports, each once: an engine with IPv6 tells them twice, and may have chosen another number there. */
 export function hostPortsOf(ports: PortMap | null | undefined): readonly HostPort[] {
   const found = new Map<string, HostPort>()
   for (const [key, bindings] of Object.entries(ports ?? {})) {
     const [target, protocol] = key.split('/')
     if (protocol !== 'tcp' && protocol !== 'udp' && protocol !== 'sctp') continue
-    for (const { HostPort } of bindings ?? []) {
+    const isOfIpv6 = ({ HostIp = '' }: { readonly HostIp?: string }) => HostIp.includes(':')
+    const all = bindings ?? []
+    for (const { HostPort } of all.every(isOfIpv6) ? all : all.filter((one) => !isOfIpv6(one))) {
       const publishedPort = Number(HostPort)
       if (!publishedPort) continue
       const port = { protocol, targetPort: Number(target), publishedPort } as const

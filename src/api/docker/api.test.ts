@@ -802,6 +802,28 @@ describe('networks', () => {
       ])
     }))
 
+  test('on a worker a plain container is kept off the cluster’s networks, and no others', () =>
+    withHarness(async (harness) => {
+      harness.nodeControl.work()
+      harness.engine.local.set('att', { 'skep.network.id': 'n1' })
+      harness.engine.local.set('own', {})
+      harness.engine.status = 201
+      const create = (mode: string) =>
+        call(harness, 'POST', '/v1.41/containers/create', {
+          Image: 'a',
+          HostConfig: { NetworkMode: mode },
+        })
+      const connect = (network: string) =>
+        call(harness, 'POST', `/networks/${network}/connect`, { Container: 'c1' })
+      for (const refused of [await create('att'), await connect('att')]) {
+        assert.equal(refused.status, 501)
+        assert.match(refused.message, /can join it on a manager only/)
+      }
+      assert.equal((await create('own')).status, 201)
+      assert.equal((await connect('own')).status, 201)
+      assert.equal(harness.engine.passed.length, 2)
+    }))
+
   test('a plain container gets its address on an attachable network from the cluster', () =>
     withHarness(async (harness) => {
       await call(harness, 'POST', '/networks/create', {

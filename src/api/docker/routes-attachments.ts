@@ -3,7 +3,7 @@ import { UserError } from '../../base/index.ts'
 import type { Network } from '../../model/index.ts'
 import { type Answer, type Call, nothing, passed, type Route } from './call.ts'
 import type { ApiContext } from './context.ts'
-import { findClusterNetwork, realisationOf } from './routes-networks.ts'
+import { findClusterNetwork, realisationLabel, realisationOf } from './routes-networks.ts'
 import { anything, flag, map, record, text } from './shape.ts'
 
 /** Plain containers on attachable cluster networks: the engine makes them, the cluster gives the address. */
@@ -27,7 +27,7 @@ function isNonEmptyList(value: unknown): boolean {
 
 async function createContainer(api: ApiContext, call: Call): Promise<Answer> {
   // Without a cluster, or with a body that is the engine's to refuse, the call goes on as it came.
-  if (!api.control() || !call.body) return passed
+  if (!call.body || (!api.control() && !isWorker(api))) return passed
   let body: Json
   try {
     body = objectOf(JSON.parse(call.body.toString('utf8')))
@@ -39,6 +39,10 @@ async function createContainer(api: ApiContext, call: Call): Promise<Answer> {
   const mode = hostConfig['NetworkMode']
   const names = new Set(Object.keys(endpoints))
   if (typeof mode === 'string') names.add(mode)
+  if (isWorker(api)) {
+    for (const name of names) await refuseOnWorker(api, name)
+    return passed
+  }
   const networks = new Map<string, Network>()
   for (const name of names) {
     const network = await findClusterNetwork(api, name)
@@ -107,6 +111,22 @@ async function createContainer(api: ApiContext, call: Call): Promise<Answer> {
   }
 }
 
+function isWorker(api: ApiContext): boolean {
+  const { localNodeState, controlAvailable } = api.node.state()
+  return localNodeState === 'active' && !controlAvailable
+}
+
+/** The engine would choose an address that the cluster may have given to a task. */
+async function refuseOnWorker(api: ApiContext, name: string): Promise<void> {
+  const local = await api.engine.networks.inspect(name).catch(() => undefined)
+  if (local?.Labels?.[realisationLabel] === undefined) return
+  throw new UserError(
+    'unsupported',
+    `network ${name} is the cluster's: a container that is no task can join it on a manager only`,
+    { next: 'Run it on a manager, or as a service.' },
+  )
+}
+
 function checkAttachable(name: string, network: Network): void {
   if (network.spec.attachable) return
   throw new UserError(
@@ -121,6 +141,10 @@ const disconnectBody = record({ Container: text, Force: flag })
 
 async function connect(api: ApiContext, call: Call): Promise<Answer> {
   const name = call.param('id')
+  if (isWorker(api)) {
+    await refuseOnWorker(api, name)
+    return passed
+  }
   const network = await findClusterNetwork(api, name)
   if (!network) return passed
   checkAttachable(name, network)

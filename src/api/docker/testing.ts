@@ -43,7 +43,7 @@ export interface Harness {
   /** The store of the cluster; throws while there is none. */
   store(): Store
   control(): Control
-  readonly nodeControl: NodeControl & { lock(): void }
+  readonly nodeControl: NodeControl & { lock(): void; work(): void }
   /** Resolves once the fake loops have nothing to do. */
   settled(): Promise<void>
   close(): Promise<void>
@@ -224,6 +224,7 @@ class FakeNode implements NodeControl {
   readonly #clock = openRealClock()
   readonly #taskState: TaskState
   #locked = false
+  #works = false
   #nodeId = ''
   #tokens = 0
   #unlockKey: string | undefined
@@ -264,6 +265,11 @@ class FakeNode implements NodeControl {
     this.#locked = true
   }
 
+  /** From now on a node without any part in managing. */
+  work(): void {
+    this.#works = true
+  }
+
   state() {
     const isIn = this.control !== undefined
     return {
@@ -274,7 +280,7 @@ class FakeNode implements NodeControl {
           : ('inactive' as const),
       nodeId: this.#nodeId,
       nodeAddress: isIn ? '192.0.2.1' : '',
-      controlAvailable: isIn && !this.#locked,
+      controlAvailable: isIn && !this.#locked && !this.#works,
       error: '',
       remoteManagers: isIn ? [{ nodeId: this.#nodeId, address: '192.0.2.1:2377' }] : [],
     }
