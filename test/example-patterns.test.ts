@@ -232,8 +232,7 @@ describe('the example patterns', () => {
   test('sidecar: the proxy is on both networks, with its configuration', async () => {
     await deploy('sidecar', 'stack.yaml', 'rest.yaml')
     await up('api', 1)
-    await up('api-proxy', 1)
-    const [proxy] = await tasksOf(daemon, 'pat_api-proxy')
+    const [proxy] = await up('api-proxy', 1)
     const config = `${proxy?.containerId}:/etc/envoy/envoy.yaml`
     assert.match(await daemon.ok('cp', config, '-'), /STRICT_DNS/)
     assert.match(await inside('api', 'curl', '-sS', '-m', '5', 'http://api-proxy:10000/'), /\S/)
