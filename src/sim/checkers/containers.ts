@@ -1,4 +1,11 @@
-import { isStopWanted, isTerminal, type Task, type WorkloadId } from '../../model/index.ts'
+import {
+  isStopWanted,
+  isTerminal,
+  placementFits,
+  stateSinceMs,
+  type Task,
+  type WorkloadId,
+} from '../../model/index.ts'
 import type { View } from '../../store/store.ts'
 import type { SimulatedCluster } from '../cluster.ts'
 import type { Host } from '../host.ts'
@@ -10,6 +17,9 @@ const recoveryMs = 45_000
 const policyMs = 120_000
 /** How long a container may outlive the record of its task on a sound machine, in ms. */
 const leftoverMs = 40_000
+
+/** How long a machine that was called down may take to catch up once it is back, in ms. */
+const catchUpMs = 5_000
 
 /** Whether the machine's daemon has been able to do its part for a while. */
 export function isSound(cluster: SimulatedCluster, host: Host, forMs = recoveryMs): boolean {
@@ -33,6 +43,7 @@ export function containers(cluster: SimulatedCluster): Checker {
   const modeChangedAtMs = new Map<WorkloadId, number>()
   const goneAtMs = new Map<string, number>()
   const toldAtMs = new Map<string, number>()
+  const leaving = new Set<string>()
   return {
     name: 'a slot runs what its policy allows',
     change({ before, after }) {
@@ -69,7 +80,10 @@ export function containers(cluster: SimulatedCluster): Checker {
       }
       for (const all of byPlace.values()) {
         const [one] = all
-        const limit = one ? limitFor(view, one.task, nowMs, modeChangedAtMs) : 0
+        // Once it had to leave it may go on leaving, also where its node takes tasks again.
+        for (const { task } of all) if (hasToLeave(view, task)) leaving.add(task.id)
+        const isMove = all.some(({ task }) => leaving.has(task.id))
+        const limit = one ? limitFor(view, one.task, nowMs, modeChangedAtMs, isMove) : 0
         // Where a new task may run beside an old one, a try that was given up may still be on its way out.
         const running =
           limit === 1 ? all : all.filter(({ task }) => !isLeaving(task, toldAtMs, nowMs))
@@ -91,17 +105,41 @@ function isLeaving(task: Task, toldAtMs: ReadonlyMap<string, number>, nowMs: num
   return isStopWanted(task) && nowMs - (toldAtMs.get(task.id) ?? 0) < leftoverMs
 }
 
+/** A task that has to leave its node serves until its successor does, whatever the order of updates. */
+function hasToLeave(view: View, task: Task): boolean {
+  const node = task.nodeId === undefined ? undefined : view.get('node', task.nodeId)
+  const revision = view.get('revision', task.revisionId)
+  if (task.leaveBecause !== undefined || node?.spec.availability === 'drain') return true
+  return (
+    node !== undefined &&
+    revision !== undefined &&
+    !placementFits(node, revision.template.placement)
+  )
+}
+
+/** Such a task's successor must not run beside it. */
+function writesToNode(view: View, task: Task): boolean {
+  const mounts = view
+    .get('revision', task.revisionId)
+    ?.template.containers.flatMap(({ mounts }) => mounts)
+  return (mounts ?? []).some(
+    ({ type, readOnly }) => !readOnly && (type === 'volume' || type === 'bind'),
+  )
+}
+
 function limitFor(
   view: View,
   task: Task,
   nowMs: number,
   changed: ReadonlyMap<WorkloadId, number>,
+  isMove: boolean,
 ): number {
   const workload = view.get('workload', task.workloadId)
   if (!workload) return 2
   const { update, rollback, mode } = workload.spec
   if (mode.type === 'replicatedJob' || mode.type === 'globalJob') return 1
   const isRecent = nowMs - (changed.get(workload.id) ?? 0) < policyMs
+  if (isMove && !writesToNode(view, task)) return 2
   return isRecent || update.order === 'startFirst' || rollback.order === 'startFirst' ? 2 : 1
 }
 
@@ -114,6 +152,10 @@ export function stopsAfterTraffic(cluster: SimulatedCluster, viewOf: () => View)
     if (!isSound(cluster, host)) return undefined
     for (const other of cluster.hosts) {
       if (other.isRemoved || !isSound(cluster, other)) continue
+      // Nobody waits for one that was called down: it may be back before it has said so, or has been told.
+      const node = viewOf().get('node', other.nodeId)
+      if (node?.status.state !== 'ready') continue
+      if (cluster.time.nowMs - stateSinceMs(node) < catchUpMs) continue
       const endpoint = other.kernel.desired.endpoints.find(({ backends }) =>
         backends.some((backend) => backend.taskId === taskId),
       )
