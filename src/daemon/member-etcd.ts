@@ -18,12 +18,13 @@ export function peerUrlOf(address: string): string {
 /** This manager's etcd: a child process, the files it proves itself with, and the one client it has. */
 export class MemberEtcd {
   readonly client: EtcdClient
-  readonly #process: EtcdProcess
+  #process: EtcdProcess
   readonly #world: MemberWorld
   readonly #identity: Identity
   readonly #certificates: NodeCertificates
   readonly #removed: { tell: () => void }
   #rootsPem: string
+  #isClosed = false
 
   private constructor(
     world: MemberWorld,
@@ -48,20 +49,9 @@ export class MemberEtcd {
     certificates: NodeCertificates,
     begin: EtcdBegin,
   ): Promise<MemberEtcd> {
-    const { options, clock, log } = world
     const removed = { tell: () => {} }
     await writeFiles(world, certificates)
-    const process = await startEtcd({
-      directory: dataPaths(options.dataRoot).etcd,
-      name: identity.nodeId,
-      peerListenUrl: `https://${shifted(identity.listenAddress)}`,
-      peerUrl: peerUrlOf(identity.address),
-      files: filesOf(world),
-      begin,
-      clock,
-      log,
-      onRemoved: () => removed.tell(),
-    })
+    const process = await begun(world, identity, begin, () => removed.tell())
     return new MemberEtcd(world, identity, certificates, process, removed)
   }
 
@@ -75,8 +65,10 @@ export class MemberEtcd {
   }
 
   /** Rejects with `unavailable` when it does not answer in time. */
-  async untilAnswers(): Promise<void> {
-    await waitForEtcd({ process: this.#process, client: this.client, clock: this.#world.clock })
+  async untilAnswers(waitMs?: number): Promise<void> {
+    const { clock } = this.#world
+    const waiting = { process: this.#process, client: this.client, clock }
+    await waitForEtcd({ ...waiting, ...(waitMs === undefined ? {} : { waitMs }) })
   }
 
   /** The certificate is another one. etcd reads it anew for each connection. */
@@ -89,11 +81,42 @@ export class MemberEtcd {
     return rootsOf(this.#certificates) !== this.#rootsPem
   }
 
+  /** Starts it anew, which takes about a second; the client waits for it. */
+  async restart(): Promise<void> {
+    if (this.#isClosed) return
+    this.#rootsPem = rootsOf(this.#certificates)
+    await this.#process.stop()
+    if (this.#isClosed) return
+    const begin = { type: 'restart' } as const
+    this.#process = await begun(this.#world, this.#identity, begin, () => this.#removed.tell())
+  }
+
   async close(): Promise<void> {
+    this.#isClosed = true
     await this.client.close()
     await this.#process.stop()
     await rm(folderOf(this.#world), { recursive: true, force: true })
   }
+}
+
+function begun(
+  world: MemberWorld,
+  identity: Identity,
+  begin: EtcdBegin,
+  onRemoved: () => void,
+): Promise<EtcdProcess> {
+  const { options, clock, log } = world
+  return startEtcd({
+    directory: dataPaths(options.dataRoot).etcd,
+    name: identity.nodeId,
+    peerListenUrl: `https://${shifted(identity.listenAddress)}`,
+    peerUrl: peerUrlOf(identity.address),
+    files: filesOf(world),
+    begin,
+    clock,
+    log,
+    onRemoved,
+  })
 }
 
 /** In the run directory, which is memory: the key must not lie on the disk of a locked swarm. */

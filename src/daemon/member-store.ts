@@ -10,10 +10,13 @@ export class MemberStore implements Store {
   #unfollow: () => void
   /** Resolves when commits go on. */
   #held: Promise<void> | undefined
+  readonly #explain: (error: unknown) => Promise<unknown>
   /** Commits under way. */
   #open = new Set<Promise<unknown>>()
 
-  constructor(inner: Store) {
+  /** `explain` makes what goes wrong plainer, if it can. */
+  constructor(inner: Store, explain: (error: unknown) => Promise<unknown>) {
+    this.#explain = explain
     this.#inner = inner
     this.#unfollow = this.#follow(inner)
   }
@@ -28,6 +31,8 @@ export class MemberStore implements Store {
     this.#open.add(commit)
     try {
       return await commit
+    } catch (error) {
+      throw await this.#explain(error)
     } finally {
       this.#open.delete(commit)
     }
@@ -35,7 +40,11 @@ export class MemberStore implements Store {
 
   async barrier(): Promise<void> {
     // What was read before the state moved is still true: nobody writes meanwhile.
-    await this.#inner.barrier?.()
+    try {
+      await this.#inner.barrier?.()
+    } catch (error) {
+      throw await this.#explain(error)
+    }
   }
 
   subscribe(listener: (commit: Commit) => void): () => void {

@@ -7,11 +7,23 @@ import { type MemberAdmission, openClusterLogs, openRemoteLink } from '../cluste
 import { type Control, openControl } from '../control/index.ts'
 import { networkAssignment } from '../dispatcher/index.ts'
 import { addMember, promoteMember, removeMember } from '../etcd/index.ts'
-import type { ClusterNode, Network, NetworkAttachment, NetworkId, NodeId } from '../model/index.ts'
+import {
+  type ClusterNode,
+  type Network,
+  type NetworkAttachment,
+  type NetworkId,
+  type NodeId,
+  stateSinceMs,
+} from '../model/index.ts'
 import { bridgeName, type DataPlane } from '../network/index.ts'
 import type { Runtime } from '../runtime/index.ts'
 import { type Keyring, parseUnlockKey } from '../security/index.ts'
-import { type EtcdStore, migrateToEtcd, openEtcdStore } from '../store/etcd/index.ts'
+import {
+  type EtcdStore,
+  migrateToEtcd,
+  OutcomeUnknownError,
+  openEtcdStore,
+} from '../store/etcd/index.ts'
 import { type LeaderEpoch, nextCommit, openSqliteStore, type Store } from '../store/index.ts'
 import type { LogSource, ManagerLink, Session } from '../wire/index.ts'
 import { clearHost, connectEngine, type MemberWorld, openHost } from './host.ts'
@@ -24,6 +36,7 @@ import { MemberStore } from './member-store.ts'
 import { NodeCertificates } from './node-certificates.ts'
 import { openFileJournal } from './node-journal.ts'
 import { type PlainContainers, watchPlainContainers } from './plain-containers.ts'
+import { describeQuorumLoss } from './quorum-loss.ts'
 import { version } from './version.ts'
 
 /** A container's place on an attachable cluster network. */
@@ -33,6 +46,9 @@ export interface ReservedAddress {
   readonly engineNetwork: string
   readonly nameservers: readonly string[]
 }
+
+/** For one manager's etcd to be started anew and catch up, in ms, before the next one's is. */
+const etcdRestartMs = 15_000
 
 /** How long an address stays reserved for a container that has not shown up, in ms. */
 const attachmentGraceMs = 60_000
@@ -68,6 +84,8 @@ export class Member {
   /** Aborts when another one leads. */
   #leaderIsAnother = new AbortController()
   #removed = () => {}
+  readonly #closing = new AbortController()
+  #quorumTrouble: string | undefined
   /** Managers are let in one at a time. */
   readonly #joining = new Semaphore(1)
 
@@ -149,7 +167,10 @@ export class Member {
     const alone = shared ? undefined : await openSqliteStore({ path: paths.store, clock, log })
     const opened = shared?.store ?? alone
     assert(opened !== undefined, 'a manager has a store')
-    const store = new MemberStore(opened)
+    let member: Member | undefined
+    const store = new MemberStore(opened, async (error) =>
+      member ? member.#explain(error) : error,
+    )
     try {
       const [cluster] = store.view.list('cluster')
       const id = cluster?.id
@@ -161,7 +182,6 @@ export class Member {
         )
       }
       const { runtime, dataPlane } = await openHost(world, identity, id)
-      let member: Member | undefined
       const { nodeId, address } = identity
       const leading = new Leading({
         world,
@@ -207,9 +227,39 @@ export class Member {
     this.#removed = removed
   }
 
-  /** Since when no majority of the managers answers. */
-  get quorumLostAtMs(): number | undefined {
-    return this.#shared?.store.quorumLostAtMs
+  /** Why nothing can be stored, in words, or undefined. */
+  quorumTrouble(): string | undefined {
+    if (this.#shared?.store.quorumLostAtMs === undefined) return undefined
+    return this.#quorumTrouble ?? 'no majority of the managers answers'
+  }
+
+  /** Names the managers that are missing, where the majority is. */
+  async #explain(error: unknown): Promise<unknown> {
+    const sinceMs = this.#shared?.store.quorumLostAtMs
+    const isOther =
+      !(error instanceof UserError) ||
+      error.code !== 'unavailable' ||
+      error.cause instanceof OutcomeUnknownError
+    if (isOther || sinceMs === undefined) return error
+    const others = [...this.store.view.list('node')].flatMap((node) =>
+      node.manager && node.id !== this.identity.nodeId
+        ? [
+            {
+              name: node.name,
+              address: node.manager.address,
+              ...(node.status.state === 'down' ? { sinceMs: stateSinceMs(node) } : {}),
+            },
+          ]
+        : [],
+    )
+    const { clock } = this.#world
+    const loss = await describeQuorumLoss(others, {
+      transport: this.port.transport,
+      clock,
+      sinceMs,
+    })
+    this.#quorumTrouble = loss.message
+    return loss
   }
 
   // ---- Finding the leader ----
@@ -378,11 +428,18 @@ export class Member {
   async #tellEtcd(): Promise<void> {
     const etcd = this.#shared?.etcd
     if (!etcd) return
-    await etcd.certificatesChanged().catch((error: unknown) =>
-      this.#world.log.error('the certificate could not be handed to etcd', {
-        error: messageOf(error),
-      }),
-    )
+    const { clock, log } = this.#world
+    try {
+      await etcd.certificatesChanged()
+      if (!etcd.hasOldRoots) return
+      // One manager after the other, so that the majority stays.
+      const managers = [...this.store.view.list('node')].filter(({ manager }) => manager)
+      const place = managers.findIndex(({ id }) => id === this.identity.nodeId)
+      await clock.sleep(Math.max(0, place) * etcdRestartMs, this.#closing.signal)
+      if (!this.#closing.signal.aborted && etcd.hasOldRoots) await etcd.restart()
+    } catch (error) {
+      log.error('the certificate could not be handed to etcd', { error: messageOf(error) })
+    }
   }
 
   /**
@@ -540,6 +597,7 @@ export class Member {
   }
 
   async #end(): Promise<void> {
+    this.#closing.abort()
     this.#unfollowLock()
     await this.#plain.close()
     await this.port.close()

@@ -58,12 +58,15 @@ import {
 import { Member, type SharedState } from './member.ts'
 import { MemberEtcd } from './member-etcd.ts'
 import { NodeCertificates } from './node-certificates.ts'
+import { describeQuorumLoss } from './quorum-loss.ts'
 import { version } from './version.ts'
 import { WorkerMember } from './worker-member.ts'
 
 /** How long `swarm init` waits for the node's agent and engine. */
 const readyWaitMs = 5_000
 const sessionLookMs = 20
+/** For etcd to answer at a start, in ms, before the daemon goes on without the state. */
+const firstWaitMs = 2_500
 /** Between attempts to read the state while no majority of the managers answers, in ms. */
 const stateRetryMs = 1_000
 /** Between attempts to become what people want this node to be, in ms. */
@@ -82,8 +85,10 @@ export class Membership implements NodeControl {
   #trouble = ''
   /** While the state of a manager is out of reach, its tasks go on as those of a worker: why, in words. */
   #waitsBecause: string | undefined
+  #waitsSinceMs: number | undefined
   #stopWaiting = new AbortController()
   #etcd: MemberEtcd | undefined
+  #waitingKeyring: Keyring | undefined
   #changed = () => {}
   #changesRole = false
 
@@ -148,6 +153,7 @@ export class Membership implements NodeControl {
     etcd: MemberEtcd,
   ): Promise<void> {
     this.#etcd = etcd
+    this.#waitingKeyring = keyring
     const open = async (): Promise<void> => {
       const { clock, random, log } = this.#world
       const { client } = etcd
@@ -155,25 +161,39 @@ export class Membership implements NodeControl {
       await this.#worker?.close()
       this.#worker = undefined
       this.#waitsBecause = undefined
+      this.#waitsSinceMs = undefined
       const shared: SharedState = { etcd, store, certificates }
       this.#begin(await Member.open(this.#world, identity, { keyring, shared }))
     }
     try {
-      await etcd.untilAnswers()
+      await etcd.untilAnswers(firstWaitMs)
       await open()
     } catch (error) {
       if (!(error instanceof UserError && error.code === 'unavailable')) {
         await etcd.close()
         throw error
       }
-      this.#waitsBecause = textOf(error)
-      this.#world.log.warn('no majority of the managers answers; tasks, traffic and names go on', {
+      const { log } = this.#world
+      log.warn('no majority of the managers answers; tasks, traffic and names go on', {
         why: error.message,
       })
+      this.#waitsBecause = textOf(error)
       this.#worker = await WorkerMember.open(this.#world, identity, certificates)
+      await this.#explainWaiting(this.#worker)
       this.#stopWaiting = new AbortController()
       void this.#waitForState(open, this.#stopWaiting.signal)
     }
+  }
+
+  async #explainWaiting({ managers, transport, identity }: WorkerMember): Promise<void> {
+    const { clock } = this.#world
+    this.#waitsSinceMs ??= clock.nowMs()
+    const others = managers.filter((address) => address !== identity.address)
+    const loss = await describeQuorumLoss(
+      others.map((address) => ({ address })),
+      { transport, clock, sinceMs: this.#waitsSinceMs },
+    )
+    this.#waitsBecause = textOf(loss)
   }
 
   async #waitForState(open: () => Promise<void>, signal: AbortSignal): Promise<void> {
@@ -188,8 +208,8 @@ export class Membership implements NodeControl {
         this.#changed()
         return
       } catch (error) {
-        if (error instanceof UserError) this.#waitsBecause = textOf(error)
         log.debug('the state is still out of reach', { error: messageOf(error) })
+        if (this.#worker) await this.#explainWaiting(this.#worker)
       }
     }
   }
@@ -344,7 +364,7 @@ export class Membership implements NodeControl {
       nodeId,
       nodeAddress: hostOf(address),
       controlAvailable: true,
-      error: member.agent.trouble() ?? member.port.trouble() ?? '',
+      error: member.quorumTrouble() ?? member.agent.trouble() ?? member.port.trouble() ?? '',
       remoteManagers: remoteManagersOf(member),
     }
   }
@@ -495,6 +515,10 @@ export class Membership implements NodeControl {
   }
 
   async #init(request: InitRequest): Promise<NodeId> {
+    if (request.forceNewCluster) {
+      const forced = await this.#forceNew()
+      if (forced) return forced
+    }
     if (this.#member || this.#locked || this.#worker) throw alreadyInCluster()
     const { options, clock, random, log } = this.#world
     // Before anything is made: a port that is taken is no cluster.
@@ -533,6 +557,71 @@ export class Membership implements NodeControl {
     await member.keepLocked()
     await this.#untilReady(member)
     return identity.nodeId
+  }
+
+  /** Makes this manager the only one, with the state as its own disk has it. Undefined where it is in no cluster. */
+  async #forceNew(): Promise<NodeId | undefined> {
+    const { options, log } = this.#world
+    const identity = await readIdentity(options.dataRoot)
+    if (!identity) return undefined
+    if (this.#locked) {
+      throw new UserError(
+        'locked',
+        'this manager is locked, so its state can not be read: unlock it first',
+        { next: 'Run `docker swarm unlock`, then this again.' },
+      )
+    }
+    if (identity.role === 'worker') {
+      throw new UserError(
+        'failedPrecondition',
+        'this node is a worker: it has no state of the swarm to begin anew with',
+        { next: 'Run it on a manager, or restore a backup with `skep backup restore`.' },
+      )
+    }
+    // The only manager there is anyway.
+    if (identity.store !== 'etcd') return identity.nodeId
+    const path = dataPaths(options.dataRoot).keys
+    const keyring = this.#member?.keyring ?? this.#waitingKeyring ?? (await openKeyring({ path }))
+    this.#stopWaiting.abort()
+    const member = this.#member
+    this.#member = undefined
+    await member?.close()
+    await this.#worker?.close()
+    this.#worker = undefined
+    if (!member) await this.#etcd?.close()
+    this.#waitsBecause = undefined
+    const certificates = await NodeCertificates.open(options.dataRoot, keyring)
+    if (!certificates) throw new UserError('internal', 'this manager has lost its certificate')
+    log.warn('beginning anew with this manager alone, as a person wants it', {})
+    const etcd = await MemberEtcd.start(this.#world, identity, certificates, { type: 'forceNew' })
+    await this.#openShared(identity, keyring, certificates, etcd)
+    const alone = this.#memberOrThrow()
+    await this.#giveUpOthers(alone)
+    await this.#untilReady(alone)
+    return identity.nodeId
+  }
+
+  /** The managers that were lost are none any more. */
+  async #giveUpOthers({ store, identity }: Member): Promise<void> {
+    const { clock } = this.#world
+    for (;;) {
+      const lost = [...store.view.list('node')].filter(
+        ({ id, spec }) => spec.role === 'manager' && id !== identity.nodeId,
+      )
+      const changes = lost.map(({ manager: _, ...node }) => {
+        const spec = { ...node.spec, role: 'worker' as const }
+        const message = 'given up with --force-new-cluster'
+        const status = { ...node.status, state: 'down' as const, message, sinceMs: clock.nowMs() }
+        return { type: 'update', object: { ...node, spec, status }, specChanged: true } as const
+      })
+      try {
+        if (changes.length > 0) await store.commit(changes)
+        return
+      } catch (error) {
+        if (!(error instanceof UserError && error.code === 'outOfSequence')) throw error
+        await nextCommit(store, clock)
+      }
+    }
   }
 
   async #join(request: JoinRequest): Promise<void> {
