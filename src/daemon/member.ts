@@ -151,7 +151,6 @@ export class Member {
       void this.agent.describeAgain()
     })
     this.port.onTrust(() => void this.#tellEtcd())
-    this.#shared?.etcd.onRemoved(() => this.#removed())
     this.#unfollowLock = this.#followLock()
   }
 

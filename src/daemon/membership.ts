@@ -154,6 +154,7 @@ export class Membership implements NodeControl {
   ): Promise<void> {
     this.#etcd = etcd
     this.#waitingKeyring = keyring
+    etcd.onRemoved(() => this.#later(() => this.#becomeWorker()))
     const open = async (): Promise<void> => {
       const { clock, random, log } = this.#world
       const { client } = etcd
@@ -300,27 +301,34 @@ export class Membership implements NodeControl {
     await this.#openShared({ ...identity, store: 'etcd' }, keyring, certificates, etcd)
   }
 
-  /** The managers have taken this node off their list. */
+  /** The managers have taken this node off their list, while it worked or while it was away. */
   async #becomeWorker(): Promise<void> {
     const member = this.#member
-    if (!member) return
-    const { options, clock } = this.#world
-    const { certificates, transport } = member.port
+    const waiting = this.#waitsBecause === undefined ? undefined : this.#worker
+    const { certificates, transport } = member?.port ?? waiting ?? {}
+    const identity = (member ?? waiting)?.identity
+    if (!certificates || !transport || !identity) return
+    const { options, clock, log } = this.#world
     const world = { transport, clock, skepVersion: version }
     const { managers, keyPem } = certificates
-    const admission = await renewCertificate(world, keyPem, managers, this.#closing.signal)
+    const others = managers.filter((address) => address !== identity.address)
+    const admission = await renewCertificate(world, keyPem, others, this.#closing.signal)
     await certificates.sealWith(undefined)
     await certificates.renew(admission)
-    const { store: _, ...rest } = member.identity
-    const identity: Identity = { ...rest, role: 'worker' }
-    await writeIdentity(options.dataRoot, identity)
+    const { store: _, ...rest } = identity
+    const asWorker: Identity = { ...rest, role: 'worker' }
+    await writeIdentity(options.dataRoot, asWorker)
+    this.#stopWaiting.abort()
+    this.#waitsBecause = undefined
     this.#member = undefined
-    await member.close()
+    await member?.close()
+    await waiting?.close()
+    if (waiting) await this.#etcd?.close()
     this.#etcd = undefined
     const paths = dataPaths(options.dataRoot)
     for (const path of [paths.etcd, paths.keys]) await rm(path, { recursive: true, force: true })
-    this.#beginWorker(await WorkerMember.open(this.#world, identity, certificates))
-    this.#world.log.info('this node is a worker now', {})
+    this.#beginWorker(await WorkerMember.open(this.#world, asWorker, certificates))
+    log.info('this node is a worker now', {})
   }
 
   state(): NodeState {
@@ -597,6 +605,10 @@ export class Membership implements NodeControl {
     await this.#openShared(identity, keyring, certificates, etcd)
     const alone = this.#memberOrThrow()
     await this.#giveUpOthers(alone)
+    const untilMs = this.#world.clock.nowMs() + readyWaitMs
+    while (!alone.isLeader && this.#world.clock.nowMs() < untilMs) {
+      await this.#world.clock.sleep(sessionLookMs)
+    }
     await this.#untilReady(alone)
     return identity.nodeId
   }
