@@ -27,6 +27,31 @@ describe('several managers', { skip, concurrency: false }, () => {
     return ids.split('\n').filter(Boolean).sort()
   }
 
+  /** None of these tasks was restarted; there may be new ones. */
+  async function goOn(host: LabHost, before: readonly string[]): Promise<void> {
+    const now = new Set(await containers(host))
+    assert.deepEqual(
+      before.filter((id) => !now.has(id)),
+      [],
+    )
+  }
+
+  async function create(host: LabHost, name: string, ...flags: readonly string[]): Promise<void> {
+    const how = ['-d', '--no-resolve-image', '--name', name, ...flags]
+    await host.skepDockerOk('service', 'create', ...how, 'whoami:v1')
+  }
+
+  /** Hosts with their standing, as one manager has it: `node1 Ready Leader`. */
+  async function nodes(host: LabHost): Promise<readonly string[]> {
+    const format = '{{.Hostname}} {{.Status}} {{.ManagerStatus}}'
+    const list = await host.skepDocker('node', 'ls', '--format', format)
+    return list.stdout
+      .split('\n')
+      .map((line) => line.trim())
+      .filter(Boolean)
+      .sort()
+  }
+
   async function running(host: LabHost, service: string): Promise<string> {
     return host.skepDockerOk(
       'service',
@@ -41,8 +66,7 @@ describe('several managers', { skip, concurrency: false }, () => {
   test('join while services run, and none of their tasks is restarted', async (t) => {
     const one = lab.host(1)
     await one.skepDockerOk('swarm', 'init', '--advertise-addr', one.address)
-    const flags = ['-d', '--name', 'web', '--replicas', '10']
-    await one.skepDockerOk('service', 'create', ...flags, 'whoami:v1')
+    await create(one, 'web', '--replicas', '10')
     await eventually('all run', async () => (await running(one, 'web')) === '10/10')
     const before = await containers(one)
     assert.equal(before.length, 10)
@@ -86,8 +110,8 @@ describe('several managers', { skip, concurrency: false }, () => {
 
   test('serve reads and writes where they do not lead', async () => {
     const two = lab.host(2)
-    const flags = ['--name', 'spread', '--replicas', '3']
-    await two.skepDockerOk('service', 'create', ...flags, 'whoami:v1')
+    await create(two, 'spread', '--replicas', '3')
+    await eventually('all run', async () => (await running(two, 'spread')) === '3/3')
     assert.equal(await running(lab.host(3), 'spread'), '3/3')
     const logs = await two.skepDocker('service', 'logs', 'spread')
     assert.equal(logs.code, 0, logs.stderr)
@@ -99,17 +123,10 @@ describe('several managers', { skip, concurrency: false }, () => {
     await lab.host(1).powerOff()
     const lostAtMs = performance.now()
     await eventually('writes are taken again', async () => {
-      const { code } = await two.skepDocker(
-        'service',
-        'create',
-        '-d',
-        '--name',
-        'late',
-        'whoami:v1',
-      )
-      return code === 0
+      return (await two.skepDocker('config', 'create', 'late', '/etc/hostname')).code === 0
     })
     t.diagnostic(`writes are taken after ${Math.round(performance.now() - lostAtMs)} ms`)
+    await create(two, 'late')
     await eventually('loops act again', async () => (await running(three, 'late')) === '1/1')
     t.diagnostic(`loops act after ${Math.round(performance.now() - lostAtMs)} ms`)
     const now = await Promise.all([containers(two), containers(three)])
@@ -124,5 +141,56 @@ describe('several managers', { skip, concurrency: false }, () => {
       )
       return list.includes('node1 Unreachable') && list.includes('Leader')
     })
+  })
+
+  test('refuse what would cost the quorum, and say so when it is lost', async () => {
+    const [two, three] = [lab.host(2), lab.host(3)]
+    const refused = await two.skepDocker('node', 'demote', 'node3')
+    assert.notEqual(refused.code, 0)
+    assert.match(refused.stderr, /of 2 managers 2 have to be reachable, and 1 would be .*node1/)
+    await two.skepDockerOk('node', 'demote', 'node1')
+    await eventually('node1 is no manager any more', async () =>
+      (await nodes(two)).includes('node1 Down'),
+    )
+
+    const before = await containers(two)
+    await three.stopDaemon('SIGKILL')
+    const said = /of 2 managers 2 have to agree, and only this one is in reach; missing: node3 /
+    await eventually('each command says why it can not', async () => {
+      const results = await Promise.all(
+        ['service', 'node', 'secret', 'stack'].map((kind) => two.skepDocker(kind, 'ls')),
+      )
+      return results.every(({ code, stderr }) => code !== 0 && said.test(stderr))
+    })
+    await two.stopDaemon()
+    await two.startDaemon()
+    const { stderr } = await two.skepDocker('service', 'ls')
+    assert.match(stderr, /of 2 managers 2 have to agree/)
+    await goOn(two, before)
+    await three.startDaemon()
+    await eventually('both are back', async () => (await nodes(two)).join().includes('Leader'))
+    await goOn(two, before)
+  })
+
+  test('one that was demoted while it was away comes back as a worker, and is promoted again', async () => {
+    const [one, two] = [lab.host(1), lab.host(2)]
+    await one.powerOn()
+    await one.startDaemon()
+    await eventually('node1 is ready', async () => (await nodes(two)).includes('node1 Ready'))
+    assert.match((await one.skepDocker('node', 'ls')).stderr, /Worker nodes can't be used/)
+    await two.skepDockerOk('node', 'promote', 'node1')
+    await eventually('node1 serves', async () => (await nodes(one)).length === 3)
+    await one.skepDockerOk('swarm', 'leave', '--force')
+    await eventually('node1 has left', async () => (await nodes(two)).includes('node1 Down'))
+  })
+
+  test('one that is left begins anew with what it has', async () => {
+    const two = lab.host(2)
+    const before = await containers(two)
+    await lab.host(3).powerOff()
+    await two.skepDockerOk('swarm', 'init', '--force-new-cluster')
+    assert.deepEqual(await nodes(two), ['node1 Down', 'node2 Ready Leader', 'node3 Down'])
+    await two.skepDockerOk('config', 'create', 'anew', '/etc/hostname')
+    await goOn(two, before)
   })
 })

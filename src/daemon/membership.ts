@@ -115,7 +115,7 @@ export class Membership implements NodeControl {
       this.#beginWorker(await WorkerMember.open(this.#world, identity, certificates))
       return
     }
-    await this.#openManager(identity).catch((error: unknown) => {
+    await this.#exclusively(() => this.#openManager(identity)).catch((error: unknown) => {
       if (!(error instanceof UserError && error.code === 'locked')) throw error
       this.#locked = identity
       this.#world.log.warn('locked: run `docker swarm unlock`; tasks, traffic and names go on', {})
