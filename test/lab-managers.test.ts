@@ -177,7 +177,10 @@ describe('several managers', { skip, concurrency: false }, () => {
     await one.powerOn()
     await one.startDaemon()
     await eventually('node1 is ready', async () => (await nodes(two)).includes('node1 Ready'))
-    assert.match((await one.skepDocker('node', 'ls')).stderr, /Worker nodes can't be used/)
+    await eventually('node1 is a worker', async () => {
+      const { stderr } = await one.skepDocker('node', 'ls')
+      return stderr.includes("Worker nodes can't be used")
+    })
     await two.skepDockerOk('node', 'promote', 'node1')
     await eventually('node1 serves', async () => (await nodes(one)).length === 3)
     await one.skepDockerOk('swarm', 'leave', '--force')

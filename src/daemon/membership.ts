@@ -620,7 +620,8 @@ export class Membership implements NodeControl {
       const lost = [...store.view.list('node')].filter(
         ({ id, spec }) => spec.role === 'manager' && id !== identity.nodeId,
       )
-      const changes = lost.map(({ manager: _, ...node }) => {
+      const changes = lost.map((before) => {
+        const { manager: _, ...node } = before
         const spec = { ...node.spec, role: 'worker' as const }
         const message = 'given up with --force-new-cluster'
         const status = { ...node.status, state: 'down' as const, message, sinceMs: clock.nowMs() }
