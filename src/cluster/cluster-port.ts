@@ -164,11 +164,7 @@ class RunningPort implements ClusterPort {
   }
 
   /** The leader has the sessions: it asks the node, and hands on what either says. */
-  async #askLeader(
-    nodeId: NodeId,
-    request: NodeRequest,
-    signal: AbortSignal,
-  ): Promise<Answer> {
+  async #askLeader(nodeId: NodeId, request: NodeRequest, signal: AbortSignal): Promise<Answer> {
     const { transport, store, own, skepVersion } = this.#options
     const leader = [...store.view.list('node')].find(({ manager }) => manager?.leader)
     if (!leader?.manager || !own || leader.id === own.nodeId) {

@@ -4,6 +4,7 @@ import { type EtcdBegin, type EtcdProcess, startEtcd, waitForEtcd } from '../etc
 import { serverNames, writePrivateFile } from '../security/index.ts'
 import { type EtcdClient, openGatewayClient } from '../store/etcd/index.ts'
 import type { MemberWorld } from './host.ts'
+import { chooseListenAddress } from './host-facts.ts'
 import { dataPaths, type Identity } from './identity.ts'
 import type { NodeCertificates } from './node-certificates.ts'
 
@@ -106,10 +107,12 @@ function begun(
   onRemoved: () => void,
 ): Promise<EtcdProcess> {
   const { options, clock, log } = world
+  // It may be an interface, whose address is another one today.
+  const { host, port } = chooseListenAddress(identity.listenAddress)
   return startEtcd({
     directory: dataPaths(options.dataRoot).etcd,
     name: identity.nodeId,
-    peerListenUrl: `https://${shifted(identity.listenAddress)}`,
+    peerListenUrl: `https://${shifted(`${host}:${port}`)}`,
     peerUrl: peerUrlOf(identity.address),
     files: filesOf(world),
     begin,
