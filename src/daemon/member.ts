@@ -47,6 +47,9 @@ export interface ReservedAddress {
   readonly nameservers: readonly string[]
 }
 
+/** For the others to remove a manager that leaves, in ms: they do so only while all have been in reach for 5 s. */
+const removalMs = 15_000
+
 /** For one manager's etcd to be started anew and catch up, in ms, before the next one's is. */
 const etcdRestartMs = 15_000
 
@@ -395,32 +398,39 @@ export class Member {
     }
   }
 
-  /** Takes this manager off the list, before it leaves. The others go on; nothing may be asked of it afterwards. */
+  /**
+   * Takes this manager off the list, before it leaves: it says so, and whoever leads then removes it. The others go on;
+   * nothing may be asked of it afterwards. Rejects with `unavailable` when that is not done in time.
+   */
   async resign(): Promise<void> {
     const shared = this.#shared
     if (!shared || this.#otherManagers().length === 0) return
     const { clock } = this.#world
-    await this.#leading.close()
+    const removed = new Promise<true>((resolve) => shared.etcd.onRemoved(() => resolve(true)))
     for (;;) {
       const node = this.store.view.get('node', this.identity.nodeId)
-      if (!node) break
-      const { manager: _, ...rest } = node
-      const status = {
-        ...rest.status,
-        state: 'down' as const,
-        message: 'left the cluster',
-        sinceMs: clock.nowMs(),
-      }
-      const spec = { ...rest.spec, role: 'worker' as const }
+      if (!node) return
+      const message = 'left the cluster'
+      const status = { ...node.status, state: 'down' as const, message, sinceMs: clock.nowMs() }
+      const spec = { ...node.spec, role: 'worker' as const }
       try {
-        await this.store.commit([{ type: 'update', object: { ...rest, spec, status } }])
+        await this.store.commit([{ type: 'update', object: { ...node, spec, status } }])
         break
       } catch (error) {
         if (!(error instanceof UserError && error.code === 'outOfSequence')) throw error
         await nextCommit(this.store, clock)
       }
     }
-    await removeMember({ client: shared.etcd.client, name: this.identity.nodeId })
+    const done = new AbortController()
+    const isRemoved = await Promise.race([removed, clock.sleep(removalMs, done.signal)])
+    done.abort()
+    if (isRemoved) return
+    shared.etcd.onRemoved(() => this.#removed())
+    throw new UserError(
+      'unavailable',
+      `the other managers did not let this one go in ${removalMs / 1000} s`,
+      { next: 'It becomes a worker as soon as they do (`docker node ls`); let it leave then.' },
+    )
   }
 
   /** etcd proves itself with this node's certificate, and learns roots at its start alone. */
