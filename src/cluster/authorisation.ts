@@ -21,6 +21,9 @@ export const standingByCall: Readonly<Record<CallName, Standing>> = {
   answer: 'node',
   leave: 'node',
   keys: 'manager',
+  addManager: 'manager',
+  promoteManager: 'manager',
+  relay: 'manager',
 }
 
 /**

@@ -1,4 +1,5 @@
 import { X509Certificate } from 'node:crypto'
+import { isIP } from 'node:net'
 import { type Clock, type Random, UserError } from '../base/index.ts'
 import { clusterOf } from '../control/index.ts'
 import {
@@ -63,13 +64,16 @@ export class Authority {
       }
       // The key of a request is known only once it has been signed.
       const nodeId: NodeId = mintId(random)
-      const made = await this.#issue(cluster, nodeId, pass.role, { csrPem: request.csrPem })
+      const made = await this.#issue(cluster, nodeId, pass.role, address, {
+        csrPem: request.csrPem,
+      })
       const before = nodeByKey(store, made.certificate.publicKeyHash)
       if (before) {
-        const again = await this.#issue(cluster, before.id, before.spec.role, {
+        const known = before.status.address
+        const again = await this.#issue(cluster, before.id, before.spec.role, known, {
           csrPem: request.csrPem,
         })
-        return this.#admission(before.id, again.certificatePem, before.status.address)
+        return this.#admission(before.id, again.certificatePem, known)
       }
       const node = newNode(nodeId, pass, request, address, made.certificate)
       const changes: Change[] = [{ type: 'create', object: node }]
@@ -110,6 +114,7 @@ export class Authority {
         cluster,
         nodeId,
         node.spec.role,
+        node.status.address,
         key,
       )
       const known = node.certificate?.publicKeyHash
@@ -152,6 +157,7 @@ export class Authority {
     cluster: Cluster,
     nodeId: NodeId,
     role: NodeRole,
+    address: string,
     key: { readonly csrPem: string } | { readonly publicKeyPem: string },
   ): Promise<{ readonly certificatePem: string; readonly certificate: NodeCertificateStatus }> {
     const certificatePem = await issueNodeCertificate({
@@ -160,6 +166,8 @@ export class Authority {
       role,
       clusterId: cluster.id,
       key,
+      // Managers check each other by their addresses.
+      ...(role === 'manager' && isIP(address) > 0 ? { addresses: [address] } : {}),
       expiryMs: cluster.spec.nodeCertExpiryMs,
       nowMs: this.#options.clock.nowMs(),
     })

@@ -259,7 +259,10 @@ class TestNode {
       AbortSignal.timeout(5_000),
     )
     try {
-      const fields = { description, requestId: 'x', csrPem: 'x', request: {} }
+      const engine = { kind: 'engine' }
+      const manager = { address: 'x', memberId: 'x', nodeId: 'x' }
+      const request = call === 'relay' ? engine : {}
+      const fields = { description, requestId: 'x', csrPem: 'x', request, ...manager }
       await stream.send({ ...callMessage({ call: 'root' }, 'test'), ...fields, call })
       const answer = await stream.receive(AbortSignal.timeout(5_000))
       assert(typeof answer === 'object' && answer !== null)

@@ -16,13 +16,16 @@ import { decideRefusal } from './authorisation.ts'
 import { type Authority, managersOf, rootsOf } from './authority.ts'
 import {
   type Call,
+  callMessage,
   type ManagerAddress,
+  type MemberAdmission,
   type NodeRequest,
   parseCall,
   protocolVersion,
   refused,
   type SessionSettings,
 } from './messages.ts'
+import { Fields } from './read.ts'
 import { type SessionServer, serveSession } from './session-server.ts'
 import type { Listener, Message, MessageStream, Transport } from './transport.ts'
 
@@ -42,6 +45,24 @@ export interface ClusterPortOptions {
   readonly random: Random
   readonly log: Log
   readonly skepVersion: string
+  /** How managers are let in that are to keep the state too. Absent: not at all. */
+  readonly members?: ManagerMembers
+  /** This manager's own node, which has no session over the network while it leads. */
+  readonly own?: {
+    readonly nodeId: NodeId
+    /** Has it answer as any node does: on a stream to this port. */
+    readonly ask: (ask: {
+      readonly id: string
+      readonly address: string
+      readonly request: NodeRequest
+    }) => void
+  }
+}
+
+/** Takes managers in among those who keep the cluster's state. */
+export interface ManagerMembers {
+  add(nodeId: NodeId, address: string): Promise<MemberAdmission>
+  promote(nodeId: NodeId, memberId: string): Promise<void>
 }
 
 /** The manager's end of the cluster port. */
@@ -88,6 +109,8 @@ interface Ask {
 class RunningPort implements ClusterPort {
   readonly #options: ClusterPortOptions
   readonly #stop = new AbortController()
+  /** Aborts when another one leads: what was asked through the leader before has no end. */
+  #leaderChanged = new AbortController()
   readonly #sessions = new Map<NodeId, SessionServer>()
   readonly #asks = new Map<string, Ask>()
   readonly #unsubscribe: () => void
@@ -111,10 +134,10 @@ class RunningPort implements ClusterPort {
 
   async ask(nodeId: NodeId, request: NodeRequest, signal: AbortSignal): Promise<Answer> {
     const { clock, random } = this.#options
+    const { own } = this.#options
     const session = this.#sessions.get(nodeId)
-    if (!session) {
-      throw new UserError('unavailable', `node ${nodeId} has no session with this manager`)
-    }
+    const isOwn = own?.nodeId === nodeId
+    if (!session && !isOwn) return this.#askLeader(nodeId, request, signal)
     if (this.#asks.size >= asksMax) {
       throw new UserError('unavailable', `more than ${asksMax} questions to nodes are open`)
     }
@@ -126,21 +149,35 @@ class RunningPort implements ClusterPort {
         reject(new UserError('unavailable', `node ${nodeId} ${why}`))
       void clock.sleep(answerMs, done.signal).then(giveUp(`did not answer in ${answerMs / 1000} s`))
       const once = { once: true, signal: done.signal }
-      session.ended.addEventListener('abort', giveUp('has lost its session'), once)
+      session?.ended.addEventListener('abort', giveUp('has lost its session'), once)
       signal.addEventListener('abort', giveUp('was no longer waited for'), once)
-      session
-        .ask({ type: 'request', id, address: this.#options.ownAddress(), request })
-        .catch(reject)
+      const address = this.#options.ownAddress()
+      if (session) session.ask({ type: 'request', id, address, request }).catch(reject)
+      else own?.ask({ id, address, request })
     })
     try {
-      return { stream: await stream, over: session.ended }
+      return { stream: await stream, over: session?.ended ?? this.#stop.signal }
     } finally {
       done.abort()
       this.#asks.delete(id)
     }
   }
 
+  /** The leader has the sessions: it asks the node, and hands on what either says. */
+  async #askLeader(nodeId: NodeId, request: NodeRequest, signal: AbortSignal): Promise<Answer> {
+    const { transport, store, own, skepVersion } = this.#options
+    const leader = [...store.view.list('node')].find(({ manager }) => manager?.leader)
+    if (!leader?.manager || !own || leader.id === own.nodeId) {
+      throw new UserError('unavailable', `node ${nodeId} has no session with this manager`)
+    }
+    const stream = await transport.connect(leader.manager.address, { type: 'cluster' }, signal)
+    await stream.send(callMessage({ call: 'relay', nodeId, request }, skepVersion))
+    return { stream, over: this.#leaderChanged.signal }
+  }
+
   leadershipChanged(): void {
+    this.#leaderChanged.abort()
+    this.#leaderChanged = new AbortController()
     if (this.#options.dispatcher()) return
     for (const session of this.#sessions.values()) session.close(noLongerLeads())
   }
@@ -171,6 +208,8 @@ class RunningPort implements ClusterPort {
       }
       const { call } = parseCall(first)
       const { peer } = stream
+      // Another manager may have acknowledged what has not come here yet: a node that it has just let in, a token it made.
+      if (call.call !== 'root' && !this.#options.dispatcher()) await this.#options.store.barrier?.()
       const known =
         peer.type === 'anonymous' ? undefined : this.#options.store.view.get('node', peer.nodeId)
       const refusal = decideRefusal(call.call, peer, known)
@@ -235,9 +274,49 @@ class RunningPort implements ClusterPort {
       case 'keys':
         log.info('a manager took the data keys', { nodeId: idOf(known) })
         return this.#answerOnce(stream, { type: 'keys', text: authority.dataKeys() })
+      case 'addManager': {
+        const admission = await this.#members().add(idOf(known), call.address)
+        return this.#answerOnce(stream, { type: 'member', ...admission })
+      }
+      case 'promoteManager':
+        await this.#members().promote(idOf(known), call.memberId)
+        log.info('a manager takes part in keeping the state', { nodeId: idOf(known) })
+        return this.#answerOnce(stream, { type: 'promoted' })
+      case 'relay':
+        return this.#relay(call, stream)
       default:
         return unreachable(call)
     }
+  }
+
+  #members(): ManagerMembers {
+    const { members } = this.#options
+    if (members) return members
+    throw new UserError('unsupported', 'this manager takes no other manager in')
+  }
+
+  /** Hands messages on between a manager and a node until one of them ends. */
+  async #relay(
+    { nodeId, request }: Extract<Call, { readonly call: 'relay' }>,
+    asker: MessageStream,
+  ): Promise<void> {
+    const gone = new AbortController()
+    const ended = AbortSignal.any([gone.signal, this.#stop.signal])
+    const { stream: node, over } = await this.ask(nodeId, request, ended)
+    const signal = AbortSignal.any([ended, over])
+    const handOn = async (from: MessageStream, to: MessageStream): Promise<void> => {
+      for (;;) {
+        const message = await from.receive(signal)
+        if (message === undefined) return
+        await to.send(messageFrom(message))
+      }
+    }
+    const ways = [handOn(asker, node), handOn(node, asker)].map((way) =>
+      way.catch(() => {}).finally(() => gone.abort()),
+    )
+    await Promise.all(ways)
+    asker.close()
+    node.close()
   }
 
   async #answerOnce(stream: MessageStream, answer: Message): Promise<void> {
@@ -300,13 +379,15 @@ class RunningPort implements ClusterPort {
     const { view } = this.#options.store
     const cluster = clusterOf(view)
     const { heartbeatMs, silenceMs } = dispatcher.livenessLimits()
-    const certificate = view.get('node', nodeId)?.certificate
+    const node = view.get('node', nodeId)
+    const certificate = node?.certificate
     const isOfThisRoot = certificate?.rootHash === rootHashOf(cluster.status.root.certificatePem)
     return {
       heartbeatMs,
       silenceMs,
       managers: this.#managers(),
       rootsPem: rootsOf(cluster),
+      ...(node ? { role: node.spec.role } : {}),
       ...(certificate && !isOfThisRoot ? { renewWithinMs: view.count('node') * signMs } : {}),
     }
   }
@@ -321,7 +402,8 @@ class RunningPort implements ClusterPort {
         object?.kind === 'node' ? object : undefined,
       )
       if (!old || !node || old.manager !== node.manager) isCommon = true
-      else if (old.certificate !== node.certificate) this.#sessions.get(node.id)?.settingsChanged()
+      else if (old.certificate !== node.certificate || old.spec.role !== node.spec.role)
+        this.#sessions.get(node.id)?.settingsChanged()
     }
     if (!isCommon) return
     const { view } = this.#options.store
@@ -339,6 +421,17 @@ class RunningPort implements ClusterPort {
 
 function noLongerLeads(): UserError {
   return new UserError('unavailable', 'this manager no longer leads')
+}
+
+/** A message that is handed on unread: its reader is at the other end. */
+function messageFrom(value: unknown): Message {
+  const fields = new Fields('message', value)
+  const { bytes, ...rest } = fields.all()
+  return {
+    ...rest,
+    type: fields.text('type', 100),
+    ...(bytes instanceof Uint8Array ? { bytes } : {}),
+  }
 }
 
 function idOf(known: ClusterNode | undefined): NodeId {

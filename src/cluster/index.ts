@@ -1,10 +1,23 @@
 export { Authority, rootsOf } from './authority.ts'
 export { bridge } from './byte-bridge.ts'
 export { openClusterLogs } from './cluster-logs.ts'
-export { type ClusterPort, type ClusterPortOptions, openClusterPort } from './cluster-port.ts'
+export {
+  type ClusterPort,
+  type ClusterPortOptions,
+  type ManagerMembers,
+  openClusterPort,
+} from './cluster-port.ts'
 export { foundCluster } from './found-cluster.ts'
-export { announceLeave, type Joined, joinCluster, renewCertificate } from './join.ts'
-export type { Admission, ManagerAddress, SessionSettings } from './messages.ts'
+export {
+  announceLeave,
+  askToBeMember,
+  confirmMember,
+  fetchDataKeys,
+  type Joined,
+  joinCluster,
+  renewCertificate,
+} from './join.ts'
+export type { Admission, ManagerAddress, MemberAdmission, SessionSettings } from './messages.ts'
 export { NodeAnswers, type NodeServices } from './node-answers.ts'
 export {
   openTlsTransport,

@@ -6,8 +6,10 @@ import {
   type Call,
   callMessage,
   checkProtocol,
+  type MemberAdmission,
   parseAdmission,
   parseAnswer,
+  parseMemberAdmission,
 } from './messages.ts'
 import type { Fields } from './read.ts'
 import type { MessageStream, Transport, Trust } from './transport.ts'
@@ -38,6 +40,8 @@ const clockSkewMsMax = 5 * 60_000
 const clusterPortDefault = 2377
 /** For one call to be answered, in ms. */
 const answerMs = 15_000
+/** The same where the managers make room for another one: state moves, or is caught up with. */
+const memberAnswerMs = 70_000
 
 /**
  * Makes this host a node: gets the root certificate, checks that it is the one the token was made for, and only then
@@ -101,6 +105,54 @@ export async function renewCertificate(
   })
 }
 
+/** The data keys of the cluster, for a node whose certificate says that it is a manager. */
+export async function fetchDataKeys(
+  world: JoinWorld,
+  managers: readonly string[],
+  signal: AbortSignal,
+): Promise<string> {
+  return firstOf(managers, async (address) => {
+    const { fields } = await callOnce(
+      world,
+      address,
+      { type: 'cluster' },
+      { call: 'keys' },
+      'keys',
+      signal,
+    )
+    return fields.text('text')
+  })
+}
+
+/** Asks the managers to let this one keep the state with them. `address` is its cluster port. */
+export async function askToBeMember(
+  world: JoinWorld,
+  managers: readonly string[],
+  address: string,
+  signal: AbortSignal,
+): Promise<MemberAdmission> {
+  return firstOf(managers, async (manager) => {
+    const call: Call = { call: 'addManager', address }
+    const trust = { type: 'cluster' } as const
+    const { fields } = await callOnce(world, manager, trust, call, 'member', signal, memberAnswerMs)
+    return parseMemberAdmission(fields)
+  })
+}
+
+/** Tells the managers that this one's part runs: it counts from then on. */
+export async function confirmMember(
+  world: JoinWorld,
+  managers: readonly string[],
+  memberId: string,
+  signal: AbortSignal,
+): Promise<void> {
+  await firstOf(managers, (manager) => {
+    const call: Call = { call: 'promoteManager', memberId }
+    const trust = { type: 'cluster' } as const
+    return callOnce(world, manager, trust, call, 'promoted', signal, memberAnswerMs)
+  })
+}
+
 /** Says goodbye, so that the node is known to be down at once. */
 export async function announceLeave(
   world: JoinWorld,
@@ -141,10 +193,11 @@ async function callOnce(
   call: Call,
   answer: string,
   signal: AbortSignal,
+  waitMs = answerMs,
 ): Promise<Answered> {
   const done = new AbortController()
   const late = new AbortController()
-  void clock.sleep(answerMs, done.signal).then(() => {
+  void clock.sleep(waitMs, done.signal).then(() => {
     if (!done.signal.aborted) late.abort()
   })
   const ended = AbortSignal.any([signal, late.signal])
@@ -156,7 +209,7 @@ async function callOnce(
     return { fields: parseAnswer(await stream.receive(ended), answer), localAddress }
   } catch (error) {
     if (!late.signal.aborted) throw error
-    throw new UserError('unavailable', `${address} did not answer in ${answerMs / 1000} s`, {
+    throw new UserError('unavailable', `${address} did not answer in ${waitMs / 1000} s`, {
       next: 'Look into the log of the daemon there.',
       cause: error,
     })

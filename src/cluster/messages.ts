@@ -4,6 +4,7 @@ import {
   idFrom,
   type NodeDescription,
   type NodeId,
+  type NodeRole,
   rankOf,
   type TaskId,
   type TaskState,
@@ -34,6 +35,11 @@ export type Call =
   | { readonly call: 'answer'; readonly requestId: string }
   | { readonly call: 'leave' }
   | { readonly call: 'keys' }
+  /** A manager asks to take part in keeping the state: how it is reached, and later that its part runs. */
+  | { readonly call: 'addManager'; readonly address: string }
+  | { readonly call: 'promoteManager'; readonly memberId: string }
+  /** One manager asks another, which leads, to ask a node for something. */
+  | { readonly call: 'relay'; readonly nodeId: NodeId; readonly request: NodeRequest }
 export type CallName = Call['call']
 
 /** What a host says that wants to be a node. */
@@ -80,6 +86,17 @@ export interface SessionSettings {
   readonly rootsPem: readonly string[]
   /** The node's certificate is to be renewed within this time, because its root retires. Absent: it is fine. */
   readonly renewWithinMs?: number
+  /** What people want this node to be. Absent: a manager of a release that did not say. */
+  readonly role?: NodeRole
+}
+
+/** What a manager that is let in begins its part in keeping the state with. */
+export interface MemberAdmission {
+  readonly memberId: string
+  /** The cluster's name among those who keep its state. */
+  readonly token: string
+  /** All of them, the new one included. */
+  readonly members: readonly { readonly name: string; readonly peerUrl: string }[]
 }
 
 /** From the manager, in a session. */
@@ -184,6 +201,9 @@ const callNames: readonly CallName[] = [
   'answer',
   'leave',
   'keys',
+  'addManager',
+  'promoteManager',
+  'relay',
 ]
 
 function parseCallOf(call: CallName, fields: Fields): Call {
@@ -207,6 +227,16 @@ function parseCallOf(call: CallName, fields: Fields): Call {
       return { call, description: parseDescription(fields.raw('description')) }
     case 'answer':
       return { call, requestId: fields.text('requestId', 100) }
+    case 'addManager':
+      return { call, address: fields.text('address', 255) }
+    case 'promoteManager':
+      return { call, memberId: fields.text('memberId', 100) }
+    case 'relay':
+      return {
+        call,
+        nodeId: idFrom(fields.text('nodeId', 100)),
+        request: parseRequest(fields.inside('request')),
+      }
     default:
       return { call }
   }
@@ -281,6 +311,17 @@ export function parseAdmission(fields: Fields): Admission {
   }
 }
 
+export function parseMemberAdmission(fields: Fields): MemberAdmission {
+  return {
+    memberId: fields.text('memberId', 100),
+    token: fields.text('token', 100),
+    members: fields.list('members', (value) => {
+      const member = new Fields('member', value)
+      return { name: member.text('name', 100), peerUrl: member.text('peerUrl', 255) }
+    }),
+  }
+}
+
 function parseManager(value: unknown): ManagerAddress {
   const fields = new Fields('manager', value)
   return { nodeId: idFrom(fields.text('nodeId', 100)), address: fields.text('address', 255) }
@@ -330,6 +371,7 @@ function parseSettings(fields: Fields): SessionSettings {
     managers: fields.list('managers', parseManager),
     rootsPem: fields.texts('rootsPem'),
     ...(fields.has('renewWithinMs') ? { renewWithinMs: fields.number('renewWithinMs') } : {}),
+    ...(fields.has('role') ? { role: fields.oneOf('role', ['manager', 'worker']) } : {}),
   }
 }
 

@@ -104,6 +104,7 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
     skepVersion: version,
   })
 
+  membership.onChanged(() => api.clusterChanged())
   await membership.resume()
   api.clusterChanged()
   for (const host of options.hosts) await listen(api, host, options)

@@ -1,5 +1,7 @@
+import { connect } from 'node:net'
+import type { Duplex } from 'node:stream'
 import { type Clock, type Log, messageOf, type Random } from '../base/index.ts'
-import type { Engine } from '../engine/index.ts'
+import { connectOptionsOf, type Engine, parseEngineAddress } from '../engine/index.ts'
 import { type DataPlane, openLinuxDataPlane } from '../network/index.ts'
 import { openDockerRuntime, type Runtime, removeSecretsDir } from '../runtime/index.ts'
 import { dataPaths, type Identity } from './identity.ts'
@@ -11,6 +13,14 @@ export interface MemberWorld {
   readonly clock: Clock
   readonly random: Random
   readonly log: Log
+}
+
+/** A new connection to the engine, for an asker on another node. */
+export function connectEngine(address: string): Duplex {
+  const target = connectOptionsOf(parseEngineAddress(address))
+  return 'socketPath' in target
+    ? connect({ path: target.socketPath, allowHalfOpen: true })
+    : connect({ ...target, allowHalfOpen: true })
 }
 
 /** What a member does on its host: containers and packets. */

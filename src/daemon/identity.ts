@@ -13,6 +13,8 @@ export interface Identity {
   readonly dataPathAddress?: string
   /** A manager keeps the cluster's state, a worker none of it. Absent: a manager. */
   readonly role?: NodeRole
+  /** Where a manager keeps it. Absent: in its own file, as the only manager. */
+  readonly store?: 'file' | 'etcd'
 }
 
 /** Names of what lies in a data root. Every directory is 0700, every file 0600. */
@@ -20,6 +22,8 @@ export function dataPaths(dataRoot: string): {
   readonly identity: string
   readonly cluster: string
   readonly store: string
+  /** State shared with other managers. */
+  readonly etcd: string
   readonly keys: string
   readonly certificates: string
   /** What a worker was told last. */
@@ -31,6 +35,7 @@ export function dataPaths(dataRoot: string): {
     identity: join(dataRoot, 'node.json'),
     cluster,
     store: join(cluster, 'store.db'),
+    etcd: join(cluster, 'etcd'),
     keys: join(cluster, 'data.keys'),
     certificates: join(cluster, 'certificates'),
     journal: join(cluster, 'node.journal'),
@@ -60,11 +65,12 @@ export async function readIdentity(dataRoot: string): Promise<Identity | undefin
       typeof listenAddress === 'string'
     ) {
       const role = 'role' in json && json.role === 'worker' ? 'worker' : 'manager'
+      const store = 'store' in json && json.store === 'etcd' ? 'etcd' : 'file'
       const dataPath =
         'dataPathAddress' in json && typeof json.dataPathAddress === 'string'
           ? { dataPathAddress: json.dataPathAddress }
           : {}
-      return { nodeId: idFrom(nodeId), address, listenAddress, role, ...dataPath }
+      return { nodeId: idFrom(nodeId), address, listenAddress, role, store, ...dataPath }
     }
   }
   throw new UserError('internal', `${path} is damaged`, {

@@ -5,10 +5,14 @@ import {
   type ClusterPort,
   endRotation,
   isRotationDone,
+  type ManagerMembers,
+  NodeAnswers,
+  type NodeServices,
   openClusterPort,
   openTlsTransport,
   rootsOf,
   type TlsTransport,
+  type Transport,
 } from '../cluster/index.ts'
 import { clusterOf } from '../control/index.ts'
 import type { Dispatcher } from '../dispatcher/index.ts'
@@ -31,6 +35,11 @@ export interface ManagerPortOptions {
   readonly keyring: Keyring
   /** The leader's dispatcher while this manager leads. */
   readonly dispatcher: () => Dispatcher | undefined
+  /** This node's, where another part has them open already. */
+  readonly certificates?: NodeCertificates
+  readonly members: ManagerMembers
+  /** What this node can be asked for itself, by whichever manager leads. */
+  readonly services: NodeServices
 }
 
 /** A manager's certificates, its cluster port, and the cluster's root while it is rotated. */
@@ -39,6 +48,7 @@ export class ManagerPort {
   readonly #authority: Authority
   readonly #certificates: NodeCertificates
   readonly #transport: TlsTransport
+  readonly answers: NodeAnswers
   readonly #renewal: CertificateRenewal
   readonly #stop = new AbortController()
   readonly #looked: Promise<void>
@@ -46,6 +56,7 @@ export class ManagerPort {
   readonly #unsubscribe: () => void
   #port: ClusterPort | undefined
   #renewed = () => {}
+  #trusts = () => {}
   #trouble: string | undefined
 
   private constructor(
@@ -62,6 +73,7 @@ export class ManagerPort {
       clock,
       log,
     })
+    this.answers = new NodeAnswers(this.#transport, options.services, version, log)
     this.#renewal = keepRenewed({
       certificate: () => certificates.certificate,
       renew: () => this.#renew(),
@@ -83,15 +95,10 @@ export class ManagerPort {
       keyring,
       clock: world.clock,
       random: world.random,
-      managersRefused: () =>
-        new UserError(
-          'unsupported',
-          'this cluster has one manager, and its store can not be shared with another yet',
-          { next: 'Join as a worker: `docker swarm join-token worker` shows the token.' },
-        ),
+      managersRefused: () => undefined,
     })
     const { dataRoot } = world.options
-    const found = await NodeCertificates.open(dataRoot, keyring)
+    const found = options.certificates ?? (await NodeCertificates.open(dataRoot, keyring))
     const known = store.view.get('node', identity.nodeId)?.certificate
     if (found && known) return new ManagerPort(options, authority, found)
     // The first start, or state of a release that had no cluster port.
@@ -104,6 +111,15 @@ export class ManagerPort {
 
   get authority(): Authority {
     return this.#authority
+  }
+
+  get certificates(): NodeCertificates {
+    return this.#certificates
+  }
+
+  /** How this manager reaches others. */
+  get transport(): Transport {
+    return this.#transport
   }
 
   /** Undefined while it can't be opened. */
@@ -125,6 +141,22 @@ export class ManagerPort {
     this.#renewed = renewed
   }
 
+  /** Calls back when other roots are trusted. */
+  onTrust(trusts: () => void): void {
+    this.#trusts = trusts
+  }
+
+  /** Has a new certificate made now. */
+  async renewNow(): Promise<void> {
+    await this.#renew()
+  }
+
+  /** Another manager leads, or this one: nodes look for the leader anew. */
+  leadershipChanged(): void {
+    this.#port?.leadershipChanged()
+    this.#wanted.ring()
+  }
+
   /** Why nodes can't reach this manager, in words. */
   trouble(): string | undefined {
     return this.#trouble
@@ -133,6 +165,7 @@ export class ManagerPort {
   async close(): Promise<void> {
     this.#stop.abort()
     this.#unsubscribe()
+    this.answers.close()
     await this.#renewal.close()
     await this.#looked
     await this.#port?.close()
@@ -157,6 +190,8 @@ export class ManagerPort {
           random,
           log,
           skepVersion: version,
+          members: this.#options.members,
+          own: { nodeId: identity.nodeId, ask: (ask) => this.answers.answer(ask) },
         })
         this.#trouble = undefined
         log.info('the cluster port is open', { address: this.#port.address })
@@ -180,7 +215,7 @@ export class ManagerPort {
 
   /** Keeps what is trusted here as the cluster says, and lets old roots go once nobody needs them. */
   async #followRoot(): Promise<void> {
-    const { world, store, dispatcher } = this.#options
+    const { world, identity, store, dispatcher } = this.#options
     const { clock, log } = world
     const { signal } = this.#stop
     while (!signal.aborted) {
@@ -190,10 +225,14 @@ export class ManagerPort {
       try {
         const { status } = cluster
         const chainPem = status.crossCertificates ?? []
-        const managers = this.#certificates.managers
+        // Where this manager finds the others while it can not read the state.
+        const managers = [...store.view.list('node')].flatMap(({ id, manager }) =>
+          manager && id !== identity.nodeId ? [manager.address] : [],
+        )
         const rootsPem = rootsOf(cluster)
         if (await this.#certificates.learn({ rootsPem, managers, chainPem })) {
           this.#transport.credentialsChanged()
+          this.#trusts()
         }
         if (!this.#certificates.isSignedBy(status.root.certificatePem)) this.#renewal.within(0)
         const isOver =

@@ -1,21 +1,42 @@
+import { rm } from 'node:fs/promises'
 import { type Agent, startAgent } from '../agent/index.ts'
+import { Allocator } from '../allocator/index.ts'
 import { writeBackup } from '../backup/index.ts'
-import { messageOf, UserError } from '../base/index.ts'
-import { openClusterLogs } from '../cluster/index.ts'
+import { assert, messageOf, Semaphore, UserError } from '../base/index.ts'
+import { type MemberAdmission, openClusterLogs, openRemoteLink } from '../cluster/index.ts'
 import { type Control, openControl } from '../control/index.ts'
 import { networkAssignment } from '../dispatcher/index.ts'
-import { type Manager, startManager } from '../manager/index.ts'
-import type { Network, NetworkAttachment, NetworkId } from '../model/index.ts'
+import { addMember, promoteMember, removeMember } from '../etcd/index.ts'
+import {
+  type ClusterNode,
+  type Network,
+  type NetworkAttachment,
+  type NetworkId,
+  type NodeId,
+  stateSinceMs,
+} from '../model/index.ts'
 import { bridgeName, type DataPlane } from '../network/index.ts'
 import type { Runtime } from '../runtime/index.ts'
-import { type Keyring, openKeyring, parseUnlockKey } from '../security/index.ts'
+import { type Keyring, parseUnlockKey } from '../security/index.ts'
+import {
+  type EtcdStore,
+  migrateToEtcd,
+  OutcomeUnknownError,
+  openEtcdStore,
+} from '../store/etcd/index.ts'
 import { type LeaderEpoch, nextCommit, openSqliteStore, type Store } from '../store/index.ts'
-import type { LogSource } from '../wire/index.ts'
-import { clearHost, type MemberWorld, openHost } from './host.ts'
+import type { LogSource, ManagerLink, Session } from '../wire/index.ts'
+import { clearHost, connectEngine, type MemberWorld, openHost } from './host.ts'
 import { hostSubnets } from './host-facts.ts'
-import { dataPaths, type Identity } from './identity.ts'
+import { dataPaths, type Identity, writeIdentity } from './identity.ts'
+import { Leading } from './leading.ts'
 import { ManagerPort } from './manager-port.ts'
+import { MemberEtcd, peerUrlOf } from './member-etcd.ts'
+import { MemberStore } from './member-store.ts'
+import { NodeCertificates } from './node-certificates.ts'
+import { openFileJournal } from './node-journal.ts'
 import { type PlainContainers, watchPlainContainers } from './plain-containers.ts'
+import { describeQuorumLoss } from './quorum-loss.ts'
 import { version } from './version.ts'
 
 /** A container's place on an attachable cluster network. */
@@ -26,15 +47,27 @@ export interface ReservedAddress {
   readonly nameservers: readonly string[]
 }
 
+/** For the others to remove a manager that leaves, in ms: they do so only while all have been in reach for 5 s. */
+const removalMs = 15_000
+
+/** For one manager's etcd to be started anew and catch up, in ms, before the next one's is. */
+const etcdRestartMs = 15_000
+
 /** How long an address stays reserved for a container that has not shown up, in ms. */
 const attachmentGraceMs = 60_000
 
-/** This node while it is in a cluster: store, manager and agent together. */
+/** The state as this manager shares it with others. */
+export interface SharedState {
+  readonly etcd: MemberEtcd
+  readonly store: EtcdStore
+  readonly certificates: NodeCertificates
+}
+
+/** This node while it is a manager: store, manager and agent together. */
 export class Member {
   readonly identity: Identity
-  readonly store: Store & LeaderEpoch
+  readonly store: Store
   readonly control: Control
-  readonly manager: Manager
   readonly agent: Agent
   readonly runtime: Runtime
   readonly keyring: Keyring
@@ -46,14 +79,28 @@ export class Member {
   readonly #plain: PlainContainers
   readonly #unfollowLock: () => void
   #sweeping = false
+  readonly #leading: Leading
+  /** The only manager's own store, until it is shared. */
+  readonly #alone: (Store & LeaderEpoch) | undefined
+  #shared: { readonly etcd: MemberEtcd; readonly store: EtcdStore } | undefined
+  readonly #switched: MemberStore
+  /** Aborts when another one leads. */
+  #leaderIsAnother = new AbortController()
+  #removed = () => {}
+  readonly #closing = new AbortController()
+  #quorumTrouble: string | undefined
+  /** Managers are let in one at a time. */
+  readonly #joining = new Semaphore(1)
 
   private constructor(
     world: MemberWorld,
     identity: Identity,
     parts: {
-      readonly store: Store & LeaderEpoch
+      readonly store: MemberStore
+      readonly alone: (Store & LeaderEpoch) | undefined
+      readonly shared: SharedState | undefined
+      readonly leading: Leading
       readonly keyring: Keyring
-      readonly manager: Manager
       readonly runtime: Runtime
       readonly dataPlane: DataPlane
       readonly port: ManagerPort
@@ -62,8 +109,11 @@ export class Member {
     this.#world = world
     this.identity = identity
     this.store = parts.store
+    this.#switched = parts.store
+    this.#alone = parts.alone
+    this.#shared = parts.shared
+    this.#leading = parts.leading
     this.keyring = parts.keyring
-    this.manager = parts.manager
     this.runtime = parts.runtime
     this.#dataPlane = parts.dataPlane
     this.port = parts.port
@@ -73,7 +123,7 @@ export class Member {
       local: parts.runtime,
       port: () => this.port.port,
     })
-    const { clock, random, log, engine } = world
+    const { clock, random, log, engine, options } = world
     this.control = openControl({ store: parts.store, clock, random, sealer: parts.keyring })
     this.#plain = watchPlainContainers({
       engine,
@@ -86,56 +136,318 @@ export class Member {
       nodeId: identity.nodeId,
       runtime: parts.runtime,
       dataPlane: parts.dataPlane,
-      link: parts.manager.link,
+      link: this.#link(),
       clock,
       log,
+      // A single manager has its own state to go on with.
+      ...(parts.shared && {
+        journal: openFileJournal({
+          path: dataPaths(options.dataRoot).journal,
+          keyPem: parts.shared.certificates.keyPem,
+        }),
+      }),
       describeHost: async () => this.#describeHost(),
       plainContainers: () => this.#plain.list(),
     })
-    this.port.onRenewed(() => void this.agent.describeAgain())
+    this.port.onRenewed(() => {
+      void this.#tellEtcd()
+      void this.agent.describeAgain()
+    })
+    this.port.onTrust(() => void this.#tellEtcd())
     this.#unfollowLock = this.#followLock()
   }
 
-  /** Opens the cluster's state on this node and starts working. */
+  /** Opens the cluster's state on this node and starts working. `shared`: it is shared with other managers, and open. */
   static async open(
     world: MemberWorld,
     identity: Identity,
-    unlockKey?: Uint8Array,
+    given: { readonly keyring: Keyring; readonly shared?: SharedState },
   ): Promise<Member> {
-    const { options, clock, random, log } = world
+    const { options, clock, log } = world
+    const { keyring, shared } = given
     const paths = dataPaths(options.dataRoot)
-    const keyring = await openKeyring({ path: paths.keys, ...(unlockKey ? { unlockKey } : {}) })
-    const store = await openSqliteStore({ path: paths.store, clock, log })
+    const alone = shared ? undefined : await openSqliteStore({ path: paths.store, clock, log })
+    const opened = shared?.store ?? alone
+    assert(opened !== undefined, 'a manager has a store')
+    let member: Member | undefined
+    const store = new MemberStore(opened, async (error) =>
+      member ? member.#explain(error) : error,
+    )
     try {
       const [cluster] = store.view.list('cluster')
       const id = cluster?.id
       if (id === undefined) {
-        throw new UserError('internal', `${paths.store} holds no cluster`, {
-          next: 'Leave with `docker swarm leave --force`, or restore a backup.',
-        })
+        throw new UserError(
+          'internal',
+          `the state of this manager (${paths.cluster}) holds no cluster`,
+          { next: 'Leave with `docker swarm leave --force`, or restore a backup.' },
+        )
       }
       const { runtime, dataPlane } = await openHost(world, identity, id)
-      const epoch = await store.advanceEpoch()
-      const manager = startManager({
+      const { nodeId, address } = identity
+      const leading = new Leading({
+        world,
+        nodeId,
+        address,
         store,
-        epoch,
-        unseal: (sealed, aad) => keyring.unseal(sealed, aad),
-        localNodeId: identity.nodeId,
-        clock,
-        random,
-        log,
+        keyring,
+        changed: () => {
+          if (member) member.#leaderChanged()
+        },
       })
+      if (alone) await leading.alone(alone)
       const port = await ManagerPort.open({
         world,
         identity,
         store,
         keyring,
-        dispatcher: () => manager.dispatcher,
+        dispatcher: () => leading.manager?.dispatcher,
+        ...(shared ? { certificates: shared.certificates } : {}),
+        members: {
+          add: (id, at) => memberOf(member).#takeIn(id, at),
+          promote: (id, memberId) => memberOf(member).#confirm(id, memberId),
+        },
+        services: { logs: runtime, connectEngine: () => connectEngine(options.engine) },
       })
-      return new Member(world, identity, { store, keyring, manager, runtime, dataPlane, port })
+      const parts = { store, alone, shared, leading, keyring, runtime, dataPlane, port }
+      member = new Member(world, identity, parts)
+      if (shared) leading.elect(shared.etcd, shared.store)
+      return member
     } catch (error) {
       await store.close()
       throw error
+    }
+  }
+
+  /** Whether this manager leads now. */
+  get isLeader(): boolean {
+    return this.#leading.manager !== undefined
+  }
+
+  /** Calls back when the others have taken this node off the list of managers. */
+  onRemoved(removed: () => void): void {
+    this.#removed = removed
+  }
+
+  /** Why nothing can be stored, in words, or undefined. */
+  quorumTrouble(): string | undefined {
+    if (this.#shared?.store.quorumLostAtMs === undefined) return undefined
+    return this.#quorumTrouble ?? 'no majority of the managers answers'
+  }
+
+  /** Names the managers that are missing, where the majority is. */
+  async #explain(error: unknown): Promise<unknown> {
+    const sinceMs = this.#shared?.store.quorumLostAtMs
+    const isOther =
+      !(error instanceof UserError) ||
+      error.code !== 'unavailable' ||
+      error.cause instanceof OutcomeUnknownError
+    if (isOther || sinceMs === undefined) return error
+    const others = [...this.store.view.list('node')].flatMap((node) =>
+      node.manager && node.id !== this.identity.nodeId
+        ? [
+            {
+              name: node.name,
+              address: node.manager.address,
+              ...(node.status.state === 'down' ? { sinceMs: stateSinceMs(node) } : {}),
+            },
+          ]
+        : [],
+    )
+    const { clock } = this.#world
+    const loss = await describeQuorumLoss(others, {
+      transport: this.port.transport,
+      clock,
+      sinceMs,
+    })
+    this.#quorumTrouble = loss.message
+    return loss
+  }
+
+  // ---- Finding the leader ----
+
+  #leaderChanged(): void {
+    this.port.leadershipChanged()
+    // The agent's session is with the leader that was.
+    this.#leaderIsAnother.abort()
+    this.#leaderIsAnother = new AbortController()
+  }
+
+  #link(): ManagerLink {
+    const { clock, random, log } = this.#world
+    const remote = openRemoteLink({
+      transport: this.port.transport,
+      clock,
+      random,
+      log,
+      skepVersion: version,
+      managers: () => this.#otherManagers(),
+      learned: () => {}, // All that it says is in the state.
+      asked: (ask) => this.port.answers.answer(ask),
+    })
+    return {
+      open: (nodeId, description, signal): Promise<Session> => {
+        const until = AbortSignal.any([signal, this.#leaderIsAnother.signal])
+        const { manager } = this.#leading
+        return manager
+          ? manager.link.open(nodeId, description, until)
+          : remote.open(nodeId, description, until)
+      },
+    }
+  }
+
+  /** Cluster ports of the other managers, the leader's first. */
+  #otherManagers(): readonly string[] {
+    const { leader } = this.#leading
+    const others = [...this.store.view.list('node')].flatMap(({ id, manager }) =>
+      manager && id !== this.identity.nodeId ? [manager.address] : [],
+    )
+    const isOther = leader !== undefined && leader.id !== this.identity.nodeId
+    return isOther ? [...new Set([leader.address, ...others])] : others
+  }
+
+  // ---- Several managers ----
+
+  /** Lets another manager keep the state too, by its node and the address of its cluster port. */
+  #takeIn(nodeId: NodeId, address: string): Promise<MemberAdmission> {
+    const { clock, log } = this.#world
+    return this.#joining.run(async () => {
+      const shared = this.#shared ?? (await this.#share())
+      log.info('a manager is let in', { nodeId, address })
+      const { client } = shared.etcd
+      const peerUrl = peerUrlOf(address)
+      const member = { client, name: nodeId, peerUrl }
+      // One that asks has no state. If it counts from an earlier time, its vote rests on what it has lost.
+      const counted = (await client.memberList()).some(
+        ({ learner, peerUrls }) => !learner && peerUrls.includes(peerUrl),
+      )
+      if (counted) await removeMember(member)
+      const { memberId, members } = await addMember({ ...member, clock })
+      await this.#changeManager(nodeId, { address, leader: false, reachability: 'unknown' })
+      const [cluster] = this.store.view.list('cluster')
+      return { memberId, token: cluster?.id ?? '', members }
+    })
+  }
+
+  async #confirm(nodeId: NodeId, memberId: string): Promise<void> {
+    const client = this.#shared?.etcd.client
+    if (!client) throw new UserError('failedPrecondition', 'this manager shares no state yet')
+    await promoteMember({ client, memberId, clock: this.#world.clock })
+    const manager = this.store.view.get('node', nodeId)?.manager
+    if (manager) await this.#changeManager(nodeId, { ...manager, reachability: 'reachable' })
+  }
+
+  async #changeManager(
+    nodeId: NodeId,
+    manager: NonNullable<ClusterNode['manager']>,
+  ): Promise<void> {
+    for (;;) {
+      const node = this.store.view.get('node', nodeId)
+      if (!node) throw new UserError('notFound', `node ${nodeId} is not part of this cluster`)
+      try {
+        await this.store.commit([{ type: 'update', object: { ...node, manager } }])
+        return
+      } catch (error) {
+        if (!(error instanceof UserError && error.code === 'outOfSequence')) throw error
+        await nextCommit(this.store, this.#world.clock)
+      }
+    }
+  }
+
+  /** Moves the state from this manager's own file to where others can keep it too. Commits wait meanwhile; reads go on. */
+  async #share(): Promise<{ readonly etcd: MemberEtcd; readonly store: EtcdStore }> {
+    const { options, clock, random, log } = this.#world
+    const { nodeId } = this.identity
+    const paths = dataPaths(options.dataRoot)
+    const from = this.#alone
+    const [cluster] = this.store.view.list('cluster')
+    assert(from !== undefined && cluster !== undefined, 'what is not shared is kept alone')
+    // Others know this manager by the address in its certificate, which one of an earlier release lacks.
+    await this.port.renewNow()
+    // What a try that failed has left: the file is still what counts.
+    await rm(paths.etcd, { recursive: true, force: true })
+    const begin = { type: 'new', token: cluster.id } as const
+    const { certificates } = this.port
+    const etcd = await MemberEtcd.start(this.#world, this.identity, certificates, begin)
+    try {
+      await etcd.untilAnswers()
+      const startedAtMs = clock.nowMs()
+      let store: EtcdStore | undefined
+      await this.#leading.close()
+      await this.#switched.moveTo(async () => {
+        const { client } = etcd
+        await migrateToEtcd({ from, client, clock, random, log })
+        store = await openEtcdStore({ client, clock, random, log, writer: nodeId })
+        await writeIdentity(options.dataRoot, { ...this.identity, store: 'etcd' })
+        return store
+      })
+      assert(store !== undefined, 'the state has moved')
+      const shared = { etcd, store }
+      this.#shared = shared
+      etcd.onRemoved(() => this.#removed())
+      this.#leading.elect(etcd, store)
+      log.info('the state is shared from now on', { waitedMs: clock.nowMs() - startedAtMs })
+      for (const end of ['', '-wal', '-shm']) await rm(`${paths.store}${end}`, { force: true })
+      return shared
+    } catch (error) {
+      if (!this.#shared) {
+        if (!this.isLeader) await this.#leading.alone(from)
+        await etcd.close()
+      }
+      throw error
+    }
+  }
+
+  /**
+   * Takes this manager off the list, before it leaves: it says so, and whoever leads then removes it. The others go on;
+   * nothing may be asked of it afterwards. Rejects with `unavailable` when that is not done in time.
+   */
+  async resign(): Promise<void> {
+    const shared = this.#shared
+    if (!shared || this.#otherManagers().length === 0) return
+    const { clock } = this.#world
+    const removed = new Promise<true>((resolve) => shared.etcd.onRemoved(() => resolve(true)))
+    for (;;) {
+      const node = this.store.view.get('node', this.identity.nodeId)
+      if (!node) return
+      const message = 'left the cluster'
+      const status = { ...node.status, state: 'down' as const, message, sinceMs: clock.nowMs() }
+      const spec = { ...node.spec, role: 'worker' as const }
+      try {
+        await this.store.commit([{ type: 'update', object: { ...node, spec, status } }])
+        break
+      } catch (error) {
+        if (!(error instanceof UserError && error.code === 'outOfSequence')) throw error
+        await nextCommit(this.store, clock)
+      }
+    }
+    const done = new AbortController()
+    const isRemoved = await Promise.race([removed, clock.sleep(removalMs, done.signal)])
+    done.abort()
+    if (isRemoved) return
+    shared.etcd.onRemoved(() => this.#removed())
+    throw new UserError(
+      'unavailable',
+      `the other managers did not let this one go in ${removalMs / 1000} s`,
+      { next: 'It becomes a worker as soon as they do (`docker node ls`); let it leave then.' },
+    )
+  }
+
+  /** etcd proves itself with this node's certificate, and learns roots at its start alone. */
+  async #tellEtcd(): Promise<void> {
+    const etcd = this.#shared?.etcd
+    if (!etcd) return
+    const { clock, log } = this.#world
+    try {
+      await etcd.certificatesChanged()
+      if (!etcd.hasOldRoots) return
+      // One manager after the other, so that the majority stays.
+      const managers = [...this.store.view.list('node')].filter(({ manager }) => manager)
+      const place = managers.findIndex(({ id }) => id === this.identity.nodeId)
+      await clock.sleep(Math.max(0, place) * etcdRestartMs, this.#closing.signal)
+      if (!this.#closing.signal.aborted && etcd.hasOldRoots) await etcd.restart()
+    } catch (error) {
+      log.error('the certificate could not be handed to etcd', { error: messageOf(error) })
     }
   }
 
@@ -191,7 +503,8 @@ export class Member {
     const createdAtMs = this.#world.clock.nowMs()
     let taken: { readonly address: string; readonly mac: string } | undefined
     const network = await this.#changeNetwork(networkId, (before) => {
-      taken = this.manager.allocator.freeAddress(networkId, requestedAddress)
+      const allocator = this.#leading.manager?.allocator ?? Allocator.from(this.store.view)
+      taken = allocator.freeAddress(networkId, requestedAddress)
       const attachments = [
         ...(before.status.attachments ?? []),
         { nodeId, container, createdAtMs, ...taken },
@@ -280,37 +593,58 @@ export class Member {
 
   /** Stops working; containers, traffic and names go on. */
   async close(): Promise<void> {
-    this.#unfollowLock()
-    await this.#plain.close()
-    await this.port.close()
-    await this.agent.close()
-    await this.manager.close()
+    await this.#end()
     await this.#dataPlane.close()
-    await this.store.close()
+    await this.#endState()
   }
 
   /** Ends every task of the cluster on this host and removes what it needed. */
   async destroy(): Promise<void> {
+    await this.#end()
+    await clearHost(this.#world, this.runtime, this.#dataPlane)
+    await this.#endState()
+  }
+
+  async #end(): Promise<void> {
+    this.#closing.abort()
     this.#unfollowLock()
     await this.#plain.close()
     await this.port.close()
     await this.agent.close()
-    await this.manager.close()
-    await clearHost(this.#world, this.runtime, this.#dataPlane)
-    await this.store.close()
+    await this.#leading.close()
   }
 
-  /** As `destroy`, for a member whose keys nobody has unlocked. */
-  static async destroyLocked(world: MemberWorld, identity: Identity): Promise<void> {
-    const { options, clock, log } = world
-    const store = await openSqliteStore({ path: dataPaths(options.dataRoot).store, clock, log })
-    try {
-      const [cluster] = store.view.list('cluster')
-      if (!cluster) return
-      const { runtime, dataPlane } = await openHost(world, identity, cluster.id)
-      await clearHost(world, runtime, dataPlane)
-    } finally {
-      await store.close()
-    }
+  async #endState(): Promise<void> {
+    await this.store.close()
+    await this.#shared?.etcd.close()
   }
+
+  /** As `destroy`, for a member whose keys nobody has unlocked, or whose state is out of reach. */
+  static async destroyLocked(world: MemberWorld, identity: Identity): Promise<void> {
+    const { dataRoot } = world.options
+    const clusterId =
+      identity.store === 'etcd'
+        ? await NodeCertificates.clusterIdOf(dataRoot)
+        : await clusterIdOfFile(world)
+    if (clusterId === undefined) return
+    const { runtime, dataPlane } = await openHost(world, identity, clusterId)
+    await clearHost(world, runtime, dataPlane)
+  }
+}
+
+async function clusterIdOfFile({ options, clock, log }: MemberWorld): Promise<string | undefined> {
+  const store = await openSqliteStore({ path: dataPaths(options.dataRoot).store, clock, log })
+  try {
+    const [cluster] = store.view.list('cluster')
+    return cluster?.id
+  } finally {
+    await store.close()
+  }
+}
+
+function memberOf(member: Member | undefined): Member {
+  if (member) return member
+  throw new UserError('unavailable', 'this manager is only just starting', {
+    next: 'Try again in a moment.',
+  })
 }

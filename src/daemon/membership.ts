@@ -1,13 +1,19 @@
-import { mkdir } from 'node:fs/promises'
+import { mkdir, rm } from 'node:fs/promises'
 import { hostname } from 'node:os'
-import { newId, UserError, WakeUp } from '../base/index.ts'
+import { messageOf, newId, UserError, WakeUp } from '../base/index.ts'
 import {
+  announceLeave,
+  askToBeMember,
   beginRotation,
+  confirmMember,
+  fetchDataKeys,
   foundCluster,
   issueToken,
   joinCluster,
   openTlsTransport,
   openToken,
+  renewCertificate,
+  type Transport,
   withNewTokens,
   withoutToken,
 } from '../cluster/index.ts'
@@ -20,16 +26,20 @@ import type {
   TokenSummary,
   TokenWish,
 } from '../control/index.ts'
+import { decideQuorum } from '../control/index.ts'
 import { type Cluster, type ClusterStatus, mintId, type NodeId } from '../model/index.ts'
 import {
   createNodeKey,
   createRootCa,
   createUnlockKey,
+  importKeyring,
   type Keyring,
   openKeyring,
+  parseNodeCertificate,
   parseUnlockKey,
   rootFromPem,
 } from '../security/index.ts'
+import { openEtcdStore } from '../store/etcd/index.ts'
 import { nextCommit, openSqliteStore } from '../store/index.ts'
 import type { MemberWorld } from './host.ts'
 import {
@@ -45,14 +55,22 @@ import {
   removeIdentity,
   writeIdentity,
 } from './identity.ts'
-import { Member } from './member.ts'
+import { Member, type SharedState } from './member.ts'
+import { MemberEtcd } from './member-etcd.ts'
 import { NodeCertificates } from './node-certificates.ts'
+import { describeQuorumLoss } from './quorum-loss.ts'
 import { version } from './version.ts'
 import { WorkerMember } from './worker-member.ts'
 
 /** How long `swarm init` waits for the node's agent and engine. */
 const readyWaitMs = 5_000
 const sessionLookMs = 20
+/** For etcd to answer at a start, in ms, before the daemon goes on without the state. */
+const firstWaitMs = 2_500
+/** Between attempts to read the state while no majority of the managers answers, in ms. */
+const stateRetryMs = 1_000
+/** Between attempts to become what people want this node to be, in ms. */
+const roleRetryMs = 5_000
 
 /** This node's part in a cluster: none, or one member with its manager and agent. */
 export class Membership implements NodeControl {
@@ -65,6 +83,14 @@ export class Membership implements NodeControl {
   #changing: Promise<unknown> = Promise.resolve()
   readonly #closing = new AbortController()
   #trouble = ''
+  /** While the state of a manager is out of reach, its tasks go on as those of a worker: why, in words. */
+  #waitsBecause: string | undefined
+  #waitsSinceMs: number | undefined
+  #stopWaiting = new AbortController()
+  #etcd: MemberEtcd | undefined
+  #waitingKeyring: Keyring | undefined
+  #changed = () => {}
+  #changesRole = false
 
   constructor(world: MemberWorld) {
     this.#world = world
@@ -86,21 +112,239 @@ export class Membership implements NodeControl {
           next: 'Restore the data root from a backup, or empty it and join again.',
         })
       }
-      this.#worker = await WorkerMember.open(this.#world, identity, certificates)
+      this.#beginWorker(await WorkerMember.open(this.#world, identity, certificates))
       return
     }
-    try {
-      this.#member = await Member.open(this.#world, identity)
-    } catch (error) {
+    await this.#exclusively(() => this.#openManager(identity)).catch((error: unknown) => {
       if (!(error instanceof UserError && error.code === 'locked')) throw error
       this.#locked = identity
       this.#world.log.warn('locked: run `docker swarm unlock`; tasks, traffic and names go on', {})
+    })
+  }
+
+  /** Calls back when this node has become a manager, or none, without a call that asked for it. */
+  onChanged(changed: () => void): void {
+    this.#changed = changed
+  }
+
+  async #openManager(identity: Identity, unlockKey?: Uint8Array): Promise<void> {
+    const { dataRoot } = this.#world.options
+    const path = dataPaths(dataRoot).keys
+    const keyring = await openKeyring({ path, ...(unlockKey ? { unlockKey } : {}) })
+    if (identity.store !== 'etcd') {
+      this.#begin(await Member.open(this.#world, identity, { keyring }))
+      return
     }
+    const certificates = await NodeCertificates.open(dataRoot, keyring)
+    if (!certificates) {
+      throw new UserError('internal', 'this node is a manager and has lost its certificate', {
+        next: 'Restore the data root from a backup, or empty it and join again.',
+      })
+    }
+    const etcd = await MemberEtcd.start(this.#world, identity, certificates, { type: 'restart' })
+    await this.#openShared(identity, keyring, certificates, etcd)
+  }
+
+  /** Opens the state that this manager shares with others; waits for them in the background when too few are there. */
+  async #openShared(
+    identity: Identity,
+    keyring: Keyring,
+    certificates: NodeCertificates,
+    etcd: MemberEtcd,
+  ): Promise<void> {
+    this.#etcd = etcd
+    this.#waitingKeyring = keyring
+    etcd.onRemoved(() => this.#later(() => this.#becomeWorker()))
+    const open = async (): Promise<void> => {
+      const { clock, random, log } = this.#world
+      const { client } = etcd
+      const store = await openEtcdStore({ client, clock, random, log, writer: identity.nodeId })
+      await this.#worker?.close()
+      this.#worker = undefined
+      this.#waitsBecause = undefined
+      this.#waitsSinceMs = undefined
+      const shared: SharedState = { etcd, store, certificates }
+      this.#begin(await Member.open(this.#world, identity, { keyring, shared }))
+    }
+    try {
+      await etcd.untilAnswers(firstWaitMs)
+      await open()
+    } catch (error) {
+      if (!(error instanceof UserError && error.code === 'unavailable')) {
+        await etcd.close()
+        throw error
+      }
+      const { log } = this.#world
+      log.warn('no majority of the managers answers; tasks, traffic and names go on', {
+        why: error.message,
+      })
+      this.#waitsBecause = textOf(error)
+      this.#worker = await WorkerMember.open(this.#world, identity, certificates)
+      await this.#explainWaiting(this.#worker)
+      this.#stopWaiting = new AbortController()
+      void this.#waitForState(open, this.#stopWaiting.signal)
+    }
+  }
+
+  async #explainWaiting({ managers, transport, identity }: WorkerMember): Promise<void> {
+    const { clock } = this.#world
+    this.#waitsSinceMs ??= clock.nowMs()
+    const others = managers.filter((address) => address !== identity.address)
+    const loss = await describeQuorumLoss(
+      others.map((address) => ({ address })),
+      { transport, clock, sinceMs: this.#waitsSinceMs },
+    )
+    this.#waitsBecause = textOf(loss)
+  }
+
+  async #waitForState(open: () => Promise<void>, signal: AbortSignal): Promise<void> {
+    const { clock, log } = this.#world
+    while (!signal.aborted) {
+      await clock.sleep(stateRetryMs, signal)
+      if (signal.aborted) return
+      try {
+        await this.#exclusively(async () => {
+          if (!signal.aborted) await open()
+        })
+        this.#changed()
+        return
+      } catch (error) {
+        log.debug('the state is still out of reach', { error: messageOf(error) })
+        if (this.#worker) await this.#explainWaiting(this.#worker)
+      }
+    }
+  }
+
+  /** This node is a manager from now on. */
+  #begin(member: Member): void {
+    this.#member = member
+    member.onRemoved(() => this.#later(() => this.#becomeWorker()))
+  }
+
+  /** This node is a worker from now on. */
+  #beginWorker(worker: WorkerMember): void {
+    this.#worker = worker
+    worker.onPromoted(() => this.#later(() => this.#becomeManager()))
+  }
+
+  /** Changes what this node is, as the managers want it, until that is done. */
+  #later(change: () => Promise<void>): void {
+    if (this.#changesRole) return
+    this.#changesRole = true
+    const { clock, log } = this.#world
+    const { signal } = this.#closing
+    void (async () => {
+      while (!signal.aborted) {
+        try {
+          await this.#exclusively(change)
+          break
+        } catch (error) {
+          log.warn('this node could not take the role it is given; trying again', {
+            error: messageOf(error),
+          })
+          await clock.sleep(roleRetryMs, signal)
+        }
+      }
+      this.#changesRole = false
+      this.#changed()
+    })()
+  }
+
+  async #becomeManager(): Promise<void> {
+    const worker = this.#worker
+    if (!worker || this.#waitsBecause !== undefined) return
+    const { signal } = this.#closing
+    const { certificates, identity, transport } = worker
+    if (certificates.certificate.role !== 'manager') await worker.renewNow(signal)
+    if (certificates.certificate.role !== 'manager') return
+    const { store: _, ...rest } = identity
+    await this.#takePart({ ...rest, role: 'manager' }, certificates, transport, async () => {
+      await worker.close()
+      this.#worker = undefined
+    })
+  }
+
+  /** Has the managers take this node in among those who keep the state. Its certificate says already that it is one. */
+  async #takePart(
+    identity: Identity,
+    certificates: NodeCertificates,
+    transport: Transport,
+    before: () => Promise<void>,
+  ): Promise<void> {
+    const { options, clock } = this.#world
+    const { signal } = this.#closing
+    const world = { transport, clock, skepVersion: version }
+    const managers = certificates.managers.filter((address) => address !== identity.address)
+    const paths = dataPaths(options.dataRoot)
+    const text = await fetchDataKeys(world, managers, signal)
+    const { memberId, token, members } = await askToBeMember(
+      world,
+      managers,
+      identity.address,
+      signal,
+    )
+    // What an earlier part of this node has left.
+    await rm(paths.etcd, { recursive: true, force: true })
+    const begin = { type: 'join', token, members } as const
+    const etcd = await MemberEtcd.start(this.#world, identity, certificates, begin)
+    let keyring: Keyring
+    try {
+      await etcd.untilAnswers()
+      await confirmMember(world, managers, memberId, signal)
+      keyring = await importKeyring({ path: paths.keys, text })
+      await writeIdentity(options.dataRoot, { ...identity, role: 'manager', store: 'etcd' })
+    } catch (error) {
+      await etcd.close()
+      throw error
+    }
+    await before()
+    await this.#openShared({ ...identity, store: 'etcd' }, keyring, certificates, etcd)
+  }
+
+  /** The managers have taken this node off their list, while it worked or while it was away. */
+  async #becomeWorker(): Promise<void> {
+    const member = this.#member
+    const waiting = this.#waitsBecause === undefined ? undefined : this.#worker
+    const { certificates, transport } = member?.port ?? waiting ?? {}
+    const identity = (member ?? waiting)?.identity
+    if (!certificates || !transport || !identity) return
+    const { options, clock, log } = this.#world
+    const world = { transport, clock, skepVersion: version }
+    const { managers, keyPem } = certificates
+    const others = managers.filter((address) => address !== identity.address)
+    const admission = await renewCertificate(world, keyPem, others, this.#closing.signal)
+    await certificates.sealWith(undefined)
+    await certificates.renew(admission)
+    const { store: _, ...rest } = identity
+    const asWorker: Identity = { ...rest, role: 'worker' }
+    await writeIdentity(options.dataRoot, asWorker)
+    this.#stopWaiting.abort()
+    this.#waitsBecause = undefined
+    this.#member = undefined
+    await member?.close()
+    await waiting?.close()
+    if (waiting) await this.#etcd?.close()
+    this.#etcd = undefined
+    const paths = dataPaths(options.dataRoot)
+    for (const path of [paths.etcd, paths.keys]) await rm(path, { recursive: true, force: true })
+    this.#beginWorker(await WorkerMember.open(this.#world, asWorker, certificates))
+    log.info('this node is a worker now', {})
   }
 
   state(): NodeState {
     const member = this.#member
     const worker = this.#worker
+    if (worker && this.#waitsBecause !== undefined) {
+      const { nodeId, address } = worker.identity
+      return {
+        localNodeState: 'pending',
+        nodeId,
+        nodeAddress: hostOf(address),
+        controlAvailable: false,
+        error: this.#waitsBecause,
+        remoteManagers: worker.managers.map((manager) => ({ nodeId: '', address: manager })),
+      }
+    }
     if (worker) {
       const { nodeId, address } = worker.identity
       return {
@@ -128,8 +372,8 @@ export class Membership implements NodeControl {
       nodeId,
       nodeAddress: hostOf(address),
       controlAvailable: true,
-      error: member.agent.trouble() ?? member.port.trouble() ?? '',
-      remoteManagers: [{ nodeId, address }],
+      error: member.quorumTrouble() ?? member.agent.trouble() ?? member.port.trouble() ?? '',
+      remoteManagers: remoteManagersOf(member),
     }
   }
 
@@ -146,13 +390,13 @@ export class Membership implements NodeControl {
       const member = this.#member
       const locked = this.#locked
       const worker = this.#worker
-      if (worker) {
+      if (worker && this.#waitsBecause === undefined) {
         this.#worker = undefined
         await worker.destroy()
         await removeIdentity(this.#world.options.dataRoot)
         return
       }
-      if (!member && !locked)
+      if (!member && !locked && !worker)
         throw new UserError('notInCluster', 'This node is not part of a swarm')
       if (!force) {
         throw new UserError(
@@ -161,10 +405,20 @@ export class Membership implements NodeControl {
             'Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message. ',
         )
       }
+      if (member) {
+        refuseLossOfQuorum(member)
+        await member.resign()
+      }
       this.#member = undefined
       this.#locked = undefined
+      this.#stopWaiting.abort()
       if (member) await member.destroy()
-      else if (locked) await Member.destroyLocked(this.#world, locked)
+      else if (worker) {
+        this.#worker = undefined
+        this.#waitsBecause = undefined
+        await worker.destroy()
+        await this.#etcd?.close()
+      } else if (locked) await Member.destroyLocked(this.#world, locked)
       await removeIdentity(this.#world.options.dataRoot)
     })
   }
@@ -173,7 +427,7 @@ export class Membership implements NodeControl {
     await this.#exclusively(async () => {
       if (this.#member) throw new UserError('conflict', 'swarm is not locked')
       if (!this.#locked) throw new UserError('notInCluster', 'This node is not part of a swarm')
-      this.#member = await Member.open(this.#world, this.#locked, parseUnlockKey(key))
+      await this.#openManager(this.#locked, parseUnlockKey(key))
       this.#locked = undefined
     })
   }
@@ -259,14 +513,20 @@ export class Membership implements NodeControl {
 
   async close(): Promise<void> {
     this.#closing.abort()
+    this.#stopWaiting.abort()
     await this.#changing.catch(() => {})
     await this.#member?.close()
     await this.#worker?.close()
+    if (!this.#member) await this.#etcd?.close()
     this.#member = undefined
     this.#worker = undefined
   }
 
   async #init(request: InitRequest): Promise<NodeId> {
+    if (request.forceNewCluster) {
+      const forced = await this.#forceNew()
+      if (forced) return forced
+    }
     if (this.#member || this.#locked || this.#worker) throw alreadyInCluster()
     const { options, clock, random, log } = this.#world
     // Before anything is made: a port that is taken is no cluster.
@@ -300,11 +560,81 @@ export class Membership implements NodeControl {
       await store.close()
     }
     await writeIdentity(options.dataRoot, identity)
-    const member = await Member.open(this.#world, identity)
-    this.#member = member
+    const member = await Member.open(this.#world, identity, { keyring })
+    this.#begin(member)
     await member.keepLocked()
     await this.#untilReady(member)
     return identity.nodeId
+  }
+
+  /** Makes this manager the only one, with the state as its own disk has it. Undefined where it is in no cluster. */
+  async #forceNew(): Promise<NodeId | undefined> {
+    const { options, log } = this.#world
+    const identity = await readIdentity(options.dataRoot)
+    if (!identity) return undefined
+    if (this.#locked) {
+      throw new UserError(
+        'locked',
+        'this manager is locked, so its state can not be read: unlock it first',
+        { next: 'Run `docker swarm unlock`, then this again.' },
+      )
+    }
+    if (identity.role === 'worker') {
+      throw new UserError(
+        'failedPrecondition',
+        'this node is a worker: it has no state of the swarm to begin anew with',
+        { next: 'Run it on a manager, or restore a backup with `skep backup restore`.' },
+      )
+    }
+    // The only manager there is anyway.
+    if (identity.store !== 'etcd') return identity.nodeId
+    const path = dataPaths(options.dataRoot).keys
+    const keyring = this.#member?.keyring ?? this.#waitingKeyring ?? (await openKeyring({ path }))
+    this.#stopWaiting.abort()
+    const member = this.#member
+    this.#member = undefined
+    await member?.close()
+    await this.#worker?.close()
+    this.#worker = undefined
+    if (!member) await this.#etcd?.close()
+    this.#waitsBecause = undefined
+    const certificates = await NodeCertificates.open(options.dataRoot, keyring)
+    if (!certificates) throw new UserError('internal', 'this manager has lost its certificate')
+    log.warn('beginning anew with this manager alone, as a person wants it', {})
+    const etcd = await MemberEtcd.start(this.#world, identity, certificates, { type: 'forceNew' })
+    await this.#openShared(identity, keyring, certificates, etcd)
+    const alone = this.#memberOrThrow()
+    await this.#giveUpOthers(alone)
+    const untilMs = this.#world.clock.nowMs() + readyWaitMs
+    while (!alone.isLeader && this.#world.clock.nowMs() < untilMs) {
+      await this.#world.clock.sleep(sessionLookMs)
+    }
+    await this.#untilReady(alone)
+    return identity.nodeId
+  }
+
+  /** The managers that were lost are none any more. */
+  async #giveUpOthers({ store, identity }: Member): Promise<void> {
+    const { clock } = this.#world
+    for (;;) {
+      const lost = [...store.view.list('node')].filter(
+        ({ id, spec }) => spec.role === 'manager' && id !== identity.nodeId,
+      )
+      const changes = lost.map((before) => {
+        const { manager: _, ...node } = before
+        const spec = { ...node.spec, role: 'worker' as const }
+        const message = 'given up with --force-new-cluster'
+        const status = { ...node.status, state: 'down' as const, message, sinceMs: clock.nowMs() }
+        return { type: 'update', object: { ...node, spec, status }, specChanged: true } as const
+      })
+      try {
+        if (changes.length > 0) await store.commit(changes)
+        return
+      } catch (error) {
+        if (!(error instanceof UserError && error.code === 'outOfSequence')) throw error
+        await nextCommit(store, clock)
+      }
+    }
   }
 
   async #join(request: JoinRequest): Promise<void> {
@@ -335,7 +665,7 @@ export class Membership implements NodeControl {
       nodeId: admission.nodeId,
       address: `${admission.nodeAddress}:${listen.port}`,
       listenAddress: `${listen.host}:${listen.port}`,
-      role: 'worker',
+      role: parseNodeCertificate(admission.certificatePem).role,
       ...dataPath,
     }
     // The manager may be reached by another address than the one it tells: that one goes last.
@@ -345,11 +675,39 @@ export class Membership implements NodeControl {
       rootsPem: admission.rootsPem,
       managers: [...new Set([...known, joined.managerAddress])],
     })
+    if (identity.role === 'manager') {
+      await this.#joinAsManager(identity, certificates)
+      return
+    }
     await writeIdentity(options.dataRoot, identity)
     const worker = await WorkerMember.open(this.#world, identity, certificates)
-    this.#worker = worker
+    this.#beginWorker(worker)
     const untilMs = clock.nowMs() + readyWaitMs
     while (!worker.isInSession && clock.nowMs() < untilMs) await clock.sleep(sessionLookMs)
+  }
+
+  /** All or nothing: a host that could not take part is in no cluster, and the managers know it to be down. */
+  async #joinAsManager(identity: Identity, certificates: NodeCertificates): Promise<void> {
+    const { options, clock, log } = this.#world
+    const transport = openTlsTransport({
+      credentials: () => certificates.credentials(),
+      clock,
+      log,
+    })
+    try {
+      await this.#takePart(identity, certificates, transport, async () => {})
+    } catch (error) {
+      const world = { transport, clock, skepVersion: version }
+      await announceLeave(world, certificates.managers, this.#closing.signal).catch(
+        (failure: unknown) =>
+          log.warn('no manager knows that this node did not join after all', {
+            error: messageOf(failure),
+          }),
+      )
+      await removeIdentity(options.dataRoot)
+      throw error
+    }
+    if (this.#member) await this.#untilReady(this.#member)
   }
 
   /** The next command shall find a node that is ready. An engine that is away does not hold it up for long. */
@@ -399,6 +757,28 @@ export class Membership implements NodeControl {
     this.#changing = turn.catch(() => {})
     return turn
   }
+}
+
+/** Refuses to leave where the managers that stay could agree on nothing any more. */
+function refuseLossOfQuorum({ store, identity }: Member): void {
+  const managers = [...store.view.list('node')].flatMap(({ id, name, spec, manager }) =>
+    spec.role === 'manager'
+      ? [{ id, name, isReachable: manager?.reachability !== 'unreachable' }]
+      : [],
+  )
+  // The last one may: the cluster ends with it, and that was asked for.
+  if (managers.length <= 1) return
+  const verdict = decideQuorum(managers, { type: 'demote', id: identity.nodeId })
+  if (!verdict.isKept)
+    throw new UserError('failedPrecondition', verdict.because, { next: verdict.next })
+}
+
+function remoteManagersOf({ store, identity }: Member): NodeState['remoteManagers'] {
+  const { nodeId, address } = identity
+  const others = [...store.view.list('node')].flatMap(({ id, manager }) =>
+    manager && id !== nodeId ? [{ nodeId: id, address: manager.address }] : [],
+  )
+  return [{ nodeId, address }, ...others]
 }
 
 function alreadyInCluster(): UserError {

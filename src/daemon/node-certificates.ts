@@ -70,6 +70,13 @@ export class NodeCertificates {
     )
   }
 
+  /** The cluster that this node is part of, also while its key is sealed. */
+  static async clusterIdOf(dataRoot: string): Promise<ClusterId | undefined> {
+    const folder = dataPaths(dataRoot).certificates
+    const text = await readPrivateFile(join(folder, trustFile))
+    return text === undefined ? undefined : parseTrust(folder, text).clusterId
+  }
+
   /** Keeps what a manager gave this node when it let it in. */
   static async make(
     dataRoot: string,

@@ -1,5 +1,3 @@
-import { connect } from 'node:net'
-import type { Duplex } from 'node:stream'
 import { type Agent, startAgent } from '../agent/index.ts'
 import { messageOf, UserError } from '../base/index.ts'
 import {
@@ -10,26 +8,19 @@ import {
   renewCertificate,
   type SessionSettings,
   type TlsTransport,
+  type Transport,
 } from '../cluster/index.ts'
-import { connectOptionsOf, parseEngineAddress } from '../engine/index.ts'
 import { bridgePrefix, type DataPlane } from '../network/index.ts'
 import type { Runtime } from '../runtime/index.ts'
 import type { ManagerLink } from '../wire/index.ts'
 import { type CertificateRenewal, keepRenewed } from './certificate-renewal.ts'
-import { clearHost, type MemberWorld, openHost } from './host.ts'
+import { clearHost, connectEngine, type MemberWorld, openHost } from './host.ts'
 import { hostSubnets } from './host-facts.ts'
 import { dataPaths, type Identity } from './identity.ts'
 import type { NodeCertificates } from './node-certificates.ts'
 import { openFileJournal } from './node-journal.ts'
 import { type PlainContainers, watchPlainContainers } from './plain-containers.ts'
 import { version } from './version.ts'
-
-function connectEngine(address: string): Duplex {
-  const target = connectOptionsOf(parseEngineAddress(address))
-  return 'socketPath' in target
-    ? connect({ path: target.socketPath, allowHalfOpen: true })
-    : connect({ ...target, allowHalfOpen: true })
-}
 
 /** For a manager to take note that this node leaves, in ms. */
 const goodbyeMs = 3_000
@@ -49,6 +40,7 @@ export class WorkerMember {
   #inSession = false
   /** Why no manager takes this node any more, in words; only a person can change that. */
   #refused: UserError | undefined
+  #promoted = () => {}
 
   private constructor(
     world: MemberWorld,
@@ -132,6 +124,24 @@ export class WorkerMember {
     return this.#refused
   }
 
+  get certificates(): NodeCertificates {
+    return this.#certificates
+  }
+
+  get transport(): Transport {
+    return this.#transport
+  }
+
+  /** Calls back, again and again, while the managers want this node to be one of them. */
+  onPromoted(promoted: () => void): void {
+    this.#promoted = promoted
+  }
+
+  /** A new certificate, for the role that the node has by now. */
+  renewNow(signal: AbortSignal): Promise<void> {
+    return this.#renew(signal)
+  }
+
   /** `host:port` of cluster ports, the leader's first. */
   get managers(): readonly string[] {
     return this.#certificates.managers
@@ -200,6 +210,7 @@ export class WorkerMember {
           error: messageOf(error),
         }),
       )
+    if (settings.role === 'manager') this.#promoted()
     if (settings.renewWithinMs !== undefined) this.#renewal.within(settings.renewWithinMs)
   }
 

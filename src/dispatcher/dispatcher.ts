@@ -143,6 +143,11 @@ export class Dispatcher implements ManagerLink {
     return livenessLimits(view.count('node'), cluster?.spec.heartbeatPeriodMs ?? 5_000)
   }
 
+  /** Whether a node has a session with this leader now. */
+  isInSession(nodeId: NodeId): boolean {
+    return this.#sessions.has(nodeId)
+  }
+
   /** A node with a session over the network has spoken. */
   heard(nodeId: NodeId): void {
     if (this.#awaited.has(nodeId)) this.#awaited.set(nodeId, this.#watch.awakeMs)

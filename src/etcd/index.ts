@@ -1,4 +1,4 @@
-export { type EtcdFiles, electionMs, heartbeatMs } from './etcd-flags.ts'
+export type { EtcdFiles } from './etcd-flags.ts'
 export {
   type EtcdBegin,
   type EtcdProcess,

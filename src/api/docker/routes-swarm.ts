@@ -92,8 +92,9 @@ function checkNotIn(api: ApiContext): void {
 }
 
 async function init(api: ApiContext, call: Call) {
-  checkNotIn(api)
   const request = call.read(swarmInit).value
+  // A manager may begin anew with the state it has.
+  if (!request.ForceNewCluster) checkNotIn(api)
   const {
     Spec = { Labels: {} },
     AutoLockManagers = false,

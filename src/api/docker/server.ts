@@ -366,6 +366,8 @@ function requireControl({ control, node }: DockerApiOptions): Control {
   const state = node.state()
   const open = control()
   if (open && state.controlAvailable) return open
+  if (state.localNodeState === 'pending' && state.error !== '')
+    throw new UserError('unavailable', state.error)
   throw notManager(state.localNodeState, open !== undefined)
 }
 

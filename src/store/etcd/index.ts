@@ -1,11 +1,4 @@
-export {
-  type CallOptions,
-  type EtcdClient,
-  EtcdError,
-  type EtcdErrorReason,
-  type EtcdMember,
-  type EtcdStatus,
-} from './client.ts'
+export type { CallOptions, EtcdClient, EtcdErrorReason, EtcdMember, EtcdStatus } from './client.ts'
 export {
   type Candidate,
   type Election,
@@ -22,9 +15,3 @@ export {
 } from './etcd-store.ts'
 export { type GatewayClientOptions, openGatewayClient } from './gateway-client.ts'
 export { type MigrationOptions, migrateToEtcd } from './migrate.ts'
-export {
-  type MemberState,
-  type SimulatedClient,
-  SimulatedEtcd,
-  type SimulatedEtcdOptions,
-} from './simulated-etcd.ts'

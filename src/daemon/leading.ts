@@ -1,0 +1,181 @@
+import { messageOf } from '../base/index.ts'
+import { type Manager, startManager } from '../manager/index.ts'
+import type { NodeId } from '../model/index.ts'
+import type { Keyring } from '../security/index.ts'
+import {
+  type Election,
+  type EtcdStore,
+  type Leader,
+  type Leadership,
+  openElection,
+} from '../store/etcd/index.ts'
+import type { LeaderEpoch, Store } from '../store/index.ts'
+import type { MemberWorld } from './host.ts'
+import type { MemberEtcd } from './member-etcd.ts'
+import { keepRoster } from './roster.ts'
+
+export interface LeadingOptions {
+  readonly world: MemberWorld
+  readonly nodeId: NodeId
+  /** Of this node's cluster port. */
+  readonly address: string
+  readonly store: Store
+  readonly keyring: Keyring
+  /** Another one leads now, or nobody, or this manager. */
+  readonly changed: () => void
+}
+
+/** Before a manager that is no longer to be one looks whether it may lead again, in ms. */
+const demotedLookMs = 500
+
+/** Whether this manager leads, and the loops that run only while it does. */
+export class Leading {
+  readonly #options: LeadingOptions
+  #manager: Manager | undefined
+  /** Loops of earlier leaderships that have yet to notice their end. */
+  readonly #ending = new Set<Promise<void>>()
+  #election: Election | undefined
+  #electing: { readonly stop: AbortController; readonly done: Promise<void> } | undefined
+
+  constructor(options: LeadingOptions) {
+    this.#options = options
+  }
+
+  /** The loops, while this manager leads. */
+  get manager(): Manager | undefined {
+    return this.#manager
+  }
+
+  /** Who leads where there are several managers, as far as this one knows. */
+  get leader(): Leader | undefined {
+    return this.#election?.leader
+  }
+
+  /** Leads as the only manager. */
+  async alone(epochs: LeaderEpoch): Promise<void> {
+    this.#start(await epochs.advanceEpoch())
+  }
+
+  /** Takes part in the election among the managers from now on. */
+  elect(etcd: MemberEtcd, store: EtcdStore): void {
+    const { world, nodeId, address, changed } = this.#options
+    const { clock, log } = world
+    const stop = new AbortController()
+    const election = openElection({
+      client: etcd.client,
+      clock,
+      log,
+      candidate: { id: nodeId, address },
+    })
+    this.#election = election
+    election.subscribe(() => changed())
+    this.#electing = { stop, done: this.#campaign(election, etcd, store, stop.signal) }
+  }
+
+  /** Ends the loops, and gives leadership up where there are others to take it. */
+  async close(): Promise<void> {
+    const electing = this.#electing
+    electing?.stop.abort()
+    this.#stop()
+    await electing?.done
+    await this.#election?.close()
+    this.#election = undefined
+    this.#electing = undefined
+    await Promise.all(this.#ending)
+  }
+
+  async #campaign(
+    election: Election,
+    etcd: MemberEtcd,
+    store: EtcdStore,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { nodeId, world } = this.#options
+    const { clock, log } = world
+    while (!signal.aborted) {
+      if (store.view.get('node', nodeId)?.spec.role === 'worker') {
+        await clock.sleep(demotedLookMs, signal)
+        continue
+      }
+      const leadership = await election.campaign(signal)
+      if (!leadership) return
+      try {
+        // The first decision is made on everything that leaders before have done.
+        await store.barrier()
+        await this.#lead(leadership, etcd, store, signal)
+      } catch (error) {
+        log.warn('this manager was elected and could not lead', { error: messageOf(error) })
+      }
+      await leadership.resign()
+    }
+  }
+
+  /** Returns when this manager leads no longer. */
+  async #lead(
+    leadership: Leadership,
+    etcd: MemberEtcd,
+    store: EtcdStore,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { world, nodeId } = this.#options
+    const over = AbortSignal.any([leadership.lost, signal])
+    if (over.aborted) return
+    const manager = this.#start(leadership.epoch)
+    const resigning = new AbortController()
+    try {
+      const duties = AbortSignal.any([over, resigning.signal])
+      const roster = keepRoster({
+        store,
+        client: etcd.client,
+        nodeId,
+        epoch: leadership.epoch,
+        isInSession: (id) => manager.dispatcher.isInSession(id),
+        resign: () => resigning.abort(),
+        clock: world.clock,
+        log: world.log,
+        signal: duties,
+      })
+      void store.keepCompacted(duties)
+      await untilAborted(duties)
+      this.#stop()
+      resigning.abort()
+      await roster
+    } finally {
+      this.#stop()
+    }
+  }
+
+  #start(epoch: number): Manager {
+    const { world, store, keyring, nodeId, changed } = this.#options
+    const { clock, random, log } = world
+    const manager = startManager({
+      store,
+      epoch,
+      unseal: (sealed, aad) => keyring.unseal(sealed, aad),
+      localNodeId: nodeId,
+      clock,
+      random,
+      log,
+    })
+    this.#manager = manager
+    changed()
+    return manager
+  }
+
+  /** At once for everyone else; what the loops have under way is refused by its epoch. */
+  #stop(): void {
+    const manager = this.#manager
+    if (!manager) return
+    this.#manager = undefined
+    const ended = manager.close().finally(() => this.#ending.delete(ended))
+    this.#ending.add(ended)
+    this.#options.changed()
+  }
+}
+
+function untilAborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve()
+    else signal.addEventListener('abort', () => resolve(), { once: true })
+  })
+}
