@@ -60,6 +60,19 @@ describe('the example patterns', () => {
   const fetched = async (service: string, ...curl: readonly string[]): Promise<unknown> =>
     JSON.parse(await inside(service, 'curl', '-sS', '-m', '5', ...curl))
 
+  const publishedAnswers = (port: number) =>
+    eventually(`port ${port} to answer`, async () => {
+      const { code } = await run('curl', [
+        '-s',
+        '-m',
+        '5',
+        '-o',
+        '/dev/null',
+        `http://127.0.0.1:${port}/`,
+      ])
+      return code === 0
+    })
+
   /** Asks again until the answer is as wanted. */
   const answers = (
     service: string,
@@ -224,8 +237,7 @@ describe('the example patterns', () => {
       'pat_api',
     )
     assert.match(labels, /Host\(`api\.example\.com`\)/)
-    const { stdout } = await run('curl', ['-s', '-m', '5', 'http://127.0.0.1:80/'])
-    assert.match(stdout, /\S/)
+    await publishedAnswers(80)
     await remove()
   })
 
@@ -235,7 +247,10 @@ describe('the example patterns', () => {
     const [proxy] = await up('api-proxy', 1)
     const config = `${proxy?.containerId}:/etc/envoy/envoy.yaml`
     assert.match(await daemon.ok('cp', config, '-'), /STRICT_DNS/)
-    assert.match(await inside('api', 'curl', '-sS', '-m', '5', 'http://api-proxy:10000/'), /\S/)
+    // Without a health check a task runs before its program listens.
+    await eventually('the api to reach the proxy', () =>
+      inside('api', 'curl', '-sS', '-m', '5', 'http://api-proxy:10000/').catch(() => undefined),
+    )
     await remove()
   })
 
@@ -302,15 +317,7 @@ describe('the example patterns', () => {
     await up('fluentd', 1)
     await up('elasticsearch', 1)
     await up('kibana', 1)
-    const { code } = await run('curl', [
-      '-sf',
-      '-m',
-      '5',
-      '-o',
-      '/dev/null',
-      'http://127.0.0.1:5601/',
-    ])
-    assert.equal(code, 0, 'the published port answers')
+    await publishedAnswers(5601)
     await remove('es_data')
   })
 })
