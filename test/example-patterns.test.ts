@@ -266,6 +266,36 @@ describe('the example patterns', () => {
     await remove()
   })
 
+  test('scheduled-tasks: the schedule in the file itself reaches the scheduler', async () => {
+    const files = ['stack.yaml', 'rest.yaml'].map((file) => join(patterns, 'scheduled-tasks', file))
+    const flags = ['--resolve-image', 'never', ...files.flatMap((file) => ['-c', file])]
+    const { code, stderr } = await daemon.skep('stack', 'deploy', ...flags, 'pat')
+    assert.equal(code, 0, stderr)
+    const [scheduler] = await up('scheduler', 1)
+    await up('cleanup', 1)
+    const config = `${scheduler?.containerId}:/etc/ofelia/config.ini`
+    assert.match(
+      await daemon.ok('cp', config, '-'),
+      /\[job-exec "cleanup"\]\nschedule = 0 0 \* \* \*/,
+    )
+    await remove()
+  })
+
+  test('one-command: web and database; what the database misses is told', async () => {
+    await deploy('one-command', 'stack.yaml')
+    await up('web', 3)
+    await publishedAnswers(80)
+    // The file gives PostgreSQL no password, without which it does not begin.
+    await untilTasks(
+      daemon,
+      'pat_db',
+      'the database to fail with its exit code',
+      (tasks) => tasks.some(({ state, error }) => state === 'failed' && /exit \(1\)/.test(error)),
+      slowMs,
+    )
+    await remove('db-data')
+  })
+
   test('message-broker: what is produced is consumed', async () => {
     await deploy('message-broker', 'stack.yaml', 'rest.yaml')
     await up('rabbitmq', 1)
