@@ -21,7 +21,6 @@ package_of() {
     docker | dockerd) echo docker.io ;;
     nft) echo nftables ;;
     ip) echo iproute2 ;;
-    musl-gcc) echo musl-tools ;;
     etcd) echo etcd-server ;;
     *) echo "$1" ;;
   esac
@@ -54,6 +53,14 @@ need_commands() {
   hash -r
   # Newer Debian releases have the docker command in a package of its own.
   if [[ " ${missing[*]} " == *' docker '* ]] && ! command -v docker >/dev/null; then apt_install docker-cli; fi
+}
+
+# The server of the example images and the slow cable of the lab are C programs.
+need_compiler() {
+  command -v gcc >/dev/null && [[ -e /usr/include/stdio.h ]] && return 0
+  can_install || fail 'missing: a C compiler. Install one (on Debian: sudo apt-get install gcc libc6-dev) and try again.'
+  apt_install gcc libc6-dev
+  hash -r
 }
 
 # Debian's package starts an etcd of its own as a service. Ours are started by the daemon: that one must not run, now or
