@@ -96,6 +96,13 @@ describe('the example stacks of several hosts', { skip: (await whyNoLab()) ?? fa
       return wanted.test(stdout)
     })
 
+  test('spread: tasks are even over the zones', async () => {
+    await deploy('spread', 'stack.yaml', 'rest.yaml')
+    await converged('myapp_api 6/6')
+    assert.deepEqual(await nodesOf('api'), ['node2', 'node2', 'node2', 'node3', 'node3', 'node3'])
+    await remove()
+  })
+
   test('production: its port answers on every host, from api, database and cache elsewhere', async () => {
     await deploy('production', 'stack.yaml')
     await converged('myapp_api 5/5, myapp_db 1/1, myapp_nginx 2/2, myapp_redis 1/1')
@@ -117,13 +124,6 @@ describe('the example stacks of several hosts', { skip: (await whyNoLab()) ?? fa
     await converged('myapp_api 2/2, myapp_db 1/1, myapp_web 3/3')
     assert.ok(!(await nodesOf('web')).includes('node1'))
     assert.deepEqual(await nodesOf('db'), ['node3'])
-    await remove()
-  })
-
-  test('spread: tasks are even over the zones', async () => {
-    await deploy('spread', 'stack.yaml', 'rest.yaml')
-    await converged('myapp_api 6/6')
-    assert.deepEqual(await nodesOf('api'), ['node2', 'node2', 'node2', 'node3', 'node3', 'node3'])
     await remove()
   })
 })
