@@ -92,9 +92,24 @@ describe('networks of a node', () => {
     await fake.engine.create({ Name: 'app' })
     await assert.rejects(networks.ensure(net), { code: 'conflict', message: /not Skep's/ })
     fake.stored.clear()
+    await fake.engine.create({
+      Name: 'theirs',
+      IPAM: { Driver: 'default', Config: [{ Subnet: net.subnet }] },
+    })
+    await assert.rejects(networks.ensure(net), { code: 'conflict', message: /overlaps/ })
+  })
+
+  test('an earlier network with the subnet that was given out again makes way once it is idle', async () => {
+    const fake = fakeEngine()
+    const { networks } = open(fake.engine)
     await networks.ensure(net)
     const other = { ...buildNetwork('other'), subnet: net.subnet }
-    await assert.rejects(networks.ensure(other), { code: 'conflict', message: /overlaps/ })
+    fake.used.add('app')
+    // The task waits for it: it is not refused.
+    await assert.rejects(networks.ensure(other), { code: 'unavailable' })
+    fake.used.clear()
+    assert.equal(await networks.ensure(other), 'other')
+    assert.equal(fake.stored.has('app'), false)
   })
 
   test('an earlier network of the same name makes way once it is idle', async () => {

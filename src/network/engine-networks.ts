@@ -141,10 +141,16 @@ export class NodeNetworks {
     if (existing && isMade(existing, network)) return this.#becomeReady(network)
     if (existing) await this.#makeWay(existing, network)
     await this.#removeBridge(network.id)
+    const body = networkBody(network, this.#owner, await this.#mtu())
     try {
-      await this.#engine.create(networkBody(network, this.#owner, await this.#mtu()))
+      await this.#engine.create(body)
     } catch (error) {
-      throw explain(error, network)
+      const before = await this.#holderOf(network)
+      if (!before) throw explain(error, network)
+      if (!(await this.#removeIdle(before))) throw stillInUse(before.Name)
+      await this.#engine.create(body).catch((again: unknown) => {
+        throw explain(again, network)
+      })
     }
     this.#log.info('network made on this node', {
       network: network.name,
@@ -170,6 +176,15 @@ export class NodeNetworks {
     }
   }
 
+  /** Our own network of before with the same subnet: the cluster gives one out again once nothing needs it. */
+  async #holderOf(network: NetworkAssignment): Promise<EngineNetwork | undefined> {
+    return (await this.#ownNetworks()).find(
+      ({ Labels, IPAM }) =>
+        Labels?.[networkIdLabel] !== network.id &&
+        (IPAM.Config ?? []).some(({ Subnet }) => Subnet === network.subnet),
+    )
+  }
+
   /** A namesake goes if it was ours and is idle: a cluster network that was removed and made again. */
   async #makeWay(existing: EngineNetwork, network: NetworkAssignment): Promise<void> {
     const isOurs = existing.Labels?.[networkIdLabel] !== undefined
@@ -180,13 +195,14 @@ export class NodeNetworks {
         { next: `Remove it (docker network rm ${network.name}) or name the cluster's otherwise.` },
       )
     }
-    if (await this.#removeIdle(existing)) return
-    throw new UserError(
-      'unavailable',
-      `an earlier network "${network.name}" is still in use on this node`,
-      { next: 'It is replaced as soon as its last container is gone.' },
-    )
+    if (!(await this.#removeIdle(existing))) throw stillInUse(network.name)
   }
+}
+
+function stillInUse(name: string): UserError {
+  return new UserError('unavailable', `an earlier network "${name}" is still in use on this node`, {
+    next: 'It is replaced as soon as its last container is gone.',
+  })
 }
 
 function isMade(existing: EngineNetwork, network: NetworkAssignment): boolean {
