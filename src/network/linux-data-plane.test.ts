@@ -306,11 +306,11 @@ describe('the Linux data plane', { skip: reason ?? false, concurrency: false }, 
     assert.ok(count > 50)
   })
 
-  test('a network of a foreign engine network’s name or subnet is refused', async () => {
+  test('a network of a foreign engine network’s name is refused, one whose subnet is still in use waits', async () => {
     const foreign = bench.network('foreign', 9, { name: 'bridge' })
     await assert.rejects(bench.plane.ensureNetwork(foreign), { code: 'conflict' })
     const overlapping = bench.network('overlap', 2)
-    await assert.rejects(bench.plane.ensureNetwork(overlapping), { code: 'conflict' })
+    await assert.rejects(bench.plane.ensureNetwork(overlapping), { code: 'unavailable' })
   })
 
   test('clear leaves no trace', async () => {
