@@ -60,9 +60,9 @@ export function describeDataPlaneContract(
       assert.equal(await plane.ensureNetwork(network), network.name)
     })
 
-    test('a subnet that is taken is a conflict', async () => {
+    test('a subnet that a network in use still has is waited for', async () => {
       const other = subject.network('other', 20)
-      await assert.rejects(subject.plane.ensureNetwork(other), { code: 'conflict' })
+      await assert.rejects(subject.plane.ensureNetwork(other), { code: 'unavailable' })
     })
 
     test('tasks on a cluster network are told of the resolver there, others of none', () => {

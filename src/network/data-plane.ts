@@ -8,7 +8,8 @@ import type { EndpointAssignment, NeighbourAssignment, NetworkAssignment } from 
 export interface DataPlane {
   /**
    * Makes the local engine's network for a cluster network be there. Idempotent. Resolves with its engine name.
-   * Rejects with UserError `conflict` (subnet overlaps, name taken by a foreign network) with the reason.
+   * Rejects with UserError `conflict` (name or subnet taken by a foreign network), or `unavailable` while an earlier cluster
+   * network of that name or subnet is still in use: ask again.
    */
   ensureNetwork(network: NetworkAssignment): Promise<string>
 

@@ -32,8 +32,8 @@ export class SimulatedDataPlane implements DataPlane {
     }
     for (const other of this.#networks.values()) {
       if (other.id === network.id || other.subnet !== network.subnet) continue
-      throw new UserError('conflict', `${network.subnet} is already that of "${other.name}"`, {
-        next: 'Give the network another subnet.',
+      throw new UserError('unavailable', `"${other.name}" still has ${network.subnet}`, {
+        next: 'It is replaced as soon as its last container is gone.',
       })
     }
     this.#networks.set(network.id, network)
