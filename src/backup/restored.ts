@@ -4,6 +4,7 @@ import {
   type ClusterNode,
   isTerminal,
   type NodeId,
+  orphanedTask,
   type Task,
 } from '../model/index.ts'
 import type { BackupContents } from './contents.ts'
@@ -93,16 +94,5 @@ function left(lost: ClusterNode, nowMs: number): ClusterNode {
 
 function givenUp(task: Task, nowMs: number): Task {
   if (isTerminal(task.status.state)) return task
-  return {
-    ...task,
-    traffic: 'none',
-    status: {
-      ...task.status,
-      state: 'orphaned',
-      atMs: nowMs,
-      message: 'orphaned',
-      error: 'the cluster was restored from a backup, without its node',
-      ready: false,
-    },
-  }
+  return orphanedTask(task, 'the cluster was restored from a backup, without its node', nowMs)
 }

@@ -1,7 +1,6 @@
 import { createReadStream, type FSWatcher, statSync, watch } from 'node:fs'
 import { lstat } from 'node:fs/promises'
 import { basename, dirname, join, relative } from 'node:path'
-import { buffer } from 'node:stream/consumers'
 import { messageOf, UserError } from '../base/index.ts'
 import type { Project, WatchRule } from '../compose/index.ts'
 import {
@@ -13,6 +12,7 @@ import {
   packTar,
   parseIgnoreFile,
   type RunWorld,
+  runInside,
   type TarEntry,
   type UpOptions,
   up,
@@ -308,34 +308,12 @@ async function runInAll(
   }
 }
 
-async function execIn(
-  { engine, signal }: RunWorld,
-  id: string,
-  hook: NonNullable<WatchRule['exec']>,
-): Promise<void> {
-  const { Id } = await engine.execs.create(
-    id,
-    {
-      Cmd: hook.command,
-      AttachStdout: true,
-      AttachStderr: true,
-      ...(hook.user !== undefined && { User: hook.user }),
-      ...(hook.workingDir !== undefined && { WorkingDir: hook.workingDir }),
-      ...(hook.privileged && { Privileged: true }),
-      ...(hook.environment && {
-        Env: Object.entries(hook.environment).map(([key, value]) =>
-          value === null ? key : `${key}=${value}`,
-        ),
-      }),
-    },
-    signal,
-  )
-  const output = await buffer(await engine.execs.start(Id, { tty: true }, signal))
-  const { ExitCode } = await engine.execs.inspect(Id, signal)
-  if (ExitCode === 0) return
+async function execIn(world: RunWorld, id: string, hook: NonNullable<WatchRule['exec']>) {
+  const { exitCode, output } = await runInside(world, id, hook)
+  if (exitCode === 0) return
   throw new UserError(
     'failedPrecondition',
-    `"${hook.command.join(' ')}" ended with ${ExitCode}: ${output.toString().trim().slice(-500)}`,
+    `"${hook.command.join(' ')}" ended with ${exitCode}: ${output.trim().slice(-500)}`,
     {
       next: 'Correct the command, or give the image what it needs.',
     },

@@ -1,4 +1,5 @@
 import { join } from 'node:path'
+import { UserError } from '../base/index.ts'
 import { familiarImage, pinImage } from '../compose/index.ts'
 import { ApiError, type Client } from './client.ts'
 import type { Io } from './io.ts'
@@ -41,6 +42,19 @@ export async function resolveImage(
       warning: `no registry told the digest of ${name}: each node uses the image it has or finds under that name`,
     }
   }
+}
+
+/** As `registryAuth`, where a person asked for the login to be sent. Throws `unsupported` where it can't be read. */
+export async function requestedAuth(io: Io, image: string): Promise<string> {
+  const auth = await registryAuth(io, image)
+  if (auth !== undefined) return auth
+  throw new UserError(
+    'unsupported',
+    "the docker CLI keeps its logins in a credential helper, which skep can't ask",
+    {
+      next: 'Deploy with docker, or set DOCKER_CONFIG to a directory whose config.json holds the login.',
+    },
+  )
 }
 
 /**

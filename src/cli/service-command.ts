@@ -7,7 +7,7 @@ import { type CliContext, checked, Exit, newCommand, usageError } from './comman
 import type { Io } from './io.ts'
 import { addListOptions, type LsFlags } from './list-options.ts'
 import { ago, formatInspect, formatList } from './output.ts'
-import { registryAuth, resolveImage } from './registry.ts'
+import { requestedAuth, resolveImage } from './registry.ts'
 import { type LogFlags, printLogs } from './service-logs.ts'
 import { addCreateOptions, addUpdateOptions, asUpdateFlags } from './service-options.ts'
 import {
@@ -382,16 +382,7 @@ function tellWarnings(io: Io, warnings: readonly string[] | null | undefined): v
 }
 
 async function authOf(io: Io, flags: ChangeFlags, image: string): Promise<string | undefined> {
-  if (!flags.withRegistryAuth) return undefined
-  const auth = await registryAuth(io, image)
-  if (auth !== undefined) return auth
-  throw new UserError(
-    'unsupported',
-    "the docker CLI keeps its logins in a credential helper, which skep can't ask",
-    {
-      next: 'Deploy with docker, or set DOCKER_CONFIG to a directory whose config.json holds the login.',
-    },
-  )
+  return flags.withRegistryAuth ? await requestedAuth(io, image) : undefined
 }
 
 async function pin(

@@ -1,7 +1,7 @@
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import { stringify } from 'yaml'
-import { messageOf, UserError } from '../base/index.ts'
+import { messageOf } from '../base/index.ts'
 import {
   loadStack,
   raiseStackFile,
@@ -15,7 +15,7 @@ import { type CliContext, checked, collect, Exit, newCommand, usageError } from 
 import type { Io } from './io.ts'
 import { addListOptions, type LsFlags } from './list-options.ts'
 import { formatList } from './output.ts'
-import { registryAuth } from './registry.ts'
+import { requestedAuth } from './registry.ts'
 import { addWaitOptions, isWaiting } from './service-command.ts'
 import { listServices } from './services.ts'
 import { deployStack } from './stack-deploy.ts'
@@ -227,18 +227,7 @@ async function planned(client: Client, io: Io, name: string, flags: PlanFlags): 
     prune: flags.prune ?? false,
     ...(flags.service && { only: flags.service }),
     resolveImage: when,
-    authFor: async (image) => {
-      if (!flags.withRegistryAuth) return undefined
-      const auth = await registryAuth(io, image)
-      if (auth !== undefined) return auth
-      throw new UserError(
-        'unsupported',
-        "the docker CLI keeps its logins in a credential helper, which skep can't ask",
-        {
-          next: 'Deploy with docker, or set DOCKER_CONFIG to a directory whose config.json holds the login.',
-        },
-      )
-    },
+    authFor: async (image) => (flags.withRegistryAuth ? await requestedAuth(io, image) : undefined),
     readFile: (path) => io.readFile(path),
     warn: (text) => io.stderr.write(`skep: warning: ${text}\n`),
   })

@@ -11,6 +11,7 @@ export {
   graphFor,
   listContainers,
   removeContainer,
+  runInside,
   stopContainer,
 } from './life.ts'
 export { isNoLog, LogPrinter, type LogQuery, mergeLogs, readLog, shortName } from './logs.ts'

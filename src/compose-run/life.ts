@@ -102,14 +102,30 @@ export async function removeContainer(
 
 /** Runs one hook in a container. Throws `failedPrecondition` when it fails. */
 export async function runHook(
-  { engine, signal, isDryRun }: RunWorld,
+  world: RunWorld,
   container: { readonly id: string; readonly name: string },
   kind: 'post_start' | 'pre_stop',
   hook: Hook,
 ): Promise<void> {
-  if (isDryRun) return
+  if (world.isDryRun) return
+  const { exitCode, output } = await runInside(world, container.id, hook)
+  if (exitCode === 0) return
+  const said = output.trim().split('\n').at(-1) ?? ''
+  throw new UserError(
+    'failedPrecondition',
+    `the ${kind} hook "${hook.command.join(' ')}" in ${container.name} ended with ${exitCode}${said === '' ? '' : `: ${said}`}`,
+    { next: `Correct the command below ${kind}.` },
+  )
+}
+
+/** Runs a command in a container to its end. */
+export async function runInside(
+  { engine, signal }: RunWorld,
+  id: string,
+  hook: Hook,
+): Promise<{ readonly exitCode: number | null; readonly output: string }> {
   const { Id } = await engine.execs.create(
-    container.id,
+    id,
     {
       Cmd: hook.command,
       AttachStdout: true,
@@ -127,13 +143,7 @@ export async function runHook(
   )
   const output = await buffer(await engine.execs.start(Id, { tty: true }, signal))
   const { ExitCode } = await engine.execs.inspect(Id, signal)
-  if (ExitCode === 0) return
-  const said = output.toString().trim().split('\n').at(-1) ?? ''
-  throw new UserError(
-    'failedPrecondition',
-    `the ${kind} hook "${hook.command.join(' ')}" in ${container.name} ended with ${ExitCode}${said === '' ? '' : `: ${said}`}`,
-    { next: `Correct the command below ${kind}.` },
-  )
+  return { exitCode: ExitCode, output: output.toString() }
 }
 
 export interface DownOptions {
@@ -211,11 +221,21 @@ async function removeNetwork(world: RunWorld, id: string, name: string): Promise
   }
 }
 
-async function removeVolume(world: RunWorld, name: string): Promise<void> {
-  const step = `Volume ${name}`
+const removeVolume = (world: RunWorld, name: string): Promise<void> =>
+  removeUnused(world, `Volume ${name}`, () => world.engine.volumes.remove(name, {}, world.signal))
+
+const removeImage = (world: RunWorld, image: string): Promise<void> =>
+  removeUnused(world, `Image ${image}`, () => world.engine.images.remove(image, {}, world.signal))
+
+/** Removes what may be in use elsewhere, or gone already: either is told and no failure. */
+async function removeUnused(
+  world: RunWorld,
+  step: string,
+  remove: () => Promise<unknown>,
+): Promise<void> {
   world.progress({ id: step, text: 'Removing', state: 'working' })
   try {
-    await world.engine.volumes.remove(name, {}, world.signal)
+    await remove()
     world.progress({ id: step, text: 'Removed', state: 'done' })
   } catch (error) {
     if (!(error instanceof UserError)) throw error
@@ -241,18 +261,4 @@ function imagesOf(
     else if (images === 'all') found.add(image)
   }
   return [...found].filter((image) => !image.startsWith('sha256:'))
-}
-
-async function removeImage(world: RunWorld, image: string): Promise<void> {
-  const step = `Image ${image}`
-  world.progress({ id: step, text: 'Removing', state: 'working' })
-  try {
-    await world.engine.images.remove(image, {}, world.signal)
-    world.progress({ id: step, text: 'Removed', state: 'done' })
-  } catch (error) {
-    if (!(error instanceof UserError)) throw error
-    if (error.code !== 'conflict' && error.code !== 'notFound') throw error
-    const text = error.code === 'conflict' ? 'Still in use' : 'Not there'
-    world.progress({ id: step, text, state: 'warning' })
-  }
 }

@@ -5,6 +5,7 @@ import {
   isTerminal,
   type NodeId,
   type NodeRole,
+  orphanedTask,
   type Source,
 } from '../model/index.ts'
 import { type Change, changesPerCommitMax, type View } from '../store/store.ts'
@@ -90,21 +91,8 @@ export async function removeNode(
       }
       const lost = view.tasksOfNode(id).filter(({ status }) => !isTerminal(status.state))
       for (const task of lost.slice(0, changesPerCommitMax - plan.length)) {
-        plan.push({
-          type: 'update',
-          object: {
-            ...task,
-            traffic: 'none',
-            status: {
-              ...task.status,
-              state: 'orphaned',
-              atMs: nowMs,
-              message: 'orphaned',
-              error: 'its node was removed from the cluster',
-              ready: false,
-            },
-          },
-        })
+        const object = orphanedTask(task, 'its node was removed from the cluster', nowMs)
+        plan.push({ type: 'update', object })
       }
       return { changes: plan, result: lost.length > changesPerCommitMax - 1 }
     })

@@ -63,6 +63,7 @@ export {
   isStopWanted,
   isTerminal,
   noRestarts,
+  orphanedTask,
   type RestartRecord,
   rankOf,
   restartTimesMax,

@@ -142,3 +142,9 @@ export const noRestarts: RestartRecord = { count: 0, timesMs: [], failuresInRow:
 export function acceptStatus(known: TaskStatus, reported: TaskStatus): TaskStatus {
   return rankOf(reported.state) >= rankOf(known.state) ? reported : known
 }
+
+/** A task that nobody will report on again: its node is gone. `error` says why. */
+export function orphanedTask(task: Task, error: string, nowMs: number): Task {
+  const status = { ...task.status, state: 'orphaned' as const, atMs: nowMs, ready: false, error }
+  return { ...task, status: { ...status, message: 'orphaned' }, traffic: 'none' }
+}

@@ -2,6 +2,7 @@ import type { Random } from '../base/index.ts'
 import {
   type DesiredState,
   mintId,
+  orphanedTask,
   type Revision,
   type RevisionId,
   rankOf,
@@ -114,7 +115,7 @@ export function taskChanges(
       }
       case 'orphanTask': {
         const task = current(action.taskId)
-        if (task) afterById.set(task.id, orphaned(task, action.error, nowMs))
+        if (task) afterById.set(task.id, orphanedTask(task, action.error, nowMs))
         break
       }
       case 'deleteTask':
@@ -142,11 +143,6 @@ export function taskChanges(
 function withDesired(task: Task, desiredState: DesiredState, because: string): Task {
   const { desiredBecause: _, ...rest } = task
   return { ...rest, desiredState, ...(because === '' ? {} : { desiredBecause: because }) }
-}
-
-function orphaned(task: Task, error: string, nowMs: number): Task {
-  const status = { ...task.status, state: 'orphaned' as const, atMs: nowMs, ready: false, error }
-  return { ...task, status: { ...status, message: 'orphaned' }, traffic: 'none' }
 }
 
 function newTask(workload: Workload, action: CreateTask, nowMs: number, random: Random): Task {

@@ -619,7 +619,6 @@ export function hostPortsOf(ports: PortMap | null | undefined): readonly HostPor
   for (const [key, bindings] of Object.entries(ports ?? {})) {
     const [target, protocol] = key.split('/')
     if (protocol !== 'tcp' && protocol !== 'udp' && protocol !== 'sctp') continue
-    const isOfIpv6 = ({ HostIp = '' }: { readonly HostIp?: string }) => HostIp.includes(':')
     const all = bindings ?? []
     for (const { HostPort } of all.every(isOfIpv6) ? all : all.filter((one) => !isOfIpv6(one))) {
       const publishedPort = Number(HostPort)
@@ -629,6 +628,10 @@ export function hostPortsOf(ports: PortMap | null | undefined): readonly HostPor
     }
   }
   return [...found.values()]
+}
+
+function isOfIpv6({ HostIp = '' }: { readonly HostIp?: string }): boolean {
+  return HostIp.includes(':')
 }
 
 function genericResourcesOf(
