@@ -352,7 +352,9 @@ class WatchedStore implements EtcdStore {
     }
     this.#setEpoch(epoch)
     this.#seenRevision = revision
-    const storeRevision = this.#offset + (kvByKey.get(this.#layout.head) ?? meta).modRevision
+    const head = kvByKey.get(this.#layout.head)
+    if (head) this.#learnTime(parseHead(head.value))
+    const storeRevision = this.#offset + (head ?? meta).modRevision
     const isNews = storeRevision !== this.#view.revision || changes.length > 0
     this.#view.setRevision(storeRevision)
     if (isNews) {
@@ -473,7 +475,16 @@ class WatchedStore implements EtcdStore {
     this.#wakeBehind()
   }
 
+  /**
+   * Decisions compare what is stored with the time: times that another manager wrote down, whose clock is ahead of this
+   * one's, have passed here too.
+   */
+  #learnTime({ atMs }: Head): void {
+    this.#clock.notBefore?.(atMs)
+  }
+
   #applyForeign(head: Head, revision: number, events: readonly WatchEvent[]): void {
+    this.#learnTime(head)
     const changes: AppliedChange[] = []
     for (const event of events) {
       const key = event.type === 'put' ? event.kv.key : event.key

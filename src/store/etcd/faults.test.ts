@@ -1,6 +1,13 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { type Random, silentLog, UserError } from '../../base/index.ts'
+import {
+  type Clock,
+  type Random,
+  type SteadyClock,
+  silentLog,
+  steadyClock,
+  UserError,
+} from '../../base/index.ts'
 import { VirtualClock } from '../../sim/virtual-clock.ts'
 import { picture } from '../contract.ts'
 import { openMemoryStore } from '../memory-store.ts'
@@ -56,9 +63,8 @@ class Managers {
     return managers
   }
 
-  store(client: SimulatedClient): Promise<EtcdStore> {
-    const { clock, random } = this
-    return openEtcdStore({ client, clock, random, log: silentLog })
+  store(client: SimulatedClient, clock: Clock = this.clock): Promise<EtcdStore> {
+    return openEtcdStore({ client, clock, random: this.random, log: silentLog })
   }
 
   /** Lets time pass until something is done. */
@@ -113,6 +119,28 @@ describe('the store on etcd, with several managers', () => {
     assert.deepEqual(heard, [commit])
     assert.deepEqual(picture(managers.at(1).view), picture(managers.at(0).view))
     assert.deepEqual(picture(managers.at(2).view), picture(managers.at(0).view))
+  })
+
+  on('what a manager with a fast clock did has happened by every clock', 1, async (managers) => {
+    const { clock } = managers
+    const wrongBy = (ms: number): Clock & SteadyClock => ({
+      ...steadyClock({ wallMs: () => clock.nowMs() + ms, elapsedMs: () => clock.nowMs() }),
+      sleep: (ms, signal) => clock.sleep(ms, signal),
+    })
+    const open = async (clock: Clock) => {
+      const store = await managers.during(managers.store(managers.etcd.client(), clock))
+      managers.stores.push(store)
+      return store
+    }
+    const follower = wrongBy(0)
+    await open(follower)
+    const fast = await open(wrongBy(3_600_000))
+    const { atMs } = await managers.during(fast.commit([create('a')]))
+    await managers.during(managers.at(1).barrier())
+    assert.ok(follower.nowMs() >= atMs, 'seen while it followed')
+    const late = wrongBy(0)
+    await open(late)
+    assert.ok(late.nowMs() >= atMs, 'read when it was opened')
   })
 
   on('of two managers that change one object, or take one name, one wins', 2, async (managers) => {
