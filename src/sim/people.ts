@@ -41,6 +41,8 @@ export class People {
   readonly #secrets = new Map<string, string>()
   readonly #configs = new Map<string, string>()
   readonly #chance: Chance
+  /** Machines on which somebody still waits for `swarm join`: nobody sends one away before it is there. */
+  readonly #joining = new Set<Host>()
   #serial = 0
 
   constructor(cluster: SimulatedCluster, history: History, trace: Trace) {
@@ -390,6 +392,7 @@ export class People {
       memoryBytes: chance.between(1, 8) * 1024 ** 3,
       gpus: chance.below(3),
     })
+    this.#joining.add(host)
     const beganAt = this.#history.began()
     let isDone = await this.#cluster.enrol(host, 'worker')
     this.#history.ended(`nodes/${host.nodeId}`, beganAt, { type: 'create', mark: '' }, isDone)
@@ -398,13 +401,14 @@ export class People {
       isDone = await this.#cluster.enrol(host, 'worker')
     }
     // Where no answer came it may be a node all the same.
+    this.#joining.delete(host)
     this.#cluster.startDaemon(host)
   }
 
   /** A worker goes for good: drained or not, and then removed. */
   async #leave(chance: Chance): Promise<void> {
     const there = this.#cluster.hosts.filter(({ isRemoved, isFounder }) => !isRemoved && !isFounder)
-    const host = chance.pick(there)
+    const host = chance.pick(there.filter((one) => !this.#joining.has(one)))
     if (!host || there.length < 2) return
     const seen = await this.#read('nodes', host.nodeId)
     if (seen?.spec['Role'] !== 'worker') return

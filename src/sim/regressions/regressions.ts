@@ -42,4 +42,9 @@ export const regressions: readonly Regression[] = [
     checker: 'linearizability',
     what: 'a manager answered a read before it knew what another one had acknowledged (api/docker/server.ts)',
   },
+  {
+    seed: 204,
+    checker: 'convergence',
+    what: 'a new leader compared times that one with a fast clock had written with its own, and an update never ended (store/etcd/etcd-store.ts)',
+  },
 ]
