@@ -47,15 +47,14 @@ export function rollout(): Checker {
   return {
     name: 'updates keep their policy',
     commit(commit, view) {
-      const begun = new Map<WorkloadId, Set<Task['slot']>>()
+      const begunAtMs = new Map<WorkloadId, number>()
       for (const { before, after } of commit.changes) {
         if (before || after?.kind !== 'task' || !isBegun(after)) continue
-        const slots = begun.get(after.workloadId) ?? new Set()
-        begun.set(after.workloadId, slots.add(after.slot ?? undefined))
+        begunAtMs.set(after.workloadId, after.createdAtMs)
       }
-      for (const id of begun.keys()) {
+      for (const [id, nowMs] of begunAtMs) {
         const rolling = rolloutOf(view, id)
-        const what = rolling && wrongWith(rolling, view)
+        const what = rolling && wrongWith(rolling, view, nowMs)
         if (what !== undefined) return what
       }
       return orderOf(commit, view)
@@ -74,7 +73,12 @@ function placesOf(view: View, id: WorkloadId): ReadonlyMap<number | string, read
   return places
 }
 
-function wrongWith({ workload, update, wanted, policy, served }: Rollout, view: View) {
+/** `nowMs`: in the time of the leader that began the next slots. */
+function wrongWith(
+  { workload, update, wanted, policy, served }: Rollout,
+  view: View,
+  nowMs: number,
+): string | undefined {
   const isClean = (task: Task) =>
     task.revisionId === wanted.id ||
     view.get('revision', task.revisionId)?.templateHash === wanted.templateHash
@@ -94,6 +98,7 @@ function wrongWith({ workload, update, wanted, policy, served }: Rollout, view: 
       continue
     slots += 1
     if (tasks.some((task) => isNew(task) && hasFailed(task, policy, wanted))) failed += 1
+    else if (tasks.some((task) => isNew(task) && isOverdue(task, policy, nowMs))) continue
     else if (
       tasks.some((task) => isNew(task) && isLive(task) && !isUp(task, served)) &&
       !tasks.some((task) => isNew(task) && isLive(task) && isUp(task, served))
@@ -119,6 +124,12 @@ function hasFailed(task: Task, policy: UpdatePolicy, wanted: Revision): boolean 
   if (state !== 'failed' && state !== 'rejected' && state !== 'complete') return false
   if (state === 'complete' && wanted.template.restart.condition !== 'any') return false
   return readyAtMs === undefined || atMs - readyAtMs <= policy.monitorMs
+}
+
+/** It made no progress for so long that it may count as failed: such a slot holds up nobody. */
+function isOverdue(task: Task, policy: UpdatePolicy, nowMs: number): boolean {
+  const sinceMs = Math.max(task.createdAtMs, task.startNotBeforeMs ?? 0)
+  return task.status.readyAtMs === undefined && nowMs - sinceMs > policy.progressDeadlineMs
 }
 
 /** Start first: what serves is told to stop only once its successor serves. */
