@@ -248,9 +248,9 @@ export const plantedFaults: readonly PlantedFault[] = [
     what: 'nobody wakes up when a restart delay ends',
     edits: [
       {
-        file: 'manager/manager.ts',
-        from: '    for (const id of this.#wakeAtMs.takeUpTo(nowMs)) this.#dirtyWorkloads.add(id)\n',
-        to: '',
+        file: 'orchestrator/place.ts',
+        from: '    plan.wakeAt(untilMs)\n    return\n',
+        to: '    return\n',
       },
     ],
   },
