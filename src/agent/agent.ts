@@ -100,6 +100,8 @@ class RunningAgent implements Agent {
   readonly #unreported = new Set<TaskId>()
   readonly #finished: Promise<unknown>
   #assignments: Assignments | undefined
+  /** The session that they came by. */
+  #assignedBy: Session | undefined
   #session: Session | undefined
   /** When there last was a session; the start counts as one, since the managers may be about to answer. */
   #inReachAtMs: number
@@ -323,6 +325,7 @@ class RunningAgent implements Agent {
     const before = this.#assignments
     const after = applyChange(before, change)
     this.#assignments = after
+    this.#assignedBy = session
     if (
       before?.networks !== after.networks ||
       before.endpoints !== after.endpoints ||
@@ -484,6 +487,7 @@ class RunningAgent implements Agent {
     while (!signal.aborted) {
       await this.#networkWanted.wait(clock, signal)
       const assignments = this.#assignments
+      const session = this.#assignedBy
       if (!assignments || signal.aborted) continue
       try {
         if (this.#networkDirty) {
@@ -491,7 +495,7 @@ class RunningAgent implements Agent {
           await dataPlane.apply(this.#desiredNetwork(assignments))
         }
         this.#networkTrouble = undefined
-        this.#session?.acknowledge(assignments.revision)
+        session?.acknowledge(assignments.revision)
       } catch (error) {
         if (signal.aborted) break
         this.#networkDirty = true

@@ -332,4 +332,43 @@ describe('sessions with nodes', () => {
       { numRuns: 50, endOnFailure: true },
     )
   })
+
+  // Found by the property above: the endpoint waited for its round while the node acknowledged a later state.
+  test('a drain is not done before the round that tells of it', async () => {
+    const store = await openStore()
+    const clock = new SteppedClock()
+    const unseal = () => new Uint8Array()
+    const dispatcher = new Dispatcher({ store, unseal, clock, log: silentLog, fence: 0 })
+    const nodes = Array.from({ length: nodeCount }, (_, at) => new TestNode(`n${at}`))
+    for (const node of nodes) await node.open(dispatcher)
+    const steps: readonly Step[] = [
+      { type: 'place', task: 't1', workload: 1, node: 4 },
+      { type: 'traffic', task: 't1', traffic: 'routable' },
+      { type: 'everyoneAcknowledges' },
+      // A round to all nodes, which a pause follows.
+      { type: 'reweigh', workload: 0 },
+      { type: 'traffic', task: 't1', traffic: 'draining' },
+      { type: 'everyoneAcknowledges' },
+    ]
+    for (const [count, step] of steps.entries()) {
+      if (step.type === 'everyoneAcknowledges') for (const node of nodes) node.acknowledge()
+      else await store.commit(changesFor(store, step, count))
+      await settle()
+    }
+    const { version = 0 } = store.view.get('task', 't1') ?? {}
+    const routesTo = () =>
+      [...(nodes[4]?.acknowledged?.endpoints.values() ?? [])].some(({ backends }) =>
+        backends.some(({ taskId }) => taskId === 't1'),
+      )
+    assert.ok(routesTo())
+    assert.ok(dispatcher.acknowledgedRevision < version, 'the round waits')
+    clock.goOn()
+    await settle()
+    assert.ok(dispatcher.acknowledgedRevision < version, 'the node has yet to follow')
+    for (const node of nodes) node.acknowledge()
+    assert.ok(!routesTo())
+    assert.ok(dispatcher.acknowledgedRevision >= version)
+    for (const node of nodes) node.close()
+    dispatcher.close()
+  })
 })

@@ -86,6 +86,9 @@ export interface OpenOptions {
   readonly isRemote: boolean
 }
 
+/** Messages to a node whose acknowledgements are told apart; of one that is slower, later ones count as one. */
+const unacknowledgedMax = 16
+
 /** Times a report is tried again when something else changed the same tasks first. */
 const reportRetriesMax = 20
 
@@ -585,16 +588,16 @@ class NodeSession implements Session, Router {
   #dirtyEndpoints = new Set<string>()
   #networksDirty = true
   #everything = true
-  /** Of the last change that may concern this node, and of the last message to it. */
-  #touchedRevision: number
+  /** The first change that may concern this node and is in no message to it yet. */
+  #untoldRevision: number | undefined = 0
+  /** Messages that the node has still to acknowledge, in order, each with the first change that it told of. */
+  #unacknowledged: { readonly revision: number; readonly firstRevision: number }[] = []
   #sentRevision = 0
-  #acknowledgedRevision = 0
 
   constructor(nodeId: NodeId, context: SessionContext) {
     this.#nodeId = nodeId
     this.#context = context
     this.#neighbours = new Neighbourhood(nodeId, context.neighbours)
-    this.#touchedRevision = context.store.view.revision
     this.#wake.ring()
   }
 
@@ -616,18 +619,26 @@ class NodeSession implements Session, Router {
 
   #touched(revision: number): void {
     if (this.#closed.signal.aborted) return
-    this.#touchedRevision = Math.max(this.#touchedRevision, revision)
+    this.#untoldRevision = Math.min(this.#untoldRevision ?? revision, revision)
     this.#wake.ring()
     this.#context.followed()
   }
 
   /** Whether the node has still to say that it is as the store was when something of it last changed. */
   get isBehind(): boolean {
-    return !this.#closed.signal.aborted && this.#acknowledgedRevision < this.#touchedRevision
+    return !this.#closed.signal.aborted && this.#firstOpenRevision !== undefined
   }
 
+  /** The node is as the store was then, in all that concerns it. */
   get acknowledgedRevision(): number {
-    return this.#acknowledgedRevision
+    return (this.#firstOpenRevision ?? Number.POSITIVE_INFINITY) - 1
+  }
+
+  get #firstOpenRevision(): number | undefined {
+    let first = this.#untoldRevision
+    for (const { firstRevision } of this.#unacknowledged)
+      first = Math.min(first ?? firstRevision, firstRevision)
+    return first
   }
 
   async next(signal: AbortSignal): Promise<AssignmentChange> {
@@ -645,14 +656,27 @@ class NodeSession implements Session, Router {
         )
       }
       const change = this.#difference()
+      const firstRevision = this.#untoldRevision
+      this.#untoldRevision = undefined
       if (change.full || !isEmpty(change)) {
-        this.#sentRevision = change.revision
-        return change
+        // Two messages never bear the same: what is acknowledged with the first is not what the second tells.
+        const revision = Math.max(change.revision, this.#sentRevision + 1)
+        this.#sentRevision = revision
+        this.#told(revision, firstRevision ?? revision)
+        return { ...change, revision }
       }
       // Nothing of the node is different after all: it is where it was after the last message.
-      this.#touchedRevision = this.#sentRevision
       this.#context.followed()
     }
+  }
+
+  #told(revision: number, firstRevision: number): void {
+    const open = this.#unacknowledged
+    const last = open.length < unacknowledgedMax ? undefined : open.pop()
+    open.push({
+      revision,
+      firstRevision: Math.min(firstRevision, last?.firstRevision ?? firstRevision),
+    })
   }
 
   #difference(): AssignmentChange {
@@ -797,9 +821,9 @@ class NodeSession implements Session, Router {
   }
 
   acknowledge(revision: number): void {
-    if (revision <= this.#acknowledgedRevision) return
-    this.#acknowledgedRevision = revision
-    this.#context.followed()
+    const before = this.#unacknowledged.length
+    this.#unacknowledged = this.#unacknowledged.filter((told) => told.revision > revision)
+    if (this.#unacknowledged.length < before) this.#context.followed()
   }
 
   async report(reports: readonly TaskReport[]): Promise<void> {

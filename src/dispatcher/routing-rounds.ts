@@ -8,7 +8,7 @@ export type SharedPart =
 
 /** A node that may send to endpoints and neighbours. */
 export interface Router {
-  /** These may differ from what the node was last told, since `revision`. */
+  /** These may differ from what the node was last told, the first of them since `revision`. */
   touchShared(parts: readonly SharedPart[], revision: number): void
 }
 
@@ -26,9 +26,8 @@ export interface RoutingRoundsOptions {
 
 interface Waiting {
   readonly part: SharedPart
-  /** The first and the last change that waits. */
+  /** The first change that waits. */
   readonly sinceRevision: number
-  revision: number
   isForEveryone: boolean
   readonly networks: Set<NetworkId>
 }
@@ -68,10 +67,9 @@ export class RoutingRounds {
     let waiting = this.#waiting.get(key)
     if (!waiting) {
       const isForEveryone = false
-      waiting = { part, sinceRevision: revision, revision, isForEveryone, networks: new Set() }
+      waiting = { part, sinceRevision: revision, isForEveryone, networks: new Set() }
       this.#waiting.set(key, waiting)
     }
-    waiting.revision = revision
     if (scope === 'everyone') waiting.isForEveryone = true
     else for (const networkId of scope) waiting.networks.add(networkId)
     if (this.#isRunning) return
@@ -82,11 +80,12 @@ export class RoutingRounds {
   async #run(): Promise<void> {
     const { clock, signal, handedOut } = this.#options
     while (this.#waiting.size > 0 && !signal.aborted) {
-      this.#underWaySinceRevision = this.pendingSinceRevision
-      const { partsByRouter, revision } = this.#takeRound()
+      const sinceRevision = this.pendingSinceRevision ?? 0
+      this.#underWaySinceRevision = sinceRevision
+      const partsByRouter = this.#takeRound()
       let told = 0
       for (const [router, parts] of partsByRouter) {
-        router.touchShared(parts, revision)
+        router.touchShared(parts, sinceRevision)
         if (++told % nodesAtOnceMax === 0) await clock.sleep(0, signal)
       }
       this.#underWaySinceRevision = undefined
@@ -98,10 +97,7 @@ export class RoutingRounds {
   }
 
   /** Who has to be told what. */
-  #takeRound(): {
-    readonly partsByRouter: ReadonlyMap<Router, readonly SharedPart[]>
-    readonly revision: number
-  } {
+  #takeRound(): ReadonlyMap<Router, readonly SharedPart[]> {
     const round = this.#waiting
     this.#waiting = new Map()
     const partsByRouter = new Map<Router, SharedPart[]>()
@@ -112,12 +108,10 @@ export class RoutingRounds {
         else if (parts.at(-1) !== part) parts.push(part)
       }
     }
-    let revision = 0
-    for (const { part, isForEveryone, networks, ...waiting } of round.values()) {
-      revision = Math.max(revision, waiting.revision)
+    for (const { part, isForEveryone, networks } of round.values()) {
       if (isForEveryone) tell(this.#options.everyone(), part)
       else for (const networkId of networks) tell(this.#options.onNetwork(networkId), part)
     }
-    return { partsByRouter, revision }
+    return partsByRouter
   }
 }

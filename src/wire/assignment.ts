@@ -123,7 +123,7 @@ export interface Backend {
 
 /** All that one node has to know. Never mutated. */
 export interface Assignments {
-  /** Store revision this reflects. */
+  /** Of the state that it reflects, or one more than that of the message before: no two of a session bear the same. */
   readonly revision: number
   readonly node: {
     readonly id: NodeId
