@@ -1,9 +1,10 @@
 /**
  * Runs the tests behind `./dev test [PATTERN…]` and says how they went.
  *
- * First `src/` and `scripts/`, two files at a time, then `test/` (real containers) one file at a time; each file is a
- * process of its own. A pattern selects the files whose path contains it, or matches it as a glob. Standard output
- * ends in exactly `N passed, N failed, N skipped`; a file that holds no test, hangs or crashes counts as failed.
+ * First `src/` and `scripts/`, two files at a time, then simulated lives, then the rest of `test/` (real containers) one
+ * file at a time; each file is a process of its own. A pattern selects the files whose path contains it, or matches it
+ * as a glob. Standard output ends in exactly `N passed, N failed, N skipped`; a file that holds no test, hangs or
+ * crashes counts as failed.
  */
 import { glob } from 'node:fs/promises'
 import { matchesGlob, relative, resolve } from 'node:path'
@@ -25,6 +26,8 @@ interface FileResult {
   passed: number
   readonly failures: string[]
   readonly skips: string[]
+  /** What its tests say of themselves. */
+  readonly notes: string[]
 }
 
 /** Lines of a failing file's own output that are shown. */
@@ -62,7 +65,7 @@ const indent = (text: string) => text.replace(/^(?=.)/gm, '    ')
 
 async function runFile(file: string, phase: Phase): Promise<FileResult> {
   const startedMs = performance.now()
-  const result: FileResult = { file, durationMs: 0, passed: 0, failures: [], skips: [] }
+  const result: FileResult = { file, durationMs: 0, passed: 0, failures: [], skips: [], notes: [] }
   const output: string[] = []
   const giveUp = AbortSignal.timeout(phase.fileTimeoutMs)
   const events: AsyncIterable<TestEvent> = run({
@@ -75,6 +78,8 @@ async function runFile(file: string, phase: Phase): Promise<FileResult> {
   const names: string[] = []
   for await (const { type, data } of events) {
     if (type === 'test:stdout' || type === 'test:stderr') output.push(data.message)
+    // A runner's own sums come at no depth.
+    if (type === 'test:diagnostic' && data.nesting > 0) result.notes.push(data.message)
     if (type === 'test:start') names.splice(data.nesting, Number.POSITIVE_INFINITY, data.name)
     if (type !== 'test:pass' && type !== 'test:fail') continue
     const whole = data.nesting === 0 && resolve(root, data.name) === resolve(root, file)
@@ -123,10 +128,11 @@ async function runPhase(phase: Phase): Promise<FileResult[]> {
     for (let file = waiting.shift(); file !== undefined; file = waiting.shift()) {
       const result = await runFile(file, phase)
       results.push(result)
-      const { passed, failures, skips } = result
+      const { passed, failures, skips, notes } = result
       const word = failures.length > 0 ? red('FAIL') : 'ok  '
       const skipped = skips.length > 0 ? `, ${skips.length} skipped` : ''
       console.log(`${word} ${file}: ${passed} passed${skipped}, ${seconds(result.durationMs)}`)
+      for (const note of notes) console.log(`     ${note}`)
       for (const failure of failures) console.log(failure)
     }
   }
@@ -143,15 +149,25 @@ const near: Phase = {
   testTimeoutMs: 60_000,
   fileTimeoutMs: 180_000,
 }
+const inTest = await filesIn('test', patterns)
+const livesFile = 'test/simulation.test.ts'
 const far: Phase = {
   title: 'end-to-end tests',
-  files: await filesIn('test', patterns),
+  files: inTest.filter((file) => file !== livesFile),
   filesAtOnce: 1,
   testTimeoutMs: 300_000,
   fileTimeoutMs: 900_000,
 }
+/** Hundreds of lives in two processes of its own. */
+const lives: Phase = {
+  title: 'simulated lives',
+  files: inTest.filter((file) => file === livesFile),
+  filesAtOnce: 1,
+  testTimeoutMs: 2_700_000,
+  fileTimeoutMs: 2_700_000,
+}
 
-const results = [...(await runPhase(near)), ...(await runPhase(far))]
+const results = [...(await runPhase(near)), ...(await runPhase(lives)), ...(await runPhase(far))]
 const nothing = results.length === 0
 if (nothing) console.log(`no test file matches ${patterns.join(' ')}: give a part of its path`)
 

@@ -3,6 +3,7 @@
  * found, how often what was tried, and how fast. Exit status 1: a seed failed.
  */
 import { fork } from 'node:child_process'
+import { randomInt } from 'node:crypto'
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { plantedFaults } from './planted.ts'
@@ -22,10 +23,14 @@ const workerFile = resolve(import.meta.dirname, 'seed-worker.ts')
 const plantedSeedsMax = 2_000
 
 const usage = `./dev sim [--seeds N] [--from N] [--minutes M] [--workers N]   run N seeds (1000), from one on (1), for M minutes at most
+./dev sim --fresh [--seeds N]                                seeds that nobody has seen: from a number drawn at random on
 ./dev sim --seed N [--trace]                                 run one seed again, with everything that happened in words
 ./dev sim --planted [NAME]                                   plant faults into the code, one by one, and find each`
 
 const failuresShown = 3
+/** Where runs of fresh seeds begin: above all that are tried by hand. */
+const freshMin = 1_000_000
+const freshMax = 2 ** 31
 const flags = {
   seeds: { type: 'string', default: '1000' },
   from: { type: 'string', default: '1' },
@@ -33,6 +38,7 @@ const flags = {
   minutes: { type: 'string', default: '0' },
   workers: { type: 'string', default: '2' },
   trace: { type: 'boolean', default: false },
+  fresh: { type: 'boolean', default: false },
   planted: { type: 'boolean', default: false },
   help: { type: 'boolean', short: 'h', default: false },
 } as const
@@ -211,11 +217,14 @@ async function main(): Promise<number> {
   if (values.planted) return findPlanted(positionals, whole(values.from, 'from'), workers)
   if (positionals.length > 0) throw new Error(`what is "${positionals.join(' ')}"?\n${usage}`)
   if (values.seed !== undefined) return one(whole(values.seed, 'seed'), values.trace)
+  const from = values.fresh ? randomInt(freshMin, freshMax) : whole(values.from, 'from')
+  const seeds = whole(values.seeds, 'seeds')
+  console.log(`seeds ${from} to ${from + seeds - 1}`)
   let shown = 0
   const { failures } = await many(
     {
-      from: whole(values.from, 'from'),
-      seeds: whole(values.seeds, 'seeds'),
+      from,
+      seeds,
       minutes: Number(values.minutes),
       workers,
     },
