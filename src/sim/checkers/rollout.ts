@@ -132,8 +132,13 @@ function isOverdue(task: Task, policy: UpdatePolicy, nowMs: number): boolean {
   return task.status.readyAtMs === undefined && nowMs - sinceMs > policy.progressDeadlineMs
 }
 
-/** Start first: what serves is told to stop only once its successor serves. */
+/** Start first: what serves is told to stop only once its successor serves, as far as anybody knew before the commit. */
 function orderOf(commit: Commit, view: View): string | undefined {
+  const past = new Map(commit.changes.map(({ id, before }) => [id, before]))
+  const asKnown = (task: Task): Task => {
+    const before = past.get(task.id)
+    return before?.kind === 'task' ? before : task
+  }
   for (const { before, after } of commit.changes) {
     if (before?.kind !== 'task' || after?.kind !== 'task') continue
     if (isStopWanted(before) || !isStopWanted(after) || isTerminal(before.status.state)) continue
@@ -155,7 +160,8 @@ function orderOf(commit: Commit, view: View): string | undefined {
           task.slot === after.slot &&
           task.pinnedNodeId === after.pinnedNodeId,
       )
-    if (!beside.some((task) => isUp(task, served) && !isStopWanted(task)))
+    const serves = (task: Task) => isUp(task, served) && !isStopWanted(task)
+    if (!beside.some((task) => serves(task) || serves(asKnown(task))))
       return `${workload.name} starts the new task first, but task ${after.id} was told to stop while nothing else serves in its slot`
   }
   return undefined
