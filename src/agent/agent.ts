@@ -100,7 +100,7 @@ class RunningAgent implements Agent {
   readonly #unreported = new Set<TaskId>()
   readonly #finished: Promise<unknown>
   #assignments: Assignments | undefined
-  /** The session that they came by. */
+  /** The session that they came by; absent while they come from the journal. */
   #assignedBy: Session | undefined
   #session: Session | undefined
   /** When there last was a session; the start counts as one, since the managers may be about to answer. */
@@ -123,12 +123,14 @@ class RunningAgent implements Agent {
       switch (event.type) {
         case 'changed':
           this.#runners.get(event.taskId)?.engineSaid(event.action)
+          if (event.action === 'create') this.#removeUnasked([event])
           break
         case 'resync':
           this.#engineTrouble = undefined
           this.#networkDirty = true
           this.#networkWanted.ring()
           for (const runner of this.#runners.values()) runner.lookAgain()
+          if (this.#assignedBy) void this.#observeAll().then((all) => this.#removeUnasked(all))
           void this.describeAgain()
           break
         case 'unreachable':
@@ -345,7 +347,6 @@ class RunningAgent implements Agent {
 
   /** Takes over the containers that run, and ends those that nobody asks for. */
   async #adopt(assignments: Assignments): Promise<void> {
-    const { log } = this.#options
     const observed = await this.#observeAll()
     for (const assignment of assignments.tasks.values()) {
       this.#drive(
@@ -355,9 +356,19 @@ class RunningAgent implements Agent {
     }
     for (const taskId of [...this.#runners.keys()])
       if (!assignments.tasks.has(taskId)) this.#forget(taskId)
-    for (const { taskId } of observed) {
-      if (assignments.tasks.has(taskId)) continue
-      log.info('removing a container whose task is gone', { taskId })
+    this.#removeUnasked(observed)
+  }
+
+  /**
+   * Ends containers that nobody asks for. Besides those that were here before, one may still come: what an engine was
+   * told to make it makes, although whoever told it was killed, or no longer waits, and its task is gone by then.
+   */
+  #removeUnasked(containers: Iterable<{ readonly taskId: TaskId }>): void {
+    // The journal may have it wrong.
+    if (!this.#assignedBy) return
+    for (const { taskId } of containers) {
+      if (this.#assignments?.tasks.has(taskId) || this.#runners.has(taskId)) continue
+      this.#options.log.info('removing a container whose task is gone', { taskId })
       void this.#removeContainer(taskId)
     }
   }

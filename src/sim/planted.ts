@@ -178,7 +178,7 @@ export const plantedFaults: readonly PlantedFault[] = [
     edits: [
       {
         file: 'agent/agent.ts',
-        from: "      log.info('removing a container whose task is gone', { taskId })\n      void this.#removeContainer(taskId)\n",
+        from: "      this.#options.log.info('removing a container whose task is gone', { taskId })\n      void this.#removeContainer(taskId)\n",
         to: '',
       },
     ],

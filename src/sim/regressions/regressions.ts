@@ -47,4 +47,9 @@ export const regressions: readonly Regression[] = [
     checker: 'convergence',
     what: 'a new leader compared times that one with a fast clock had written with its own, and an update never ended (store/etcd/etcd-store.ts)',
   },
+  {
+    seed: 30031,
+    checker: 'convergence',
+    what: 'an engine finished what a killed daemon had asked of it, and the container stayed: its task was gone by then (agent/agent.ts)',
+  },
 ]
