@@ -84,7 +84,7 @@ export class LightAgent {
           const startedMs = performance.now()
           this.#take(change)
           agentsTime.spentMs += performance.now() - startedMs
-          session.acknowledge(change.revision)
+          session.acknowledge(change.sequence)
           void this.#work()
         }
       } catch {

@@ -506,7 +506,7 @@ class RunningAgent implements Agent {
           await dataPlane.apply(this.#desiredNetwork(assignments))
         }
         this.#networkTrouble = undefined
-        session?.acknowledge(assignments.revision)
+        session?.acknowledge(assignments.sequence)
       } catch (error) {
         if (signal.aborted) break
         this.#networkDirty = true

@@ -131,7 +131,7 @@ function full(tasks: readonly TaskAssignment[]) {
   const node: Assignments['node'] = { id: nodeId, clusterId: 'c1', hostname: 'host-1', platform }
   return {
     full: true,
-    revision: 1,
+    sequence: 1,
     node,
     tasks: { put: tasks, remove: [] },
     secrets: none,

@@ -31,7 +31,7 @@ function full(tasks: readonly TaskAssignment[]): AssignmentChange {
   const none = { put: [], remove: [] }
   return {
     full: true,
-    revision: 1,
+    sequence: 1,
     node,
     tasks: { put: tasks, remove: [] },
     secrets: none,

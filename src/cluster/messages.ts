@@ -121,7 +121,7 @@ export type FromNode =
   | { readonly type: 'heartbeat' }
   /** The node took the message of this number: the manager may send another. */
   | { readonly type: 'taken'; readonly number: number }
-  | { readonly type: 'routed'; readonly revision: number }
+  | { readonly type: 'routed'; readonly sequence: number }
   | { readonly type: 'report'; readonly id: number; readonly reports: readonly TaskReport[] }
   | { readonly type: 'describe'; readonly id: number; readonly description: NodeDescription }
 
@@ -385,7 +385,7 @@ function parseChange(fields: Fields): AssignmentChange {
   const change = {
     ...fields.all(),
     full: fields.truth('full'),
-    revision: fields.number('revision'),
+    sequence: fields.number('sequence'),
     secrets: withBytes(delta('secrets')),
     configs: withBytes(delta('configs')),
   }
@@ -446,7 +446,7 @@ export function parseFromNode(message: unknown): FromNode {
     case 'taken':
       return { type, number: fields.number('number') }
     case 'routed':
-      return { type, revision: fields.number('revision') }
+      return { type, sequence: fields.number('sequence') }
     case 'report':
       return { type, id: fields.number('id'), reports: fields.list('reports', parseReport) }
     default:

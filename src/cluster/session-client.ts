@@ -212,8 +212,8 @@ class RemoteSession implements Session {
     return taken.change
   }
 
-  acknowledge(revision: number): void {
-    this.#tell({ type: 'routed', revision })
+  acknowledge(sequence: number): void {
+    this.#tell({ type: 'routed', sequence })
   }
 
   async report(reports: readonly TaskReport[]): Promise<void> {

@@ -177,7 +177,7 @@ class RunningSession implements SessionServer {
         this.#taken.ring()
         break
       case 'routed':
-        this.#session.acknowledge(message.revision)
+        this.#session.acknowledge(message.sequence)
         break
       case 'report':
         void this.#answer(message.id, this.#session.report(message.reports), answered)

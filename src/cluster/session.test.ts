@@ -20,7 +20,7 @@ const description: NodeDescription = {
 }
 const none = { put: [], remove: [] }
 
-function changeAt(revision: number): AssignmentChange {
+function changeAt(sequence: number): AssignmentChange {
   const node = {
     id: nodeId,
     clusterId: 'c',
@@ -28,8 +28,8 @@ function changeAt(revision: number): AssignmentChange {
     platform: { architecture: '', os: '' },
   }
   return {
-    full: revision === 1,
-    revision,
+    full: sequence === 1,
+    sequence,
     node,
     tasks: none,
     secrets: { put: [{ id: idFrom('s'), name: 's', data: new Uint8Array([0, 255]) }], remove: [] },
@@ -42,7 +42,7 @@ function changeAt(revision: number): AssignmentChange {
 
 /** The leader's dispatcher as a session sees it: its changes are pushed by the test. */
 class FakeDispatcher {
-  revision = 0
+  sequence = 0
   readonly reports: (readonly TaskReport[])[] = []
   readonly acknowledged: number[] = []
   refusal: UserError | undefined
@@ -51,7 +51,7 @@ class FakeDispatcher {
   readonly #changed = new WakeUp()
 
   change(): void {
-    this.revision += 1
+    this.sequence += 1
     this.#changed.ring()
   }
 
@@ -68,9 +68,9 @@ class FakeDispatcher {
       next: async (signal) => {
         await this.#changed.wait(clock, signal)
         if (signal.aborted) throw new UserError('unavailable', 'over')
-        return changeAt(this.revision)
+        return changeAt(this.sequence)
       },
-      acknowledge: (revision) => this.acknowledged.push(revision),
+      acknowledge: (sequence) => this.acknowledged.push(sequence),
       report: async (reports) => {
         if (this.refusal) throw this.refusal
         this.reports.push(reports)
@@ -167,9 +167,9 @@ describe('a session over a network', () => {
       dispatcher.change()
       await clock.sleep(0)
     }
-    const revisions: number[] = []
-    while (revisions.at(-1) !== 50) revisions.push((await session.next(stop.signal)).revision)
-    assert.ok(revisions.length <= 4, `${revisions.length} messages`)
+    const sequences: number[] = []
+    while (sequences.at(-1) !== 50) sequences.push((await session.next(stop.signal)).sequence)
+    assert.ok(sequences.length <= 4, `${sequences.length} messages`)
     session.close()
   })
 
@@ -196,7 +196,7 @@ describe('a session over a network', () => {
     network.silence('m3')
     const session = await linkTo(network, ['m4', 'm3', 'm2']).open()
     dispatcher.change()
-    assert.equal((await session.next(new AbortController().signal)).revision, 1)
+    assert.equal((await session.next(new AbortController().signal)).sequence, 1)
     session.close()
   })
 

@@ -22,7 +22,7 @@ test('a node reads back what it kept, nobody else does, and credentials are left
     }
     const entry: JournalEntry = {
       assignments: {
-        revision: 7,
+        sequence: 7,
         node: {
           id: idFrom('n'),
           clusterId: 'c',

@@ -176,7 +176,7 @@ export class WorkerMember {
                 throw error
               }
             },
-            acknowledge: (revision) => session.acknowledge(revision),
+            acknowledge: (sequence) => session.acknowledge(sequence),
             report: (reports) => session.report(reports),
             describe: (next) => session.describe(next),
             close: () => session.close(),

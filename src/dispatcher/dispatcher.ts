@@ -86,9 +86,6 @@ export interface OpenOptions {
   readonly isRemote: boolean
 }
 
-/** Messages to a node whose acknowledgements are told apart; of one that is slower, later ones count as one. */
-const unacknowledgedMax = 16
-
 /** Times a report is tried again when something else changed the same tasks first. */
 const reportRetriesMax = 20
 
@@ -210,6 +207,7 @@ export class Dispatcher implements ManagerLink {
       ...this.#options,
       routing: this.#routing,
       neighbours: this.#neighbours,
+      untoldSinceRevision: () => this.#rounds.pendingSinceRevision,
       followed: () => this.#followed(session),
       networksChanged: (before, after) => this.#networksChanged(session, before, after),
       report: (reports) => this.#report(nodeId, reports),
@@ -556,6 +554,8 @@ type Part =
 interface SessionContext extends DispatcherOptions {
   readonly routing: RoutingIndex
   readonly neighbours: NeighbourTable
+  /** The first change that the rounds of routing have not handed out yet. */
+  readonly untoldSinceRevision: () => number | undefined
   /** How far this session has followed may differ. */
   readonly followed: () => void
   readonly networksChanged: (before: ReadonlySet<NetworkId>, after: ReadonlySet<NetworkId>) => void
@@ -563,6 +563,15 @@ interface SessionContext extends DispatcherOptions {
   readonly describe: (description: NodeDescription) => Promise<void>
   readonly closed: () => void
 }
+
+interface Unacknowledged {
+  readonly sequence: number
+  /** Of the first change it carries. */
+  readonly sinceRevision: number
+}
+
+/** Messages to a node told apart; of more, the last ones count as one. */
+const unacknowledgedMax = 64
 
 /** One node's view of the cluster: what it was last told, and what may have changed since. */
 class NodeSession implements Session, Router {
@@ -588,11 +597,11 @@ class NodeSession implements Session, Router {
   #dirtyEndpoints = new Set<string>()
   #networksDirty = true
   #everything = true
-  /** The first change that may concern this node and is in no message to it yet. */
-  #untoldRevision: number | undefined = 0
-  /** Messages that the node has still to acknowledge, in order, each with the first change that it told of. */
-  #unacknowledged: { readonly revision: number; readonly firstRevision: number }[] = []
-  #sentRevision = 0
+  /** Revision of the first change that may concern this node and is in no message yet. */
+  #untoldSince: number | undefined = 0
+  #sequence = 0
+  /** Messages that the node has not acknowledged, oldest first. */
+  #unacknowledged: Unacknowledged[] = []
 
   constructor(nodeId: NodeId, context: SessionContext) {
     this.#nodeId = nodeId
@@ -609,36 +618,32 @@ class NodeSession implements Session, Router {
     this.#touched(revision)
   }
 
-  touchShared(parts: readonly SharedPart[], revision: number): void {
+  touchShared(parts: readonly SharedPart[], sinceRevision: number): void {
     for (const part of parts) {
       if (part.type === 'endpoint') this.#dirtyEndpoints.add(part.id)
       else this.#neighbours.touch(part)
     }
-    this.#touched(revision)
+    this.#touched(sinceRevision)
   }
 
   #touched(revision: number): void {
     if (this.#closed.signal.aborted) return
-    this.#untoldRevision = Math.min(this.#untoldRevision ?? revision, revision)
+    this.#untoldSince = Math.min(this.#untoldSince ?? revision, revision)
     this.#wake.ring()
     this.#context.followed()
   }
 
   /** Whether the node has still to say that it is as the store was when something of it last changed. */
   get isBehind(): boolean {
-    return !this.#closed.signal.aborted && this.#firstOpenRevision !== undefined
+    if (this.#closed.signal.aborted) return false
+    return this.#untoldSince !== undefined || this.#unacknowledged.length > 0
   }
 
-  /** The node is as the store was then, in all that concerns it. */
+  /** The last revision that the node follows whole. A message may carry changes older than those of the one before. */
   get acknowledgedRevision(): number {
-    return (this.#firstOpenRevision ?? Number.POSITIVE_INFINITY) - 1
-  }
-
-  get #firstOpenRevision(): number | undefined {
-    let first = this.#untoldRevision
-    for (const { firstRevision } of this.#unacknowledged)
-      first = Math.min(first ?? firstRevision, firstRevision)
-    return first
+    let since = this.#untoldSince ?? Number.POSITIVE_INFINITY
+    for (const { sinceRevision } of this.#unacknowledged) since = Math.min(since, sinceRevision)
+    return since - 1
   }
 
   async next(signal: AbortSignal): Promise<AssignmentChange> {
@@ -656,27 +661,27 @@ class NodeSession implements Session, Router {
         )
       }
       const change = this.#difference()
-      const firstRevision = this.#untoldRevision
-      this.#untoldRevision = undefined
-      if (change.full || !isEmpty(change)) {
-        // Two messages never bear the same: what is acknowledged with the first is not what the second tells.
-        const revision = Math.max(change.revision, this.#sentRevision + 1)
-        this.#sentRevision = revision
-        this.#told(revision, firstRevision ?? revision)
-        return { ...change, revision }
-      }
-      // Nothing of the node is different after all: it is where it was after the last message.
+      const sinceRevision = this.#untoldSince
+      this.#untoldSince = undefined
+      const isNews = change.full || !isEmpty(change)
+      if (isNews) this.#expect({ sequence: change.sequence, sinceRevision })
+      // Otherwise nothing of the node is different after all: it is where it was after the last message.
       this.#context.followed()
+      if (isNews) return change
     }
   }
 
-  #told(revision: number, firstRevision: number): void {
-    const open = this.#unacknowledged
-    const last = open.length < unacknowledgedMax ? undefined : open.pop()
-    open.push({
-      revision,
-      firstRevision: Math.min(firstRevision, last?.firstRevision ?? firstRevision),
-    })
+  /** The message also tells what the rounds would hand out only later. */
+  #expect(message: { readonly sequence: number; readonly sinceRevision: number | undefined }) {
+    const { store, untoldSinceRevision } = this.#context
+    const last =
+      this.#unacknowledged.length < unacknowledgedMax ? undefined : this.#unacknowledged.pop()
+    const sinceRevision = Math.min(
+      message.sinceRevision ?? store.view.revision,
+      untoldSinceRevision() ?? Number.POSITIVE_INFINITY,
+      last?.sinceRevision ?? Number.POSITIVE_INFINITY,
+    )
+    this.#unacknowledged.push({ sequence: message.sequence, sinceRevision })
   }
 
   #difference(): AssignmentChange {
@@ -725,7 +730,7 @@ class NodeSession implements Session, Router {
     this.#networksDirty = false
     return {
       full,
-      revision: view.revision,
+      sequence: ++this.#sequence,
       node: nodeAssignment(view, this.#nodeId),
       tasks,
       secrets,
@@ -820,10 +825,11 @@ class NodeSession implements Session, Router {
     return { put, remove }
   }
 
-  acknowledge(revision: number): void {
-    const before = this.#unacknowledged.length
-    this.#unacknowledged = this.#unacknowledged.filter((told) => told.revision > revision)
-    if (this.#unacknowledged.length < before) this.#context.followed()
+  acknowledge(sequence: number): void {
+    const [first] = this.#unacknowledged
+    if (!first || sequence < first.sequence) return
+    this.#unacknowledged = this.#unacknowledged.filter((message) => message.sequence > sequence)
+    this.#context.followed()
   }
 
   async report(reports: readonly TaskReport[]): Promise<void> {

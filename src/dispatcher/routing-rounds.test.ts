@@ -25,8 +25,8 @@ class SteppedClock implements Clock {
 
 class TestRouter implements Router {
   readonly told: string[] = []
-  touchShared(parts: readonly SharedPart[], revision: number): void {
-    this.told.push(`${parts.map(({ id }) => id).join('+')}@${revision}`)
+  touchShared(parts: readonly SharedPart[], sinceRevision: number): void {
+    this.told.push(`${parts.map(({ id }) => id).join('+')}@${sinceRevision}`)
   }
 }
 

@@ -8,8 +8,8 @@ export type SharedPart =
 
 /** A node that may send to endpoints and neighbours. */
 export interface Router {
-  /** These may differ from what the node was last told, the first of them since `revision`. */
-  touchShared(parts: readonly SharedPart[], revision: number): void
+  /** These may differ from what the node was last told, since the change with this revision. */
+  touchShared(parts: readonly SharedPart[], sinceRevision: number): void
 }
 
 /** Whom a part concerns: every node, as with published ports, or those on one of some networks. */
@@ -79,12 +79,12 @@ export class RoutingRounds {
 
   async #run(): Promise<void> {
     const { clock, signal, handedOut } = this.#options
-    while (this.#waiting.size > 0 && !signal.aborted) {
-      const sinceRevision = this.pendingSinceRevision ?? 0
+    while (!signal.aborted) {
+      const sinceRevision = this.pendingSinceRevision
+      if (sinceRevision === undefined) break
       this.#underWaySinceRevision = sinceRevision
-      const partsByRouter = this.#takeRound()
       let told = 0
-      for (const [router, parts] of partsByRouter) {
+      for (const [router, parts] of this.#takeRound()) {
         router.touchShared(parts, sinceRevision)
         if (++told % nodesAtOnceMax === 0) await clock.sleep(0, signal)
       }

@@ -523,7 +523,7 @@ export class SimulatedCluster {
             this.observer?.assigned(nodeId, known)
             return change
           },
-          acknowledge: (revision) => session.acknowledge(revision),
+          acknowledge: (sequence) => session.acknowledge(sequence),
           report: (reports) => session.report(reports),
           describe: (next) => session.describe(next),
           close: () => session.close(),

@@ -123,8 +123,8 @@ export interface Backend {
 
 /** All that one node has to know. Never mutated. */
 export interface Assignments {
-  /** Of the state that it reflects, or one more than that of the message before: no two of a session bear the same. */
-  readonly revision: number
+  /** Of the last change that is in it. */
+  readonly sequence: number
   readonly node: {
     readonly id: NodeId
     readonly clusterId: string
@@ -145,7 +145,8 @@ export interface Assignments {
 /** What has changed since the last message. `full`: forget everything else. */
 export interface AssignmentChange {
   readonly full: boolean
-  readonly revision: number
+  /** Which change of its session it is; grows. */
+  readonly sequence: number
   readonly node: Assignments['node']
   readonly tasks: Delta<TaskId, TaskAssignment>
   readonly secrets: Delta<SecretId, SecretAssignment>
@@ -166,7 +167,7 @@ export function applyChange(
 ): Assignments {
   const old = change.full ? undefined : before
   return {
-    revision: change.revision,
+    sequence: change.sequence,
     node: change.node,
     tasks: applyDelta(old?.tasks, change.tasks, (assignment) => assignment.task.id),
     secrets: applyDelta(old?.secrets, change.secrets, ({ id }) => id),

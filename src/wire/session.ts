@@ -12,10 +12,10 @@ export interface Session {
   /** The next change of assignments, coalesced; the first is full. Rejects when the session is over. */
   next(signal: AbortSignal): Promise<AssignmentChange>
   /**
-   * The data plane of this node reflects every assignment up to `revision`: no new connection is sent to a task that
-   * was not routable then.
+   * The data plane of this node reflects every change that this session told up to the one with `sequence`: no new
+   * connection is sent to a task that was not routable then.
    */
-  acknowledge(revision: number): void
+  acknowledge(sequence: number): void
   /** Resolves once the reports are durable. Unknown tasks are ignored. */
   report(reports: readonly TaskReport[]): Promise<void>
   describe(description: NodeDescription): Promise<void>
