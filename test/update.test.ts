@@ -10,8 +10,11 @@ describe('updates and rollbacks', () => {
   })
   after(() => daemon[Symbol.asyncDispose]())
 
+  /** How long a new task is watched. A crash has to be seen within it, also on a busy machine. */
+  const slow = ['--update-monitor', '5s']
+  const quick = ['--update-monitor', '500ms']
   const create = (name: string, ...flags: string[]) =>
-    daemon.ok('service', 'create', '-d', '--name', name, '--update-monitor', '500ms', ...flags)
+    daemon.ok('service', 'create', '-d', '--name', name, ...quick, ...flags)
   const until = (name: string, state: string) =>
     eventually(
       `${name} to be ${state}`,
@@ -54,7 +57,7 @@ describe('updates and rollbacks', () => {
   test('failure action pause: stops, says why, and goes on with the next update', async () => {
     await create('pause', '--replicas', '3', '--restart-delay', '100ms', 'whoami:v1')
     await untilRunning(daemon, 'pause', 3)
-    await daemon.ok('service', 'update', '-d', '--image', 'whoami:crash', 'pause')
+    await daemon.ok('service', 'update', '-d', '--image', 'whoami:crash', ...slow, 'pause')
     await until('pause', 'paused')
     assert.match(
       await message('pause'),
@@ -64,7 +67,7 @@ describe('updates and rollbacks', () => {
     const old = tasks.filter((task) => task.image === 'whoami:v1' && task.state === 'running')
     assert.equal(old.length, 2, 'the others were left alone')
     assert.match(await daemon.ok('service', 'inspect', '--pretty', 'pause'), /State:\s+paused/)
-    await daemon.ok('service', 'update', '-d', '--image', 'whoami:v3', 'pause')
+    await daemon.ok('service', 'update', '-d', '--image', 'whoami:v3', ...quick, 'pause')
     await untilRunning(daemon, 'pause', 3, { image: 'whoami:v3' })
     await until('pause', 'completed')
     await daemon.ok('service', 'rm', 'pause')
@@ -77,7 +80,7 @@ describe('updates and rollbacks', () => {
       ...['--restart-delay', '100ms', 'whoami:v1'],
     )
     await untilRunning(daemon, 'back', 3)
-    await daemon.ok('service', 'update', '-d', '--image', 'whoami:crash', 'back')
+    await daemon.ok('service', 'update', '-d', '--image', 'whoami:crash', ...slow, 'back')
     await until('back', 'rollback_completed')
     await untilRunning(daemon, 'back', 3, { image: 'whoami:v1' })
     const { body } = await daemon.api('GET', '/services/back')
