@@ -11,6 +11,7 @@ import { unconverged } from './convergence.ts'
 import { Faults } from './faults.ts'
 import { History } from './history.ts'
 import { Judge, type Violation } from './judge.ts'
+import { lightenAborts } from './light-abort.ts'
 import { People } from './people.ts'
 import { behaviourOf } from './services.ts'
 import { Trace } from './trace.ts'
@@ -47,14 +48,7 @@ const settlingMs = 25_000
 const quietMs = 60_000
 const eventsShown = 50
 
-/** An abort without a reason makes one, with a stack: too costly for a world that aborts waits all the time. */
-const aborted = new DOMException('This operation was aborted', 'AbortError')
-const prototype: { abort: (this: AbortController, reason?: unknown) => void } =
-  AbortController.prototype
-const { abort } = prototype
-prototype.abort = function (reason: unknown = aborted): void {
-  abort.call(this, reason)
-}
+lightenAborts()
 
 /** Runs one cluster through one life that follows from the seed alone, and says how it went. */
 export async function runSeed(seed: number, options: RunOptions = {}): Promise<Outcome> {
