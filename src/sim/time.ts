@@ -6,16 +6,33 @@ export interface Timer {
   cancelled: boolean
 }
 
+/** Timers that fall due in one turn of the event loop: a turn of its own for each would cost more than most of them do. */
+const stepsPerTurn = 64
+
+/** Immediates of others (a library that answers a request in memory) that have yet to run. */
+let othersWaiting = 0
+const nextTurn = globalThis.setImmediate
+Object.defineProperty(globalThis, 'setImmediate', {
+  configurable: true,
+  writable: true,
+  value: Object.assign((work: (...own: unknown[]) => void, ...own: unknown[]) => {
+    othersWaiting += 1
+    return nextTurn(() => {
+      othersWaiting -= 1
+      work(...own)
+    })
+  }, nextTurn),
+})
+
 /**
  * The time of a simulated world. It passes only from one timer to the next, and between two timers everything that
- * can run does run, in one order: so a run follows from its seed alone.
+ * can run does run, in one order: so a run follows from its seed alone. Node.js runs all microtasks and ticks after each
+ * immediate before it goes on to the next one of the same turn, and nothing in a simulated world waits for anything else.
  */
 export class SimulatedTime {
   nowMs: number
   /** Timers that were due so far. */
   eventCount = 0
-  /** Called after everything that one timer set off has run. */
-  afterEach: () => void = () => {}
   #order = 0
   /** A binary heap, earliest first; of equal times the one set first. */
   readonly #heap: Timer[] = []
@@ -40,19 +57,52 @@ export class SimulatedTime {
   }
 
   /** Lets everything happen that is due up to `untilMs`, or until `isOver` says so. */
-  async runUntil(untilMs: number, isOver: () => boolean = () => false): Promise<void> {
-    await drain()
+  runUntil(untilMs: number, isOver: () => boolean = () => false): Promise<void> {
+    return new Promise((resolve, reject) => {
+      let isBegun = false
+      let isDone = false
+      const step = (): void => {
+        try {
+          if (isBegun && isOver()) isDone = true
+          else if (this.#runNext(untilMs)) isBegun = true
+          else {
+            this.nowMs = Math.max(this.nowMs, untilMs)
+            isDone = true
+          }
+        } catch (error) {
+          isDone = true
+          reject(error)
+        }
+        if (isDone) resolve()
+      }
+      let turnNumber = 0
+      const beginTurn = (): void => {
+        const own = ++turnNumber
+        // What others wait for comes before any step that is not set up yet.
+        let left = othersWaiting > 0 ? 1 : stepsPerTurn
+        const stepOfTurn = (): void => {
+          if (isDone || own !== turnNumber) return
+          left -= 1
+          step()
+          if (!isDone && (left === 0 || othersWaiting > 0)) beginTurn()
+        }
+        for (let set = left; set > 0; set--) nextTurn(stepOfTurn)
+      }
+      beginTurn()
+    })
+  }
+
+  /** Lets the next thing happen that is due up to `untilMs`. Returns whether there was one. */
+  #runNext(untilMs: number): boolean {
     for (let next = this.#heap[0]; next && next.atMs <= untilMs; next = this.#heap[0]) {
       this.#pop()
       if (next.cancelled) continue
       this.nowMs = Math.max(this.nowMs, next.atMs)
       this.eventCount += 1
       next.work()
-      await drain()
-      this.afterEach()
-      if (isOver()) return
+      return true
     }
-    this.nowMs = Math.max(this.nowMs, untilMs)
+    return false
   }
 
   #push(timer: Timer): void {
@@ -91,12 +141,4 @@ export class SimulatedTime {
 
 function isBefore(a: Timer, b: Timer): boolean {
   return a.atMs === b.atMs ? a.order < b.order : a.atMs < b.atMs
-}
-
-/**
- * Runs everything that can run without waiting for a timer. Microtasks and ticks all run before the event loop takes
- * its next turn, and nothing in a simulated world waits for anything else.
- */
-function drain(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve))
 }
