@@ -101,12 +101,12 @@ class LightController implements AbortController {
 
 /** Every controller that is made from now on in this process is a light one, and so is what `AbortSignal.any` makes of them. */
 export function lightenAborts(): void {
-  const { any } = AbortSignal
+  const any = AbortSignal.any.bind(AbortSignal)
   globalThis.AbortController = LightController
   AbortSignal.any = (signals) => {
     const own: LightSignal[] = []
     for (const signal of signals) {
-      if (!(signal instanceof LightSignal)) return any.call(AbortSignal, signals)
+      if (!(signal instanceof LightSignal)) return any(signals)
       own.push(signal)
     }
     return new LightSignal(own)
