@@ -12,15 +12,15 @@ conntrack v1.4.7 (conntrack-tools): 4 flow entries have been shown.
 
 test('flows of a published port to a backend that is gone are chosen, once for all alike', () => {
   const backends = new Map([['53', new Set(['10.0.0.6'])]])
-  assert.deepEqual(staleFlows(listing, 'port', backends, new Set(['10.9.0.1'])), [
+  assert.deepEqual(staleFlows(listing, backends, new Set(['10.9.0.1'])), [
     ['--orig-dst', '10.9.0.1', '--orig-port-dst', '53', '--reply-src', '10.0.0.5'],
   ])
-  assert.deepEqual(staleFlows(listing, 'port', backends, new Set()), [])
+  assert.deepEqual(staleFlows(listing, backends, new Set()), [])
 })
 
 test('flows to a VIP are chosen by its address', () => {
   const backends = new Map([['10.9.0.1', new Set(['10.0.0.5'])]])
-  assert.deepEqual(staleFlows(listing, 'address', backends, new Set()), [
+  assert.deepEqual(staleFlows(listing, backends, new Set()), [
     ['--orig-dst', '10.9.0.1', '--orig-port-dst', '53', '--reply-src', '10.0.0.6'],
   ])
 })

@@ -4,7 +4,7 @@
  */
 export function staleFlows(
   listing: string,
-  destination: 'address' | 'port',
+  /** By VIP, and by published port. */
   backends: ReadonlyMap<string, ReadonlySet<string>>,
   /** Published ports are those of the host's own addresses; others' are not touched. */
   localAddresses: ReadonlySet<string>,
@@ -17,9 +17,9 @@ export function staleFlows(
     const to = value('dst', 0)
     const port = value('dport', 0)
     const from = value('src', 1)
-    const allowed = backends.get(destination === 'address' ? to : port)
+    const isPublished = localAddresses.has(to) || to.startsWith('127.')
+    const allowed = backends.get(to) ?? (isPublished ? backends.get(port) : undefined)
     if (!allowed || from === '' || allowed.has(from)) continue
-    if (destination === 'port' && !localAddresses.has(to) && !to.startsWith('127.')) continue
     selections.set(`${to} ${port} ${from}`, [
       ...['--orig-dst', to],
       ...['--orig-port-dst', port],

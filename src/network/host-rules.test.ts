@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { type IngressPolicy, idFrom, type NodeId } from '../model/index.ts'
+import { bridgeName } from './bridge-name.ts'
 import { publishedSubnets, renderHostRules } from './host-rules.ts'
 import { backendOf, buildEndpoint, buildNetwork, buildTask } from './test-objects.ts'
 
@@ -101,27 +102,29 @@ describe('rules of the host where tasks are on several nodes', () => {
     return {
       set,
       rule: ruleset.chains.get('port-tcp-8080')?.[0],
-      sources: ruleset.hooks.flatMap(({ rules }) => rules).filter((rule) => /snat/.test(rule)),
+      sources: ruleset.hooks.flatMap(({ rules }) => rules).filter((rule) => /@own snat/.test(rule)),
     }
   }
 
   test("a node's own tasks come first, and see the client's address", () => {
     const { rule, set } = renderOn([local, remote])
     assert.equal(rule, 'ip protocol tcp dnat to 10.0.0.5:80')
-    assert.deepEqual(set('remote'), [])
+    assert.deepEqual(set('own'), ['10.0.0.5'])
   })
 
   test("without a task of its own it sends from its own address to others'", () => {
     const { rule, set, sources } = renderOn([remote])
     assert.equal(rule, 'ip protocol tcp dnat to 10.0.0.6:80')
-    assert.deepEqual(set('remote'), ['10.0.0.6'])
-    assert.deepEqual(sources, ['ct status dnat ip daddr @remote snat to 10.0.0.254'])
+    assert.deepEqual(set('own'), [])
+    assert.deepEqual(sources, [
+      'ct status dnat ip daddr 10.0.0.0/24 ip daddr != @own snat to 10.0.0.254',
+    ])
   })
 
   test('spread takes the tasks of all nodes', () => {
     const { rule, set } = renderOn([local, remote], { policy: 'spread' })
     assert.match(rule ?? '', /10\.0\.0\.5 \. 80.*10\.0\.0\.6 \. 80/)
-    assert.deepEqual(set('remote'), ['10.0.0.6'])
+    assert.deepEqual(set('own'), ['10.0.0.5'])
   })
 
   test('a node without an address of its own serves its own tasks alone', () => {
@@ -131,5 +134,48 @@ describe('rules of the host where tasks are on several nodes', () => {
     )
     const { rule, set, sources } = renderOn([remote], { hasAddress: false })
     assert.deepEqual([rule, set('refused'), sources], [undefined, ['tcp . 8080'], []])
+  })
+})
+
+describe('VIPs', () => {
+  const here: NodeId = idFrom('here')
+  const vip = '10.0.1.200'
+  const on = (name: string, nodeId: NodeId, address: string) => ({
+    ...backendOf(buildTask(name, [{ network: front, address }])),
+    nodeId,
+  })
+  const renderVip = (backends: readonly ReturnType<typeof on>[]) => {
+    const ruleset = renderHostRules({
+      table: 'skep',
+      networks,
+      endpoints: [
+        buildEndpoint('web', {
+          networks: [{ networkId: front.id, vip, aliases: [] }],
+          backends,
+        }),
+      ],
+      nodeId: here,
+    })
+    return {
+      rule: ruleset.chains.get(`vip-${vip}`),
+      set: (name: string) => [...(ruleset.elements.get(name) ?? [])],
+    }
+  }
+
+  test('a VIP is balanced on the bridge of its network over the tasks of all nodes', () => {
+    const { rule, set } = renderVip([
+      on('a', here, '10.0.1.5'),
+      on('b', idFrom('there'), '10.0.1.6'),
+    ])
+    assert.match(rule?.[0] ?? '', /^dnat to numgen .*10\.0\.1\.5.*/)
+    assert.match(rule?.[0] ?? '', /10\.0\.1\.6/)
+    assert.deepEqual(set('balanced'), [`"${bridgeName(front.id)}" . ${vip} : goto vip-${vip}`])
+    // Its own answers have to come back by the host, and only a task of this node can reach itself here.
+    assert.deepEqual(set('loops'), ['10.0.1.5 . 10.0.1.5 : 10.0.1.1'])
+  })
+
+  test('a VIP with no backend is still known, so that it refuses', () => {
+    const { rule, set } = renderVip([])
+    assert.deepEqual([rule, set('balanced'), set('vips')], [undefined, [], [vip]])
   })
 })

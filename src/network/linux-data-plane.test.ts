@@ -231,11 +231,15 @@ describe('the Linux data plane', { skip: reason ?? false, concurrency: false }, 
     await bench.plane.apply({ networks: [ingress, front, inner, idle], endpoints: [], tasks: [] })
     assert.deepEqual(await bench.plane.audit(), [])
     await apply([web([one, two])])
-    const pid = `${asking.pid}`
     const breakages: readonly (readonly [string, readonly string[], RegExp])[] = [
       ['nft', ['flush', 'table', 'ip', 'net-a'], /rules of the host/],
       ['nft', ['delete', 'table', 'ip', 'net-a'], /rules of the host/],
-      ['nsenter', ['-t', pid, '-n', 'nft', 'flush', 'ruleset'], /rules of the task net-a-asking/],
+      ['ip', ['route', 'flush', 'table', 'local', 'proto', '179'], /routes by which .* VIPs/],
+      [
+        'ip',
+        ['link', 'set', bridgeName(front.id), 'type', 'bridge', 'nf_call_iptables', '0'],
+        /did not ask the host's rules/,
+      ],
       ['iptables', ['-F', 'DOCKER-USER'], /forwarding rule/],
       ['sysctl', ['-qw', `net.ipv4.conf.${bridgeName(ingress.id)}.route_localnet=0`], /settings/],
       ['ip', ['link', 'set', bridgeName(ingress.id), 'down'], /bridge .* was broken/],

@@ -1,10 +1,10 @@
-import type { FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { type Clock, type Log, messageOf, Semaphore, UserError } from '../base/index.ts'
+import { type Clock, type Log, messageOf, UserError } from '../base/index.ts'
 import type { NetworkId } from '../model/index.ts'
 import type { NetworkAssignment } from '../wire/index.ts'
 import { bridgeName } from './bridge-name.ts'
+import { bridgeSettingsCommand, needBridgeFilter, settleBridges } from './bridge-settings.ts'
 import {
   addressesByDevice,
   addressesCommand,
@@ -17,7 +17,7 @@ import {
   tuneBridge,
 } from './bridges.ts'
 import type { CommandResult } from './command.ts'
-import { type BatchJob, runAtOnce, runInOrder } from './command-batch.ts'
+import { type BatchJob, runInOrder } from './command-batch.ts'
 import type { DataPlane, DesiredNetwork, LocalTask } from './data-plane.ts'
 import { type EngineNetworks, NodeNetworks } from './engine-networks.ts'
 import { whatKeepsOut } from './firewall.ts'
@@ -25,14 +25,13 @@ import { ForwardingRules, listCommand } from './forwarding.ts'
 import { publishedSubnets, renderHostRules } from './host-rules.ts'
 import { KernelTable } from './kernel-table.ts'
 import { hostNamespace, identify, type ProcessIdentity, processNamespace } from './namespace.ts'
-import { countOpenConnections, hasUdpSockets } from './open-connections.ts'
+import { countOpenConnections } from './open-connections.ts'
 import { Overlay } from './overlay.ts'
 import { type HostDevice, type OverlayPlan, overlayMtu, planOverlay } from './overlay-plan.ts'
 import { overlayCommands, parseDevices } from './overlay-state.ts'
 import { buildZones } from './resolver/zones.ts'
 import { ResolverLink } from './resolver-link.ts'
-import type { Ruleset } from './ruleset.ts'
-import { renderTaskRules } from './task-rules.ts'
+import { planVipRoutes, VipRoutes, vipRoutesCommand } from './vip-routes.ts'
 
 export interface LinuxDataPlaneOptions {
   readonly engine: { readonly networks: EngineNetworks }
@@ -46,26 +45,7 @@ export interface LinuxDataPlaneOptions {
   readonly resolverEntry?: string
 }
 
-/** Namespaces told at a time. */
-const namespacesAtOnce = 4
-/** Task namespaces looked into at each audit; the others have their turn at the next. */
-const namespacesPerAudit = 2
-/** Rotations of a balancing order: namespaces with the same share their rules' text. */
-const rotations = 8
-
 const noNetwork: DesiredNetwork = { networks: [], endpoints: [], tasks: [] }
-
-/** Longest rest between rounds, in ms. */
-const restMsMax = 250
-/** From so many on, namespaces are told together. */
-const togetherMin = 3
-
-interface TableChange {
-  readonly table: KernelTable
-  readonly ruleset: Ruleset
-  readonly change: string
-  readonly pid: number
-}
 
 /** What the overlay was last made of. */
 interface ToldOverlay {
@@ -74,11 +54,10 @@ interface ToldOverlay {
   readonly dataAddress: string | undefined
 }
 
-interface TaskTable {
+/** A task's network namespace, told apart from a later one of the same pid. */
+interface TaskPlace {
+  readonly task: LocalTask
   readonly identity: ProcessIdentity
-  readonly table: KernelTable
-  /** Addresses of the tasks that live in this namespace, by network. */
-  tasks: readonly LocalTask[]
 }
 
 /** The data plane of a Linux host: bridges by the engine, nftables, and a resolver process. */
@@ -95,6 +74,7 @@ export async function openLinuxDataPlane(options: LinuxDataPlaneOptions): Promis
       next: 'Install nftables and run the daemon as root.',
     })
   }
+  await needBridgeFilter()
   const self = identify(process.pid)
   return new LinuxDataPlane({
     ...options,
@@ -120,10 +100,10 @@ class LinuxDataPlane implements DataPlane {
   readonly #resolver: ResolverLink
   readonly #forwarding: ForwardingRules
   readonly #overlay: Overlay
-  readonly #hostTable = new KernelTable(hostNamespace)
+  readonly #table = new KernelTable()
+  readonly #vipRoutes = new VipRoutes()
   /** By process: `<pid> <start>`. */
-  #taskTables = new Map<string, TaskTable>()
-  readonly #atOnce = new Semaphore(namespacesAtOnce)
+  #places: ReadonlyMap<string, TaskPlace> = new Map()
 
   #desired: DesiredNetwork = noNetwork
   /** Networks made for tasks to come, before the desired state names them. */
@@ -133,10 +113,8 @@ class LinuxDataPlane implements DataPlane {
   /** Kernel and resolver are changed by one at a time: a round, an audit, or clear. */
   #turn: Promise<unknown> = Promise.resolve()
   #forwardedSubnets: string | undefined
+  #settledBridges = ''
   #keptNetworks: string | undefined
-  /** How long to wait before a next round that is asked for already: while much changes, half the time is the tasks'. */
-  #restMs = 0
-  #auditPosition = 0
   #canMoveFlows = true
   #toldOverlay: ToldOverlay | undefined
   #isOverlayUsed = false
@@ -191,7 +169,6 @@ class LinuxDataPlane implements DataPlane {
     if (this.#round) {
       this.#nextRound ??= this.#round
         .catch(() => {})
-        .then(() => this.#options.clock.sleep(this.#restMs))
         .then(() => {
           this.#nextRound = undefined
           return this.#begin()
@@ -229,18 +206,22 @@ class LinuxDataPlane implements DataPlane {
         }
       }
       const seen = await this.#read()
-      await look(() => this.#auditBridges(desired, seen.addresses))
+      let isBridgeNew = false
+      await look(async () => {
+        const broken = await this.#auditBridges(desired, seen.addresses)
+        isBridgeNew = broken.length > 0
+        return broken
+      })
       await look(() => this.#auditOverlay(desired, seen.devices, seen.overlay))
+      await look(() => this.#auditVips(desired, seen.routes, isBridgeNew ? undefined : seen.links))
       await look(() => this.#forwarding.repair(seen.firewall))
       this.#lookAtFirewall(desired, seen.firewall?.stdout ?? '')
       await look(() => this.#resolver.audit())
-      for (const { table, listing } of seen.tables) {
-        await look(async () => {
-          if (table.isIntact(listing)) return []
-          await table.repair()
-          return [`the network rules of ${table.namespace.name} had been changed`]
-        })
-      }
+      await look(async () => {
+        if (!seen.rules || this.#table.isIntact(seen.rules)) return []
+        await this.#table.repair()
+        return ['the network rules of the host had been changed']
+      })
       if (troubles.length > 0) {
         const seen = [...found, ...troubles].join('; ')
         throw new UserError('internal', `the node's network could not be put right: ${seen}`)
@@ -260,11 +241,11 @@ class LinuxDataPlane implements DataPlane {
     return this.#inTurn(async () => {
       this.#desired = noNetwork
       this.#expected.clear()
-      const tables = [this.#hostTable, ...[...this.#taskTables.values()].map(({ table }) => table)]
-      this.#taskTables = new Map()
+      this.#places = new Map()
       this.#forwardedSubnets = undefined
+      this.#vipRoutes.forget()
       const done = await Promise.allSettled([
-        ...tables.map((table) => this.#atOnce.run(() => table.remove(this.#tableName))),
+        this.#table.remove(this.#tableName),
         this.#forwarding.clear(),
         this.#resolver.stop(),
         this.#overlay.clear().then(() => this.#networks.clear()),
@@ -308,11 +289,9 @@ class LinuxDataPlane implements DataPlane {
     })
     const done = await Promise.allSettled([
       this.#applyOverlay(desired),
-      this.#hostTable
-        .apply(rules)
-        .then((isChanged) => (isChanged ? this.#moveFlows(this.#hostTable, 'port') : undefined)),
-      this.#allowForwarding(publishedSubnets(networks, endpoints)),
-      this.#applyToTasks(desired),
+      this.#table.apply(rules).then((isChanged) => (isChanged ? this.#moveFlows() : undefined)),
+      this.#allowForwarding(publishedSubnets(networks, endpoints, node?.id)),
+      this.#applyVips(desired),
       this.#publishNames(),
     ])
     await this.#removeUnwanted(networks).catch((error: unknown) => {
@@ -404,113 +383,54 @@ class LinuxDataPlane implements DataPlane {
     this.#forwardedSubnets = key
   }
 
-  async #applyToTasks(desired: DesiredNetwork): Promise<void> {
-    const before = this.#taskTables
-    const after = new Map<string, TaskTable>()
-    const byNamespace = new Map<string, TaskTable>()
+  async #applyVips(desired: DesiredNetwork): Promise<void> {
+    const { ready, bridges } = this.#readyBridges(desired)
+    await this.#vipRoutes.apply(planVipRoutes(ready, desired.endpoints), bridges)
+    const before = this.#places
+    const after = new Map<string, TaskPlace>()
     for (const task of desired.tasks) {
       const identity = identify(task.pid)
       // Ended meanwhile; or its pid is another process's by now, which runs on the host.
       if (!identity || identity.namespace === this.#self.namespace) continue
-      const shared = byNamespace.get(identity.namespace)
-      if (shared) {
-        shared.tasks = [...shared.tasks, task]
-        continue
-      }
-      const key = `${identity.pid} ${identity.startTicks}`
-      const known = before.get(key)
-      const entry: TaskTable = known ?? {
-        identity,
-        // One that began after this daemon was never told anything by an earlier one.
-        table: new KernelTable(
-          processNamespace(`the task ${task.name}`, identity),
-          identity.startTicks > this.#self.startTicks,
-        ),
-        tasks: [],
-      }
-      entry.tasks = [task]
-      after.set(key, entry)
-      byNamespace.set(identity.namespace, entry)
+      after.set(`${identity.pid} ${identity.startTicks}`, { task, identity })
     }
-    // A container that is not wanted any more keeps its rules while it stops: they go with its namespace.
-    this.#taskTables = after
-    const rulesets = new Map<string, Ruleset>()
-    const changes: TableChange[] = []
-    for (const { table, tasks } of after.values()) {
-      const ruleset = this.#rulesFor(tasks, desired, rulesets)
-      const change = table.changeTo(ruleset)
-      if (change === '') table.took(ruleset, change)
-      else changes.push({ table, ruleset, change, pid: tasks[0]?.pid ?? 0 })
-    }
-    const startMs = this.#options.clock.nowMs()
-    await this.#tell(changes)
-    const tookMs = this.#options.clock.nowMs() - startMs
-    this.#restMs = changes.length < togetherMin ? 0 : Math.min(tookMs, restMsMax)
-    const done = await Promise.allSettled(
-      changes.map(({ table, ruleset, pid }) =>
-        this.#atOnce.run(async () => {
-          // Those that were told together are done. One that failed is told alone, which says why.
-          await table.apply(ruleset)
-          if (table.hasStaleFlows && (await hasUdpSockets(pid)))
-            await this.#moveFlows(table, 'address')
-        }),
-      ),
-    )
-    throwAll(done, 'the rules of some tasks could not be changed')
+    this.#places = after
+    // A new task has a new port of a bridge.
+    const isNew = [...after.keys()].some((key) => !before.has(key))
+    const key = [...bridges].sort().join()
+    if (!isNew && key === this.#settledBridges) return
+    await settleBridges(bridges)
+    this.#settledBridges = key
   }
 
-  /** Tells many namespaces together. */
-  async #tell(changes: readonly TableChange[]): Promise<void> {
-    if (changes.length < togetherMin) return
-    const held: {
-      readonly job: BatchJob
-      readonly handle: FileHandle
-      readonly of: TableChange
-    }[] = []
-    try {
-      for (const of of changes) {
-        const handle = await of.table.namespace.hold()
-        if (!handle) continue
-        held.push({ of, handle, job: { words: ['nft', '-f', '-'], stdin: of.change, handle } })
-      }
-      const codes = await runAtOnce(held.map(({ job }) => job))
-      for (const [index, { of }] of held.entries()) {
-        if (codes[index] === 0) of.table.took(of.ruleset, of.change)
-      }
-    } finally {
-      for (const { handle } of held) await handle.close()
-    }
-  }
-
-  /** Tasks on the same networks share one text. */
-  #rulesFor(
-    tasks: readonly LocalTask[],
+  async #auditVips(
     desired: DesiredNetwork,
-    rulesets: Map<string, Ruleset>,
-  ): Ruleset {
-    const networks = new Set(
-      tasks.flatMap(({ addresses }) => addresses.map(({ networkId }) => networkId)),
-    )
-    const rotation = rotationOf(tasks[0]?.taskId ?? '')
-    const key = `${rotation} ${[...networks].sort().join(' ')}`
-    const known = rulesets.get(key)
-    if (known) return known
-    const { endpoints } = desired
-    const ruleset = renderTaskRules({ table: this.#tableName, endpoints, networks, rotation })
-    rulesets.set(key, ruleset)
-    return ruleset
+    routes: CommandResult | undefined,
+    links: CommandResult | undefined,
+  ): Promise<readonly string[]> {
+    const { ready, bridges } = this.#readyBridges(desired)
+    const wanted = planVipRoutes(ready, desired.endpoints)
+    return [
+      ...(await settleBridges(bridges, links?.stdout)),
+      ...(await this.#vipRoutes.repair(wanted, bridges, routes)),
+    ]
+  }
+
+  #readyBridges({ networks }: DesiredNetwork) {
+    const ready = networks.filter((network) => this.#networks.isReady(network))
+    return { ready, bridges: new Set(ready.map(({ id }) => bridgeName(id))) }
   }
 
   /** Flows without connections would go on to a backend that is gone for as long as their client keeps sending. */
-  async #moveFlows(table: KernelTable, destination: 'address' | 'port'): Promise<void> {
-    if (!this.#canMoveFlows || !table.hasStaleFlows) return
+  async #moveFlows(): Promise<void> {
+    if (!this.#canMoveFlows) return
     try {
-      const local = new Set([...(await addressesByDevice()).values()].flat())
-      await table.moveFlows(destination, local)
+      await this.#table.moveFlows(
+        async () => new Set([...(await addressesByDevice()).values()].flat()),
+      )
     } catch (error) {
       this.#canMoveFlows = !(error instanceof UserError && error.code === 'unsupported')
       this.#options.log.warn('udp flows to removed tasks could not be moved', {
-        namespace: table.namespace.name,
         error: messageOf(error),
         next: 'Install conntrack (package conntrack) and restart the daemon.',
       })
@@ -564,67 +484,38 @@ class LinuxDataPlane implements DataPlane {
   }
 
   #attachedTo(networkId: NetworkId) {
-    return [...this.#taskTables.values()].flatMap(({ table, tasks }) =>
-      tasks.flatMap(({ addresses }) =>
-        addresses
-          .filter((place) => place.networkId === networkId)
-          .map(({ address }) => ({ namespace: table.namespace, address })),
-      ),
+    return [...this.#places.values()].flatMap(({ task, identity }) =>
+      task.addresses
+        .filter((place) => place.networkId === networkId)
+        .map(({ address }) => ({
+          namespace: processNamespace(`the task ${task.name}`, identity),
+          address,
+        })),
     )
   }
 
   /** All that an audit looks at, read by one process. */
   async #read() {
-    const tables = [this.#hostTable, ...this.#nextTables().map(({ table }) => table)]
     // A node that was always alone has none of it; the first look is for what an earlier daemon left.
     const overlay = this.#isOverlayUsed || !this.#isOverlaySeen ? overlayCommands : []
-    const jobs: BatchJob[] = [addressesCommand, listCommand, ...overlay].map((words) => ({ words }))
-    const fixed = jobs.length
-    const listed: KernelTable[] = []
-    const handles: FileHandle[] = []
-    try {
-      for (const table of tables) {
-        const words = table.listing()
-        const handle = await table.namespace.hold()
-        if (handle) handles.push(handle)
-        // A namespace that went away with its task is not looked at; the host's needs no handle.
-        if (!words || (!handle && table !== this.#hostTable)) continue
-        listed.push(table)
-        jobs.push(handle ? { words, handle } : { words })
-      }
-      const results = await runInOrder(jobs)
-      const [addresses, firewall] = results
-      const listings = results.slice(fixed)
-      return {
-        addresses: parseAddresses(addresses?.stdout ?? ''),
-        devices: parseDevices(addresses?.stdout ?? ''),
-        overlay: overlay.length > 0 ? results.slice(2, fixed) : undefined,
-        firewall,
-        tables: listed.map((table, index) => ({
-          table,
-          listing: listings[index] ?? { code: 1, stdout: '', stderr: '' },
-        })),
-      }
-    } finally {
-      for (const handle of handles) await handle.close()
+    const table = this.#table.listing()
+    const words = [
+      ...[addressesCommand, listCommand, bridgeSettingsCommand, vipRoutesCommand],
+      ...(table ? [table] : []),
+      ...overlay,
+    ]
+    const results = await runInOrder(words.map((words): BatchJob => ({ words })))
+    const [addresses, firewall, links, routes, ...rest] = results
+    return {
+      addresses: parseAddresses(addresses?.stdout ?? ''),
+      devices: parseDevices(addresses?.stdout ?? ''),
+      firewall,
+      links,
+      routes,
+      rules: table ? rest[0] : undefined,
+      overlay: overlay.length > 0 ? rest.slice(table ? 1 : 0) : undefined,
     }
   }
-
-  #nextTables(): readonly TaskTable[] {
-    const all = [...this.#taskTables.values()]
-    const count = Math.min(namespacesPerAudit, all.length)
-    const start = this.#auditPosition
-    this.#auditPosition = all.length === 0 ? 0 : (start + count) % all.length
-    return Array.from({ length: count }, (_, index) => all[(start + index) % all.length]).filter(
-      (entry) => entry !== undefined,
-    )
-  }
-}
-
-function rotationOf(taskId: string): number {
-  let sum = 0
-  for (const char of taskId) sum = (sum * 31 + char.charCodeAt(0)) % 65_521
-  return sum % rotations
 }
 
 function throwAll(done: readonly PromiseSettledResult<unknown>[], what: string): void {

@@ -7,13 +7,10 @@ export interface Namespace {
   readonly name: string
   /** Runs a program there. `undefined`: the namespace is gone with its processes. */
   run(program: string, args: readonly string[], stdin?: string): Promise<CommandResult | undefined>
-  /** Opens it for several commands; the caller closes it. `undefined`: it is gone, or it is the host's. */
-  hold(): Promise<FileHandle | undefined>
 }
 
 export const hostNamespace: Namespace = {
   name: 'the host',
-  hold: async () => undefined,
   run: (program, args, stdin) => runCommand(program, args, stdin === undefined ? {} : { stdin }),
 }
 
@@ -59,7 +56,6 @@ export function processNamespace(name: string, identity: ProcessIdentity): Names
   }
   return {
     name,
-    hold,
     async run(program, args, stdin) {
       const handle = await hold()
       if (!handle) return undefined

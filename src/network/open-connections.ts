@@ -39,19 +39,3 @@ function isLoopback(address: string): boolean {
   const ipv4 = isMapped ? address.slice(24) : address
   return ipv4.length === 8 && ipv4.endsWith('7F')
 }
-
-/** Whether the namespace of a process has udp sockets other than the engine's own resolver's. */
-export async function hasUdpSockets(pid: number): Promise<boolean> {
-  const tables = await Promise.all(
-    ['udp', 'udp6'].map((table) => readFile(`/proc/${pid}/net/${table}`, 'utf8').catch(() => '')),
-  )
-  return tables.some((table) =>
-    table
-      .split('\n')
-      .slice(1)
-      .some((line) => {
-        const [, local = ''] = line.trim().split(/\s+/)
-        return local !== '' && !local.startsWith('0B00007F')
-      }),
-  )
-}

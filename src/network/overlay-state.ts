@@ -79,7 +79,8 @@ export function parseDevices(json: string): readonly HostDevice[] {
   })
 }
 
-function parseList(json: string): readonly unknown[] {
+/** Reads what `ip -j` printed: a list of objects. */
+export function parseList(json: string): readonly unknown[] {
   try {
     const parsed: unknown = JSON.parse(json)
     return Array.isArray(parsed) ? parsed : []
@@ -88,11 +89,12 @@ function parseList(json: string): readonly unknown[] {
   }
 }
 
-function fieldOf(value: unknown, name: string): unknown {
+export function fieldOf(value: unknown, name: string): unknown {
   return typeof value === 'object' && value !== null ? Reflect.get(value, name) : undefined
 }
 
-function textOf(value: unknown, name: string): string {
+/** A text, or an empty one where there is none. */
+export function textOf(value: unknown, name: string): string {
   const field = fieldOf(value, name)
   return typeof field === 'string' ? field : ''
 }

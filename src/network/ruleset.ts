@@ -38,7 +38,7 @@ const weightSumMax = 1 << 16
 
 /**
  * The expression that picks a target for each new connection, in turn, as often as its weight says. `rotation` says
- * whose turn is first, so that many namespaces do not all begin with the same. `undefined` when nobody takes any.
+ * whose turn is first, so that many nodes do not all begin with the same. `undefined` when nobody takes any.
  */
 export function balance(targets: readonly Target[], rotation = 0): string | undefined {
   const able = targets
@@ -73,7 +73,7 @@ export function renderFull(ruleset: Ruleset): string {
   const { table } = ruleset
   const lines = [`table ip ${table}`, `delete table ip ${table}`, `table ip ${table} {`]
   for (const [name, type] of Object.entries(ruleset.sets)) {
-    lines.push(`  ${type.includes(': verdict') ? 'map' : 'set'} ${name} { ${type}; }`)
+    lines.push(`  ${type.includes(' : ') ? 'map' : 'set'} ${name} { ${type}; }`)
   }
   for (const [name, rules] of ruleset.chains) {
     lines.push(`  chain ${name} {`, ...rules.map((rule) => `    ${rule}`), '  }')
@@ -88,19 +88,8 @@ export function renderFull(ruleset: Ruleset): string {
   return `${lines.join('\n')}\n`
 }
 
-/** Namespaces share rulesets, and so what leads from one to the next. Only the last step is kept. */
-const knownChanges = new WeakMap<Ruleset, { readonly before: Ruleset; readonly change: string }>()
-
 /** What to tell a kernel that has `before` so that it has `after`, in one transaction. Empty when they are the same. */
 export function renderChange(before: Ruleset, after: Ruleset): string {
-  const known = knownChanges.get(after)
-  if (known?.before === before) return known.change
-  const change = difference(before, after)
-  knownChanges.set(after, { before, change })
-  return change
-}
-
-function difference(before: Ruleset, after: Ruleset): string {
   const { table } = after
   if (before.table !== table || !isSameShape(before, after)) return renderFull(after)
   const lines: string[] = []
@@ -151,14 +140,19 @@ export function isPlausibleListing(listing: string, ruleset: Ruleset): boolean {
       }
     }
   }
-  const words = wordsOf(listing)
-  for (const elements of ruleset.elements.values()) {
+  for (const [name, elements] of ruleset.elements) {
+    const words = wordsOf(setIn(listing, name))
     for (const element of elements) {
       const [key = ''] = element.split(' : ')
       for (const word of key.replaceAll('"', '').split(' . ')) if (!words.has(word)) return false
     }
   }
   return true
+}
+
+/** What a listing says of one set: to the line with nothing but a brace. */
+function setIn(listing: string, name: string): string {
+  return new RegExp(`^\\s*(?:set|map) ${name} \\{$([^]*?)^\\s*\\}$`, 'm').exec(listing)?.[1] ?? ''
 }
 
 function wordsOf(text: string): ReadonlySet<string> {

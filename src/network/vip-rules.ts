@@ -1,0 +1,55 @@
+import type { EndpointAssignment, NetworkAssignment } from '../wire/index.ts'
+import { bridgeName } from './bridge-name.ts'
+import { balance, type Target } from './ruleset.ts'
+
+/** What one endpoint's VIP on one network comes to in the host's table. */
+export interface VipPart {
+  readonly vip: string
+  /** The bridge on which it is asked for. */
+  readonly bridge: string
+  /** Empty: nobody takes connections. */
+  readonly rules: readonly string[]
+  readonly backends: ReadonlySet<string>
+  /** Backends of this node: one that asks for its own VIP would be answered by itself. */
+  readonly loops: readonly string[]
+}
+
+/**
+ * An endpoint's VIPs on the networks of this node. A packet for a VIP that crosses its network's bridge is sent on to one of
+ * the endpoint's backends, whatever the protocol; the client's address stays. Connections that are open go on as they
+ * began (the kernel keeps them).
+ */
+export function vipParts(
+  endpoint: EndpointAssignment,
+  options: {
+    readonly networkById: ReadonlyMap<string, NetworkAssignment>
+    readonly isLocal: (nodeId: string) => boolean
+    /** Whose turn is first; see `balance`. */
+    readonly rotation: number
+  },
+): readonly VipPart[] {
+  const { networkById, isLocal, rotation } = options
+  return endpoint.networks.flatMap(({ networkId, vip }): VipPart[] => {
+    const network = networkById.get(networkId)
+    if (vip === undefined || !network) return []
+    const able = endpoint.backends.flatMap(({ addresses, weight, nodeId }) => {
+      const target = addresses[networkId]
+      return target === undefined || weight < 1 ? [] : [{ target, weight, nodeId }]
+    })
+    const choice = balance(
+      able.map(({ target, weight }): Target => ({ target, weight })),
+      rotation,
+    )
+    return [
+      {
+        vip,
+        bridge: bridgeName(networkId),
+        rules: choice === undefined ? [] : [`dnat to ${choice}`],
+        backends: new Set(able.map(({ target }) => target)),
+        loops: able
+          .filter(({ nodeId }) => isLocal(nodeId))
+          .map(({ target }) => `${target} . ${target} : ${network.gateway}`),
+      },
+    ]
+  })
+}
