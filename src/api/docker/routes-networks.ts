@@ -25,7 +25,9 @@ export function networkRoutes(api: ApiContext): readonly Route[] {
       method: 'DELETE',
       path: '/networks/:id',
       async handle(call) {
-        const network = await findClusterNetwork(api, call.param('id'))
+        const text = call.param('id')
+        if (await isOnlyEngines(api, text)) return passed
+        const network = await findClusterNetwork(api, text)
         if (!network) return passed
         await api.requireControl().removeNetwork(network.id)
         return nothing(204)
@@ -59,8 +61,25 @@ export async function findClusterNetwork(
   return network
 }
 
+/**
+ * Has the cluster's state up to date, to look a network up in it. Where it is out of reach, what the engine alone has can
+ * be told of all the same: resolves with true then, and rejects for anything else.
+ */
+async function isOnlyEngines(api: ApiContext, text: string): Promise<boolean> {
+  try {
+    await api.control()?.store.barrier?.()
+    return false
+  } catch (error) {
+    const local = await api.engine.networks.inspect(text).catch(() => undefined)
+    if (local && local.Labels?.[realisationLabel] === undefined) return true
+    throw error
+  }
+}
+
 async function listNetworks(api: ApiContext, call: Call): Promise<Answer> {
   const filters = call.filters(filterKeys)
+  const isLocal = filters.has('scope') && !filters.equals('scope', 'swarm')
+  if (!isLocal) await api.control()?.store.barrier?.()
   const view = api.control()?.store.view
   const own: object[] = []
   const known = new Set<string>()
@@ -109,6 +128,8 @@ async function inspectNetwork(api: ApiContext, call: Call): Promise<Answer> {
   const text = call.param('id')
   const scope = call.query('scope') ?? ''
   if (scope === 'local') return passed
+  if (scope === '' && (await isOnlyEngines(api, text))) return passed
+  if (scope === 'swarm') await api.control()?.store.barrier?.()
   const network = await findClusterNetwork(api, text, { predefined: scope === 'swarm' })
   if (!network) {
     if (scope !== 'swarm' || !api.control()) return passed

@@ -192,9 +192,12 @@ function openListener(
   return { app, server }
 }
 
-/** Whether the cluster's state is all that a route tells of: its answers are no older than the question. */
+/**
+ * Whether the cluster's state is all that a route tells of: its answers are no older than the question. Networks, which
+ * may be the engine's alone, see to it themselves.
+ */
 function isAboutCluster({ path }: Route): boolean {
-  return /^\/(services|tasks|nodes|secrets|configs)\b/.test(path)
+  return /^\/((services|tasks|nodes|secrets|configs)\b|swarm$|swarm\/unlockkey$)/.test(path)
 }
 
 async function handle(
