@@ -49,6 +49,7 @@ class TestManager {
   port!: ClusterPort
   credentials!: TransportCredentials
   transport!: ReturnType<typeof openTlsTransport>
+  isLeading = true
   #folder = ''
   readonly #key = createNodeKey()
 
@@ -111,7 +112,9 @@ class TestManager {
       listenAddress: '127.0.0.1:0',
       store,
       authority: this.authority,
-      dispatcher: () => this.dispatcher,
+      dispatcher: () => (this.isLeading ? this.dispatcher : undefined),
+      leader: () =>
+        this.isLeading ? { nodeId: this.nodeId, address: this.port.address } : undefined,
       ownAddress: () => this.port.address,
       clock,
       random: realRandom,
@@ -432,6 +435,20 @@ describe('cluster port', () => {
       const answer = await thief.call(call)
       assert.match(JSON.stringify(answer), /is known by another key/)
     }
+  })
+
+  test('a node that looks for a leader waits while one is elected', async () => {
+    const node = newNode()
+    await node.join()
+    manager.isLeading = false
+    manager.port.leadershipChanged()
+    const opening = node.open()
+    // Its question arrives before the answer is there.
+    await realClock.sleep(200)
+    manager.isLeading = true
+    manager.port.leadershipChanged()
+    const session = await opening
+    session.close()
   })
 
   test('a node that is removed is cut off at once, and refused from then on', async () => {

@@ -37,10 +37,12 @@ export interface ClusterPortOptions {
   readonly authority: Authority
   /** The leader's dispatcher while this manager leads. */
   readonly dispatcher: () =>
-    | Pick<Dispatcher, 'open' | 'heard' | 'ended' | 'livenessLimits'>
+    | Pick<Dispatcher, 'open' | 'heard' | 'ended' | 'hostStops' | 'livenessLimits'>
     | undefined
   /** What other nodes reach this manager by, `host:port`; known once the port is open. */
   readonly ownAddress: () => string
+  /** Who leads as far as this manager knows, where there are several. Default: what the state says. */
+  readonly leader?: () => ManagerAddress | undefined
   readonly clock: Clock
   readonly random: Random
   readonly log: Log
@@ -89,6 +91,8 @@ export interface Answer {
 const firstMessageMs = 10_000
 /** For a node to open the stream that it was asked for, in ms. */
 const answerMs = 5_000
+/** For a leader to be elected, while nodes that look for one wait, in ms: less than they wait for an answer. */
+const electionMs = 3_000
 /** Questions to nodes that wait for their streams. */
 const asksMax = 10_000
 /** Time that a manager takes to sign a certificate, with room for other work, in ms. */
@@ -187,7 +191,7 @@ class RunningPort implements ClusterPort {
     this.#unsubscribe()
     const why = new UserError('unavailable', 'this manager is shutting down')
     const sessions = [...this.#sessions.values()]
-    for (const session of sessions) session.close(why)
+    for (const session of sessions) session.close(why, true)
     await this.#listener?.close()
     await Promise.all(sessions.map(({ over }) => over))
   }
@@ -330,6 +334,7 @@ class RunningPort implements ClusterPort {
     nodeId: NodeId,
   ): Promise<void> {
     const { clock, log } = this.#options
+    if (!this.#isLeaderKnown()) await this.#untilLed(stream)
     const dispatcher = this.#options.dispatcher()
     if (!dispatcher) {
       return this.#answerOnce(stream, { type: 'redirect', managers: this.#managers() })
@@ -346,7 +351,7 @@ class RunningPort implements ClusterPort {
       call.description,
     )
     if (this.#stop.signal.aborted) {
-      session.close(new UserError('unavailable', 'this manager is shutting down'))
+      session.close(new UserError('unavailable', 'this manager is shutting down'), true)
     }
     // Leadership may have ended while the node was written down: a node must not stay with one who has nothing to tell.
     if (this.#options.dispatcher() !== dispatcher) session.close(noLongerLeads())
@@ -355,6 +360,32 @@ class RunningPort implements ClusterPort {
     void session.over.then(() => {
       if (this.#sessions.get(nodeId) === session) this.#sessions.delete(nodeId)
     })
+  }
+
+  #isLeaderKnown(): boolean {
+    const { dispatcher, leader } = this.#options
+    return dispatcher() !== undefined || leader === undefined || leader() !== undefined
+  }
+
+  /** While a leader is being elected, a node waits here rather than asking all managers again and again. */
+  async #untilLed(stream: MessageStream): Promise<void> {
+    const { clock } = this.#options
+    const done = new AbortController()
+    void clock.sleep(electionMs, done.signal).then(() => done.abort())
+    // A node that has found its leader elsewhere closes the stream.
+    void stream.receive(done.signal).then(
+      () => done.abort(),
+      () => done.abort(),
+    )
+    try {
+      while (!this.#isLeaderKnown() && !done.signal.aborted && !this.#stop.signal.aborted) {
+        await untilAborted(
+          AbortSignal.any([done.signal, this.#stop.signal, this.#leaderChanged.signal]),
+        )
+      }
+    } finally {
+      done.abort()
+    }
   }
 
   async #leave(nodeId: NodeId): Promise<void> {
@@ -371,8 +402,12 @@ class RunningPort implements ClusterPort {
     this.#sessions.get(nodeId)?.close(new UserError('notInCluster', 'the node has left'))
   }
 
+  /** The leader first. */
   #managers(): readonly ManagerAddress[] {
-    return managersOf(this.#options.store.view.list('node'))
+    const managers = managersOf(this.#options.store.view.list('node'))
+    const leader = this.#options.leader?.()
+    if (!leader) return managers
+    return [leader, ...managers.filter(({ nodeId }) => nodeId !== leader.nodeId)]
   }
 
   #settingsOf(nodeId: NodeId, dispatcher: Pick<Dispatcher, 'livenessLimits'>): SessionSettings {
@@ -417,6 +452,13 @@ class RunningPort implements ClusterPort {
     this.#commonSettings = common
     for (const session of this.#sessions.values()) session.settingsChanged()
   }
+}
+
+function untilAborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve()
+    else signal.addEventListener('abort', () => resolve(), { once: true })
+  })
 }
 
 function noLongerLeads(): UserError {

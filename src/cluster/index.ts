@@ -17,15 +17,22 @@ export {
   joinCluster,
   renewCertificate,
 } from './join.ts'
-export type { Admission, ManagerAddress, MemberAdmission, SessionSettings } from './messages.ts'
+export type {
+  Admission,
+  Closing,
+  ManagerAddress,
+  MemberAdmission,
+  SessionSettings,
+} from './messages.ts'
 export { NodeAnswers, type NodeServices } from './node-answers.ts'
 export {
+  isRefused,
   openTlsTransport,
   type TlsTransport,
   type TransportCredentials,
 } from './real-transport.ts'
 export { beginRotation, endRotation, isRotationDone } from './root-rotation.ts'
-export { openRemoteLink, type RemoteLinkOptions } from './session-client.ts'
+export { type ManagerWord, openRemoteLink, type RemoteLinkOptions } from './session-client.ts'
 export {
   issueToken,
   openToken,

@@ -114,7 +114,8 @@ export type ToNode =
       readonly address: string
       readonly request: NodeRequest
     }
-  | { readonly type: 'over'; readonly why: Refusal }
+  /** The session is over. `isStopping`: the manager's daemon ends, in order. */
+  | { readonly type: 'over'; readonly why: Refusal; readonly isStopping: boolean }
 
 /** From the node, in a session. */
 export type FromNode =
@@ -124,6 +125,11 @@ export type FromNode =
   | { readonly type: 'routed'; readonly sequence: number }
   | { readonly type: 'report'; readonly id: number; readonly reports: readonly TaskReport[] }
   | { readonly type: 'describe'; readonly id: number; readonly description: NodeDescription }
+  /** The node's daemon ends now, in order: it is to be started again, or its host is being shut down. */
+  | { readonly type: 'closing'; readonly because: Closing }
+
+/** Why a daemon ends. */
+export type Closing = 'restart' | 'hostStops'
 
 /** What a manager can ask of a node, beside its assignments. */
 export type NodeRequest =
@@ -353,9 +359,13 @@ export function parseToNode(message: unknown): ToNode {
         request: parseRequest(fields.inside('request')),
       }
     case 'over':
-      return { type, why: parseRefusal(fields.raw('why')) }
+      return {
+        type,
+        why: parseRefusal(fields.raw('why')),
+        isStopping: fields.truth('isStopping'),
+      }
     case 'refused':
-      return { type: 'over', why: parseRefusal(message) }
+      return { type: 'over', why: parseRefusal(message), isStopping: false }
     default:
       throw new UserError(
         'unsupported',
@@ -439,7 +449,14 @@ export function parseLogLine(message: unknown): LogLine {
 
 export function parseFromNode(message: unknown): FromNode {
   const fields = new Fields('message', message)
-  const type = fields.oneOf('type', ['heartbeat', 'taken', 'routed', 'report', 'describe'])
+  const type = fields.oneOf('type', [
+    'heartbeat',
+    'taken',
+    'routed',
+    'report',
+    'describe',
+    'closing',
+  ])
   switch (type) {
     case 'heartbeat':
       return { type }
@@ -449,6 +466,8 @@ export function parseFromNode(message: unknown): FromNode {
       return { type, sequence: fields.number('sequence') }
     case 'report':
       return { type, id: fields.number('id'), reports: fields.list('reports', parseReport) }
+    case 'closing':
+      return { type, because: fields.oneOf('because', ['restart', 'hostStops']) }
     default:
       return {
         type,

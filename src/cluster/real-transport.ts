@@ -323,6 +323,12 @@ function connectError(
   })
 }
 
+/** Whether this is why there is no connection: a host that is there says that nobody listens on the port. */
+export function isRefused(error: unknown): boolean {
+  const cause = error instanceof UserError ? error.cause : undefined
+  return cause instanceof Error && 'code' in cause && cause.code === 'ECONNREFUSED'
+}
+
 class TlsStream implements MessageStream {
   readonly peer: Peer
   readonly remoteAddress: string

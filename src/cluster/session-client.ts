@@ -2,6 +2,7 @@ import { type Clock, type Log, messageOf, type Random, UserError, WakeUp } from 
 import type { NodeDescription, NodeId } from '../model/index.ts'
 import type { AssignmentChange, ManagerLink, Session, TaskReport } from '../wire/index.ts'
 import {
+  type Closing,
   callMessage,
   errorOf,
   type FromNode,
@@ -30,6 +31,17 @@ export interface RemoteLinkOptions {
     readonly address: string
     readonly request: NodeRequest
   }) => void
+  /** Why this node ends its sessions from now on; undefined: it only looks for another manager, or leaves. */
+  readonly closing?: () => Closing | undefined
+  /** What this node hears of the manager that it is in session with. */
+  readonly heard?: (word: ManagerWord) => void
+}
+
+/** A sign of life of a manager, or how its session ended from its side. */
+export interface ManagerWord {
+  /** `host:port` of its cluster port. */
+  readonly address: string
+  readonly type: 'speaks' | 'silent' | 'ended' | 'stopping'
 }
 
 /** Before the next manager is tried beside one that has not answered yet, in ms. */
@@ -45,14 +57,15 @@ const doneMs = 30_000
 export function openRemoteLink(options: RemoteLinkOptions): ManagerLink {
   return {
     async open(nodeId, description, signal) {
-      const { stream, settings } = await findLeader(options, nodeId, description, signal)
-      options.learned(settings)
-      return new RemoteSession(options, stream, settings, signal)
+      const found = await findLeader(options, nodeId, description, signal)
+      options.learned(found.settings)
+      return new RemoteSession(options, found, signal)
     },
   }
 }
 
 interface Welcomed {
+  readonly address: string
   readonly stream: MessageStream
   readonly settings: SessionSettings
 }
@@ -153,7 +166,7 @@ async function askManager(
     if (message === undefined)
       throw new UserError('unavailable', `${address} closed the connection`)
     const answer = parseToNode(message)
-    if (answer.type === 'settings') return { stream, settings: answer.settings }
+    if (answer.type === 'settings') return { address, stream, settings: answer.settings }
     stream.close()
     if (answer.type === 'redirect') return { managers: answer.managers }
     if (answer.type === 'over') throw errorOf(answer.why)
@@ -170,6 +183,7 @@ async function askManager(
 
 class RemoteSession implements Session {
   readonly #options: RemoteLinkOptions
+  readonly #address: string
   readonly #stream: MessageStream
   readonly #ended = new AbortController()
   readonly #arrived = new WakeUp()
@@ -183,11 +197,11 @@ class RemoteSession implements Session {
 
   constructor(
     options: RemoteLinkOptions,
-    stream: MessageStream,
-    settings: SessionSettings,
+    { address, stream, settings }: Welcomed,
     signal: AbortSignal,
   ) {
     this.#options = options
+    this.#address = address
     this.#stream = stream
     this.#settings = settings
     this.#heardAtMs = options.clock.nowMs()
@@ -228,7 +242,13 @@ class RemoteSession implements Session {
   }
 
   close(): void {
+    const because = this.#ended.signal.aborted ? undefined : this.#options.closing?.()
+    if (because !== undefined) this.#tell({ type: 'closing', because })
     this.#end(sessionOver())
+  }
+
+  #hears(type: ManagerWord['type']): void {
+    this.#options.heard?.({ address: this.#address, type })
   }
 
   async #untilDone(message: (id: number) => FromNode): Promise<void> {
@@ -260,8 +280,12 @@ class RemoteSession implements Session {
     try {
       while (!signal.aborted) {
         const message = await this.#stream.receive(signal)
-        if (message === undefined) throw sessionOver()
+        if (message === undefined) {
+          this.#hears('ended')
+          throw sessionOver()
+        }
         this.#heardAtMs = this.#options.clock.nowMs()
+        this.#hears('speaks')
         this.#handle(parseToNode(message))
       }
     } catch (error) {
@@ -294,6 +318,7 @@ class RemoteSession implements Session {
         this.#options.asked(message)
         break
       case 'over':
+        if (message.isStopping) this.#hears('stopping')
         this.#end(errorOf(message.why))
         break
       case 'redirect':
@@ -322,6 +347,7 @@ class RemoteSession implements Session {
       awakeAtMs = nowMs
       if (wasAway) this.#heardAtMs = nowMs
       if (nowMs - this.#heardAtMs > silenceMs) {
+        this.#hears('silent')
         this.#end(silent())
         return
       }

@@ -16,7 +16,7 @@ import type { MessageStream } from './transport.ts'
 export interface SessionServerOptions {
   readonly stream: MessageStream
   readonly nodeId: NodeId
-  readonly dispatcher: Pick<Dispatcher, 'open' | 'heard' | 'ended'>
+  readonly dispatcher: Pick<Dispatcher, 'open' | 'heard' | 'ended' | 'hostStops'>
   readonly clock: Clock
   readonly log: Log
   /** What this node is to know now; asked again whenever `settingsChanged` is called. */
@@ -36,7 +36,8 @@ export interface SessionServer {
   settingsChanged(): void
   /** Asks the node for something, see `ToNode`. Rejects when the session is over. */
   ask(message: Extract<ToNode, { readonly type: 'request' }>): Promise<void>
-  close(because: UserError): void
+  /** `isStopping`: this manager's daemon ends, to be started again. */
+  close(because: UserError, isStopping?: boolean): void
 }
 
 /** Begins a session: registers the node, says what it has to know, and carries both ways until one of them ends. */
@@ -64,6 +65,8 @@ class RunningSession implements SessionServer {
   #sentNumber = 0
   #takenNumber = 0
   #reportsOpen = 0
+  #hasSaidGoodbye = false
+  #isStopping = false
 
   constructor(options: SessionServerOptions, session: Session, ended: AbortController) {
     this.nodeId = options.nodeId
@@ -90,8 +93,9 @@ class RunningSession implements SessionServer {
     await this.#options.stream.send(message)
   }
 
-  close(because: UserError): void {
+  close(because: UserError, isStopping = false): void {
     this.#why ??= because
+    this.#isStopping = isStopping
     this.#ended.abort()
   }
 
@@ -113,7 +117,7 @@ class RunningSession implements SessionServer {
     const why = this.#why ?? new UserError('unavailable', 'the session is over')
     log.info('a node has no session any more', { nodeId: this.nodeId, why: why.message })
     this.#session.close()
-    this.#send({ type: 'over', why: refusalOf(why) })
+    this.#send({ type: 'over', why: refusalOf(why), isStopping: this.#isStopping })
     stream.close()
   }
 
@@ -159,15 +163,16 @@ class RunningSession implements SessionServer {
       const message = await stream.receive(signal)
       if (message === undefined) {
         // Only a host that is there can say so.
-        if (!signal.aborted) dispatcher.ended(this.nodeId)
+        if (!signal.aborted && !this.#hasSaidGoodbye) dispatcher.ended(this.nodeId, 'ended')
         throw new UserError('unavailable', 'the node ended the session')
       }
-      dispatcher.heard(this.nodeId)
+      if (!this.#hasSaidGoodbye) dispatcher.heard(this.nodeId)
       this.#handle(parseFromNode(message), () => answered.ring())
     }
   }
 
   #handle(message: FromNode, answered: () => void): void {
+    const { dispatcher } = this.#options
     switch (message.type) {
       case 'heartbeat':
         this.#send({ type: 'alive' })
@@ -184,6 +189,11 @@ class RunningSession implements SessionServer {
         break
       case 'describe':
         void this.#answer(message.id, this.#session.describe(message.description), answered)
+        break
+      case 'closing':
+        this.#hasSaidGoodbye = true
+        if (message.because === 'restart') dispatcher.ended(this.nodeId, 'stopping')
+        else void dispatcher.hostStops(this.nodeId)
         break
       default:
         message satisfies never

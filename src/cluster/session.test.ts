@@ -47,7 +47,7 @@ class FakeDispatcher {
   readonly acknowledged: number[] = []
   refusal: UserError | undefined
   heardCount = 0
-  endedCount = 0
+  readonly ends: string[] = []
   readonly #changed = new WakeUp()
 
   change(): void {
@@ -59,8 +59,12 @@ class FakeDispatcher {
     this.heardCount += 1
   }
 
-  ended(): void {
-    this.endedCount += 1
+  ended(_nodeId: NodeId, end: 'ended' | 'stopping'): void {
+    this.ends.push(end)
+  }
+
+  async hostStops(): Promise<void> {
+    this.ends.push('hostStops')
   }
 
   async open(): Promise<Session> {
@@ -113,8 +117,13 @@ async function openManager(
   return { sessions, streams }
 }
 
-function linkTo(network: MemoryNetwork, managers: readonly string[]) {
+function linkTo(
+  network: MemoryNetwork,
+  managers: readonly string[],
+  closing?: 'restart' | 'hostStops',
+) {
   const learned: SessionSettings[] = []
+  const words = new Set<string>()
   const link = openRemoteLink({
     transport: network.transport({ type: 'anonymous' }),
     clock,
@@ -124,9 +133,11 @@ function linkTo(network: MemoryNetwork, managers: readonly string[]) {
     managers: () => managers,
     learned: (news) => learned.push(news),
     asked: () => {},
+    closing: () => closing,
+    heard: ({ address, type }) => words.add(`${address} ${type}`),
   })
   const stop = new AbortController()
-  return { learned, stop, open: () => link.open(nodeId, description, stop.signal) }
+  return { learned, words, stop, open: () => link.open(nodeId, description, stop.signal) }
 }
 
 function report(id: string): TaskReport {
@@ -155,6 +166,34 @@ describe('a session over a network', () => {
     await assert.rejects(session.report([report('t1')]), /the disk is full/)
     session.close()
     await assert.rejects(session.next(stop.signal), { code: 'unavailable' })
+  })
+
+  test('says whether a daemon only restarts, or its host goes down', async () => {
+    const network = new MemoryNetwork()
+    const dispatcher = new FakeDispatcher()
+    const { sessions } = await openManager(network, 'm1', dispatcher)
+    for (const because of ['restart', 'hostStops'] as const) {
+      const session = await linkTo(network, ['m1'], because).open()
+      session.close()
+      await sessions.at(-1)?.over
+    }
+    assert.deepEqual(dispatcher.ends, ['stopping', 'hostStops'])
+  })
+
+  test('a node hears whether its manager speaks, and how it ends', async () => {
+    const network = new MemoryNetwork()
+    const why = new UserError('unavailable', 'over')
+    for (const word of ['stopping', 'silent'] as const) {
+      const { sessions } = await openManager(network, 'm1', new FakeDispatcher())
+      const { open, stop, words } = linkTo(network, ['m1'])
+      const session = await open()
+      while (!words.has('m1 speaks')) await clock.sleep(5)
+      const next = session.next(stop.signal)
+      if (word === 'stopping') sessions[0]?.close(why, true)
+      else network.silence('m1')
+      await assert.rejects(next)
+      assert.deepEqual([...words], ['m1 speaks', `m1 ${word}`])
+    }
   })
 
   test('puts changes together while the node is busy', async () => {
@@ -232,7 +271,7 @@ describe('a session over a network', () => {
     const second = await two.open()
     first.close()
     await manager.sessions[0]?.over
-    assert.equal(dispatcher.endedCount, 1)
+    assert.deepEqual(dispatcher.ends, ['ended'])
     const broken = await network
       .transport({ type: 'anonymous' })
       .connect('m1', { type: 'cluster' }, one.stop.signal)

@@ -8,6 +8,7 @@ import { openEngine } from '../engine/index.ts'
 import { explainTask, explainWorkload, observeWorkload } from '../orchestrator/index.ts'
 import { validateTemplate } from '../runtime/index.ts'
 import { lockDataRoot } from '../store/index.ts'
+import { isHostStopping } from './host-facts.ts'
 import { listenHttp } from './http.ts'
 import { openLog } from './log.ts'
 import type { Member } from './member.ts'
@@ -125,7 +126,7 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
   log.info('stopping', {})
   await api.close()
   await http?.close()
-  await membership.close()
+  await membership.close((await isHostStopping()) ? 'hostStops' : 'restart')
   engine.close()
   lock.release()
   log.info('stopped', {})

@@ -1,7 +1,15 @@
 import assert from 'node:assert/strict'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { describe, test } from 'node:test'
-import { chooseDataPathAddress, chooseListenAddress, findPort } from './host-facts.ts'
+import {
+  chooseDataPathAddress,
+  chooseListenAddress,
+  findPort,
+  isHostStopping,
+} from './host-facts.ts'
 
 const addresses = [{ interface: 'eth0', address: '192.168.1.5', cidr: '192.168.1.5/24' }]
 
@@ -48,5 +56,26 @@ describe('where the cluster port listens', () => {
     await assert.rejects(findPort({ host: '127.0.0.1', port }), /the cluster port can't be opened/)
     taken.close()
     assert.notEqual((await findPort({ host: '127.0.0.1', port: 0 })).port, 0)
+  })
+})
+
+describe('whether the host goes down', () => {
+  for (const [said, want] of [
+    ['stopping', true],
+    ['running', false],
+    ['degraded', false],
+    ['offline', false],
+  ] as const) {
+    test(`systemd says ${said}: ${want}`, async (t) => {
+      const folder = await mkdtemp(join(tmpdir(), 'skep-systemd-'))
+      t.after(() => rm(folder, { recursive: true }))
+      const program = join(folder, 'systemctl')
+      await writeFile(program, `#!/bin/sh\necho ${said}\nexit 1\n`, { mode: 0o755 })
+      assert.equal(await isHostStopping(program), want)
+    })
+  }
+
+  test('no systemd, no', async () => {
+    assert.equal(await isHostStopping('/nonexistent/systemctl'), false)
   })
 })

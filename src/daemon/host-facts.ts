@@ -1,3 +1,4 @@
+import { execFile } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { networkInterfaces } from 'node:os'
@@ -35,6 +36,19 @@ export function hostSubnets(isOwnBridge: (name: string) => boolean): readonly st
           family === 'IPv4' && !internal && cidr !== null ? [cidr] : [],
         ),
   )
+}
+
+/** For systemd to say whether the host goes down, in ms. */
+const systemdMs = 1_000
+
+/** Whether the whole host is being shut down or restarted, as systemd says; no where there is none. */
+export function isHostStopping(program = 'systemctl'): Promise<boolean> {
+  return new Promise((resolve) => {
+    // It exits with another code than 0 for every state but `running`.
+    execFile(program, ['is-system-running'], { timeout: systemdMs }, (_error, stdout) =>
+      resolve(stdout.trim() === 'stopping'),
+    )
+  })
 }
 
 /** Name of the interface that the default route goes by, as `/proc/net/route` says. */

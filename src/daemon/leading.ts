@@ -1,6 +1,7 @@
 import { messageOf } from '../base/index.ts'
+import { isRefused, type ManagerWord, type Transport } from '../cluster/index.ts'
 import { type Manager, startManager } from '../manager/index.ts'
-import type { NodeId } from '../model/index.ts'
+import { idFrom, type NodeId } from '../model/index.ts'
 import type { Keyring } from '../security/index.ts'
 import {
   type Election,
@@ -11,6 +12,7 @@ import {
 } from '../store/etcd/index.ts'
 import type { LeaderEpoch, Store } from '../store/index.ts'
 import type { MemberWorld } from './host.ts'
+import { LeaderEar } from './leader-ear.ts'
 import type { MemberEtcd } from './member-etcd.ts'
 import { keepRoster } from './roster.ts'
 
@@ -21,12 +23,18 @@ export interface LeadingOptions {
   readonly address: string
   readonly store: Store
   readonly keyring: Keyring
+  /** How the other managers are reached. */
+  readonly transport: () => Transport
   /** Another one leads now, or nobody, or this manager. */
   readonly changed: () => void
 }
 
 /** Before a manager that is no longer to be one looks whether it may lead again, in ms. */
 const demotedLookMs = 500
+/** Between two attempts to reach a leader whose session has ended, in ms. */
+const refusalsApartMs = 150
+/** Refusals of its host after which its daemon counts as ended. */
+const refusalsMin = 2
 
 /** Whether this manager leads, and the loops that run only while it does. */
 export class Leading {
@@ -35,6 +43,11 @@ export class Leading {
   /** Loops of earlier leaderships that have yet to notice their end. */
   readonly #ending = new Set<Promise<void>>()
   #election: Election | undefined
+  readonly #ear = new LeaderEar()
+  /** Of the leader, if it has ended its session with this node, or fallen silent in it. */
+  #goneEpoch: number | undefined
+  /** The last one that led and was another. */
+  #former: Leader | undefined
   #electing: { readonly stop: AbortController; readonly done: Promise<void> } | undefined
 
   constructor(options: LeadingOptions) {
@@ -49,6 +62,46 @@ export class Leading {
   /** Who leads where there are several managers, as far as this one knows. */
   get leader(): Leader | undefined {
     return this.#election?.leader
+  }
+
+  /** As `leader`, but for one that has gone, though its lease has not ended yet. */
+  get livingLeader(): Leader | undefined {
+    const { leader } = this
+    return leader?.epoch === this.#goneEpoch ? undefined : leader
+  }
+
+  /** What this node hears in its session with the leader. */
+  hear(word: ManagerWord): void {
+    const { clock, log } = this.#options.world
+    this.#ear.hear(word, clock.nowMs())
+    const { leader } = this
+    if (leader?.address !== word.address) return
+    this.#goneEpoch = word.type === 'speaks' ? undefined : leader.epoch
+    if (word.type !== 'ended') return
+    this.#deposeIfRefused(leader).catch((error: unknown) =>
+      log.warn('a leader that has ended could not be deposed', { error: messageOf(error) }),
+    )
+  }
+
+  /** A leader whose host refuses connections has no daemon any more: nobody has to wait for the end of its lease. */
+  async #deposeIfRefused({ address, epoch }: Leader): Promise<void> {
+    const { world, transport } = this.#options
+    const { clock, log } = world
+    const signal = this.#electing?.stop.signal
+    if (!signal) return
+    for (let refusals = 0; refusals < refusalsMin; refusals++) {
+      await clock.sleep(refusalsApartMs, signal)
+      if (signal.aborted || this.leader?.epoch !== epoch) return
+      try {
+        const stream = await transport().connect(address, { type: 'cluster' }, signal)
+        stream.close()
+        return
+      } catch (error) {
+        if (!isRefused(error)) return
+      }
+    }
+    log.info('the daemon of the leader has ended: another one is elected at once', { address })
+    await this.#election?.depose(epoch, signal)
   }
 
   /** Leads as the only manager. */
@@ -68,7 +121,10 @@ export class Leading {
       candidate: { id: nodeId, address },
     })
     this.#election = election
-    election.subscribe(() => changed())
+    election.subscribe((leader) => {
+      if (leader && leader.id !== nodeId) this.#former = leader
+      changed()
+    })
     this.#electing = { stop, done: this.#campaign(election, etcd, store, stop.signal) }
   }
 
@@ -148,9 +204,13 @@ export class Leading {
   #start(epoch: number): Manager {
     const { world, store, keyring, nodeId, changed } = this.#options
     const { clock, random, log } = world
+    const former = this.#former
+    const predecessor =
+      former && this.#ear.predecessor(idFrom(former.id), former.address, clock.nowMs())
     const manager = startManager({
       store,
       epoch,
+      ...(predecessor && { predecessor }),
       unseal: (sealed, aad) => keyring.unseal(sealed, aad),
       localNodeId: nodeId,
       clock,
@@ -167,6 +227,7 @@ export class Leading {
     const manager = this.#manager
     if (!manager) return
     this.#manager = undefined
+    this.#former = undefined
     const ended = manager.close().finally(() => this.#ending.delete(ended))
     this.#ending.add(ended)
     this.#options.changed()

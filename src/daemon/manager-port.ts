@@ -5,6 +5,7 @@ import {
   type ClusterPort,
   endRotation,
   isRotationDone,
+  type ManagerAddress,
   type ManagerMembers,
   NodeAnswers,
   type NodeServices,
@@ -35,6 +36,8 @@ export interface ManagerPortOptions {
   readonly keyring: Keyring
   /** The leader's dispatcher while this manager leads. */
   readonly dispatcher: () => Dispatcher | undefined
+  /** Who leads, as far as this manager knows. */
+  readonly leader: () => ManagerAddress | undefined
   /** This node's, where another part has them open already. */
   readonly certificates?: NodeCertificates
   readonly members: ManagerMembers
@@ -185,6 +188,7 @@ export class ManagerPort {
           store,
           authority: this.#authority,
           dispatcher,
+          leader: this.#options.leader,
           ownAddress: () => identity.address,
           clock,
           random,

@@ -3,12 +3,18 @@ import { type Agent, startAgent } from '../agent/index.ts'
 import { Allocator } from '../allocator/index.ts'
 import { writeBackup } from '../backup/index.ts'
 import { assert, messageOf, Semaphore, UserError } from '../base/index.ts'
-import { type MemberAdmission, openClusterLogs, openRemoteLink } from '../cluster/index.ts'
+import {
+  type Closing,
+  type MemberAdmission,
+  openClusterLogs,
+  openRemoteLink,
+} from '../cluster/index.ts'
 import { type Control, openControl } from '../control/index.ts'
 import { networkAssignment } from '../dispatcher/index.ts'
 import { addMember, promoteMember, removeMember } from '../etcd/index.ts'
 import {
   type ClusterNode,
+  idFrom,
   type Network,
   type NetworkAttachment,
   type NetworkId,
@@ -53,6 +59,9 @@ const removalMs = 15_000
 /** For one manager's etcd to be started anew and catch up, in ms, before the next one's is. */
 const etcdRestartMs = 15_000
 
+/** For a leader whose host stops to write that down, in ms. */
+const goodbyeMs = 2_000
+
 /** How long an address stays reserved for a container that has not shown up, in ms. */
 const attachmentGraceMs = 60_000
 
@@ -89,6 +98,7 @@ export class Member {
   #removed = () => {}
   readonly #closing = new AbortController()
   #quorumTrouble: string | undefined
+  #closesBecause: Closing | undefined
   /** Managers are let in one at a time. */
   readonly #joining = new Semaphore(1)
 
@@ -191,6 +201,7 @@ export class Member {
         address,
         store,
         keyring,
+        transport: () => memberOf(member).port.transport,
         changed: () => {
           if (member) member.#leaderChanged()
         },
@@ -202,6 +213,10 @@ export class Member {
         store,
         keyring,
         dispatcher: () => leading.manager?.dispatcher,
+        leader: () => {
+          const leader = leading.livingLeader
+          return leader && { nodeId: idFrom(leader.id), address: leader.address }
+        },
         ...(shared ? { certificates: shared.certificates } : {}),
         members: {
           add: (id, at) => memberOf(member).#takeIn(id, at),
@@ -284,6 +299,8 @@ export class Member {
       managers: () => this.#otherManagers(),
       learned: () => {}, // All that it says is in the state.
       asked: (ask) => this.port.answers.answer(ask),
+      closing: () => this.#closesBecause,
+      heard: (word) => this.#leading.hear(word),
     })
     return {
       open: (nodeId, description, signal): Promise<Session> => {
@@ -591,8 +608,15 @@ export class Member {
     return writeBackup(this.store.view, head, passphrase)
   }
 
-  /** Stops working; containers, traffic and names go on. */
-  async close(): Promise<void> {
+  /** Stops working; containers, traffic and names go on, unless the host stops. */
+  async close(because: Closing = 'restart'): Promise<void> {
+    this.#closesBecause = because
+    const { manager } = this.#leading
+    if (because === 'hostStops' && manager) {
+      // Nobody else would know; whoever leads next shall replace the tasks of this host at once.
+      const written = manager.dispatcher.hostStops(this.identity.nodeId)
+      await Promise.race([written, this.#world.clock.sleep(goodbyeMs)])
+    }
     await this.#end()
     await this.#dataPlane.close()
     await this.#endState()

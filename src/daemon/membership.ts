@@ -5,6 +5,7 @@ import {
   announceLeave,
   askToBeMember,
   beginRotation,
+  type Closing,
   confirmMember,
   fetchDataKeys,
   foundCluster,
@@ -511,12 +512,13 @@ export class Membership implements NodeControl {
     })
   }
 
-  async close(): Promise<void> {
+  /** Ends this node's part, in order; `because` tells the managers whether to wait for it. */
+  async close(because: Closing): Promise<void> {
     this.#closing.abort()
     this.#stopWaiting.abort()
     await this.#changing.catch(() => {})
-    await this.#member?.close()
-    await this.#worker?.close()
+    await this.#member?.close(because)
+    await this.#worker?.close(because)
     if (!this.#member) await this.#etcd?.close()
     this.#member = undefined
     this.#worker = undefined

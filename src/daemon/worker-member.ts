@@ -2,6 +2,7 @@ import { type Agent, startAgent } from '../agent/index.ts'
 import { messageOf, UserError } from '../base/index.ts'
 import {
   announceLeave,
+  type Closing,
   NodeAnswers,
   openRemoteLink,
   openTlsTransport,
@@ -40,6 +41,7 @@ export class WorkerMember {
   #inSession = false
   /** Why no manager takes this node any more, in words; only a person can change that. */
   #refused: UserError | undefined
+  #closesBecause: Closing | undefined
   #promoted = () => {}
 
   private constructor(
@@ -159,6 +161,7 @@ export class WorkerMember {
       managers: () => this.#certificates.managers,
       learned: (settings) => this.#learn(settings),
       asked: (ask) => this.#answers.answer(ask),
+      closing: () => this.#closesBecause,
     })
     return {
       open: async (nodeId, description, signal) => {
@@ -223,8 +226,9 @@ export class WorkerMember {
     await this.agent.describeAgain()
   }
 
-  /** Stops working; containers, traffic and names go on. */
-  async close(): Promise<void> {
+  /** Stops working; containers, traffic and names go on, unless the host stops. */
+  async close(because: Closing = 'restart'): Promise<void> {
+    this.#closesBecause = because
     await this.#renewal.close()
     this.#answers.close()
     await this.#plain.close()

@@ -55,11 +55,14 @@ import {
   type Unseal,
 } from './assignments.ts'
 import {
+  allowedMs,
   beginWatch,
   decideLiveness,
   type LivenessLimits,
   livenessLimits,
   lookAgain,
+  type Predecessor,
+  type SessionEnd,
   type Watch,
   type WatchedNode,
 } from './liveness.ts'
@@ -78,6 +81,8 @@ export interface DispatcherOptions {
   readonly fence: number
   /** The leader's own node: its agent lives and dies with this process, so nobody has to listen for it. */
   readonly localNodeId?: NodeId
+  /** The leader before, where there was another one that this node has listened to. */
+  readonly predecessor?: Predecessor
 }
 
 /** A node's session over the network, as its manager holds it. */
@@ -131,8 +136,16 @@ export class Dispatcher implements ManagerLink {
     this.#unsubscribe = options.store.subscribe((commit) => {
       for (const change of commit.changes) this.#learn(change, commit.revision)
     })
-    this.#watch = beginWatch(options.clock.nowMs(), this.livenessLimits())
-    for (const node of options.store.view.list('node')) this.#await(node, 0)
+    const limits = this.livenessLimits()
+    const { predecessor } = options
+    this.#watch = beginWatch(options.clock.nowMs(), limits, predecessor)
+    for (const node of options.store.view.list('node')) {
+      const isPredecessor = node.id === predecessor?.nodeId
+      const heardAtMs = isPredecessor
+        ? allowedMs(predecessor.end, limits) - limits.silenceMs - predecessor.sinceMs
+        : 0
+      this.#await(node, heardAtMs)
+    }
     void this.#watchLoop()
   }
 
@@ -155,12 +168,17 @@ export class Dispatcher implements ManagerLink {
 
   /**
    * A node's session was ended from its side: its daemon has ended, but its host is there and so are its containers.
-   * It gets the time of a restart.
+   * `stopping`: it said so before, to be started again.
    */
-  ended(nodeId: NodeId): void {
-    const { restartMs, silenceMs } = this.livenessLimits()
+  ended(nodeId: NodeId, end: Exclude<SessionEnd, 'silent'>): void {
+    const limits = this.livenessLimits()
     if (this.#awaited.has(nodeId))
-      this.#awaited.set(nodeId, this.#watch.awakeMs + restartMs - silenceMs)
+      this.#awaited.set(nodeId, this.#watch.awakeMs + allowedMs(end, limits) - limits.silenceMs)
+  }
+
+  /** A node's host is being shut down: its tasks end now, and it is not waited for. Resolves once that is written down. */
+  async hostStops(nodeId: NodeId): Promise<void> {
+    await this.#markDown([nodeId], 'its host was shut down')
   }
 
   /**
@@ -394,7 +412,7 @@ export class Dispatcher implements ManagerLink {
       if (signal.aborted) return
       this.#watch = lookAgain(this.#watch, clock.nowMs(), limits)
       const down = decideLiveness(this.#awaitedNodes(), this.#watch, limits)
-      if (down.length > 0) await this.#markDown(down)
+      if (down.length > 0) await this.#markDown(down, 'heartbeat failure')
     }
   }
 
@@ -403,7 +421,7 @@ export class Dispatcher implements ManagerLink {
   }
 
   /** What fails here is decided anew at the next look. */
-  async #markDown(nodeIds: readonly NodeId[]): Promise<void> {
+  async #markDown(nodeIds: readonly NodeId[], message: string): Promise<void> {
     const { store, clock, log, fence } = this.#options
     const changes = nodeIds.slice(0, changesPerCommitMax).flatMap((nodeId): Change[] => {
       const node = store.view.get('node', nodeId)
@@ -414,7 +432,7 @@ export class Dispatcher implements ManagerLink {
       const status = {
         ...node.status,
         state: 'down' as const,
-        message: 'heartbeat failure',
+        message,
         sinceMs: clock.nowMs(),
       }
       return [{ type: 'update', object: { ...node, status } }]
@@ -423,11 +441,11 @@ export class Dispatcher implements ManagerLink {
     try {
       await store.commit(changes, { fence })
       for (const nodeId of nodeIds) {
-        log.warn('a node is down: it has been silent for too long', { nodeId })
+        log.warn('a node is down', { nodeId, why: message })
         this.#sessions.get(nodeId)?.close()
       }
     } catch (error) {
-      log.warn('a silent node could not be marked as down; trying again', {
+      log.warn('a node could not be marked as down; trying again', {
         error: messageOf(error),
       })
     }

@@ -3,10 +3,12 @@ import { describe, test } from 'node:test'
 import fc from 'fast-check'
 import { idFrom, type NodeId } from '../model/index.ts'
 import {
+  allowedMs,
   beginWatch,
   decideLiveness,
   livenessLimits,
   lookAgain,
+  type Predecessor,
   type WatchedNode,
 } from './liveness.ts'
 
@@ -101,6 +103,49 @@ describe('decideLiveness', () => {
     )
     assert.deepEqual([...down.keys()], ['gone'])
     assert.ok((down.get('gone') ?? 0) >= limits.graceMs)
+  })
+
+  const looksOf = (untilMs: number, predecessor: Predecessor) => {
+    let watch = beginWatch(0, limits, predecessor)
+    const heardAtMs = allowedMs(predecessor.end, limits) - limits.silenceMs - predecessor.sinceMs
+    const nodes = [
+      { nodeId: predecessor.nodeId, heardAtMs },
+      { nodeId: idFrom<'node'>('other'), heardAtMs: 0 },
+    ]
+    for (let nowMs = limits.lookMs; nowMs <= untilMs; nowMs += limits.lookMs) {
+      watch = lookAgain(watch, nowMs, limits)
+      const [down] = decideLiveness(nodes, watch, limits)
+      if (down !== undefined) return { down, afterMs: nowMs }
+    }
+    return undefined
+  }
+
+  const ends = [
+    { name: 'fell silent just now', end: 'silent', sinceMs: 0, wantMs: limits.silenceMs },
+    { name: 'fell silent long ago', end: 'silent', sinceMs: 3_500, wantMs: 2_000 },
+    { name: 'was killed', end: 'ended', sinceMs: 1_000, wantMs: limits.returnMs - 1_000 },
+  ] as const
+  for (const { name, end, sinceMs, wantMs } of ends) {
+    test(`a leader before that ${name} is down when its own time is over, and nobody else is`, () => {
+      const nodeId: NodeId = idFrom('former')
+      assert.deepEqual(looksOf(7_000, { nodeId, sinceMs, end }), { down: nodeId, afterMs: wantMs })
+    })
+  }
+
+  test('a leader before that stopped in order gets the time of a restart', () => {
+    const nodeId: NodeId = idFrom('former')
+    assert.equal(looksOf(7_000, { nodeId, sinceMs: 0, end: 'stopping' }), undefined)
+  })
+
+  test('a leader that was away itself calls nobody down early, the one before neither', () => {
+    const nodeId: NodeId = idFrom('former')
+    const predecessor = { nodeId, sinceMs: 3_500, end: 'silent' } as const
+    let watch = beginWatch(0, limits, predecessor)
+    watch = lookAgain(watch, 10_000, limits)
+    for (let nowMs = 10_250; nowMs < 17_000; nowMs += limits.lookMs) {
+      watch = lookAgain(watch, nowMs, limits)
+      assert.deepEqual(decideLiveness([{ nodeId, heardAtMs: -3_500 }], watch, limits), [])
+    }
   })
 
   test('nodes get time to come back after the leader was stopped, as long as they had given it up', () => {

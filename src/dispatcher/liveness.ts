@@ -1,3 +1,4 @@
+import { unreachable } from '../base/index.ts'
 import type { NodeId } from '../model/index.ts'
 
 /** How often nodes speak, and how long they may be silent. All in ms. */
@@ -8,7 +9,9 @@ export interface LivenessLimits {
   readonly silenceMs: number
   /** Between two looks of the watcher. */
   readonly lookMs: number
-  /** What a node gets to come back whose daemon has ended: it restarts, or is being updated. */
+  /** What a node gets to come back whose daemon ended without a word: it was killed. */
+  readonly returnMs: number
+  /** What a node gets to come back whose daemon said that it stops: it is started again, or updated. */
   readonly restartMs: number
   /** What nodes get to come back after the watcher itself was away, or has just begun. */
   readonly graceMs: number
@@ -18,8 +21,12 @@ const heartbeatMsMin = 500
 /** A link that flaps for a second, and TCP that waits twice as long before it sends again, is no loss. */
 const silenceMsMin = 3_000
 const lookMs = 250
+/** A daemon that its host starts again at once has a session within two seconds. */
+const returnMsMin = 4_000
 const restartMs = 15_000
 const graceMsMin = 8_000
+/** What the leader before gets in any case to find this one: it may have lost its lease and nothing else. */
+const predecessorMsMin = 2_000
 /** Nodes whose heartbeats a manager takes in a millisecond of its time, and whose sessions it opens anew in one. */
 const heartbeatsPerMs = 1
 const sessionsPerMs = 0.1
@@ -36,6 +43,7 @@ export function livenessLimits(nodeCount: number, periodMsMax: number): Liveness
     heartbeatMs,
     silenceMs,
     lookMs,
+    returnMs: Math.max(returnMsMin, silenceMs),
     restartMs: Math.max(restartMs, silenceMs),
     graceMs: Math.max(graceMsMin, 2 * silenceMs) + Math.ceil(nodeCount / sessionsPerMs),
   }
@@ -50,11 +58,49 @@ export interface Watch {
   readonly lookedAtMs: number
   /** In awake time: nobody is called down before. */
   readonly graceUntilMs: number
+  /** One that has a grace of its own, as long as the watcher was there all the time. */
+  readonly early?: { readonly nodeId: NodeId; readonly graceUntilMs: number }
 }
 
-/** A fresh leader has heard nobody yet. */
-export function beginWatch(nowMs: number, { graceMs }: LivenessLimits): Watch {
-  return { awakeMs: 0, lookedAtMs: nowMs, graceUntilMs: graceMs }
+/** How a node's session ended, or whether it just fell silent. */
+export type SessionEnd = 'silent' | 'ended' | 'stopping'
+
+/** The leader before, as the one after it has listened to it. */
+export interface Predecessor {
+  readonly nodeId: NodeId
+  /** Since it was heard last, or its session ended, in ms. */
+  readonly sinceMs: number
+  readonly end: SessionEnd
+}
+
+/** A fresh leader has heard nobody yet, but it has listened to the one before. */
+export function beginWatch(
+  nowMs: number,
+  { graceMs }: LivenessLimits,
+  predecessor?: Predecessor,
+): Watch {
+  return {
+    awakeMs: 0,
+    lookedAtMs: nowMs,
+    graceUntilMs: graceMs,
+    ...(predecessor && {
+      early: { nodeId: predecessor.nodeId, graceUntilMs: predecessorMsMin },
+    }),
+  }
+}
+
+/** How long a node may stay away from now on, by how it went. */
+export function allowedMs(end: SessionEnd, limits: LivenessLimits): number {
+  switch (end) {
+    case 'silent':
+      return limits.silenceMs
+    case 'ended':
+      return limits.returnMs
+    case 'stopping':
+      return limits.restartMs
+    default:
+      return unreachable(end)
+  }
 }
 
 /** The watch after another look. */
@@ -63,13 +109,9 @@ export function lookAgain(watch: Watch, nowMs: number, limits: LivenessLimits): 
   const awakeMs = watch.awakeMs + Math.max(0, Math.min(passedMs, 2 * limits.lookMs))
   // Away for longer than nodes wait for an answer: they have given up their sessions and look for a manager now.
   const wasAway = passedMs > limits.silenceMs / 2
-  return {
-    awakeMs,
-    lookedAtMs: nowMs,
-    graceUntilMs: wasAway
-      ? Math.max(watch.graceUntilMs, awakeMs + limits.graceMs)
-      : watch.graceUntilMs,
-  }
+  if (!wasAway) return { ...watch, awakeMs, lookedAtMs: nowMs }
+  const graceUntilMs = Math.max(watch.graceUntilMs, awakeMs + limits.graceMs)
+  return { awakeMs, lookedAtMs: nowMs, graceUntilMs }
 }
 
 /** A node that should be there. */
@@ -85,10 +127,13 @@ export function decideLiveness(
   watch: Watch,
   { silenceMs }: LivenessLimits,
 ): readonly NodeId[] {
-  if (watch.awakeMs < watch.graceUntilMs) return []
+  const { awakeMs, early } = watch
+  const isGrace = awakeMs < watch.graceUntilMs
+  if (isGrace && awakeMs < (early?.graceUntilMs ?? Number.POSITIVE_INFINITY)) return []
   const down: NodeId[] = []
   for (const { nodeId, heardAtMs } of nodes) {
-    if (watch.awakeMs - heardAtMs >= silenceMs) down.push(nodeId)
+    if (isGrace && nodeId !== early?.nodeId) continue
+    if (awakeMs - heardAtMs >= silenceMs) down.push(nodeId)
   }
   return down
 }

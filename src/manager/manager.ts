@@ -1,6 +1,12 @@
 import { Allocator, changesFor as allocationChanges } from '../allocator/index.ts'
 import { type Clock, isDeepEqual, KeyedHeap, type Log, type Random, WakeUp } from '../base/index.ts'
-import { Dispatcher, decideTraffic, isServed, type Unseal } from '../dispatcher/index.ts'
+import {
+  Dispatcher,
+  decideTraffic,
+  isServed,
+  type Predecessor,
+  type Unseal,
+} from '../dispatcher/index.ts'
 import {
   type AnyObject,
   type ClusterNode,
@@ -31,6 +37,8 @@ export interface ManagerOptions {
   readonly unseal: Unseal
   /** The node this leader runs on, if it has an agent in this process. */
   readonly localNodeId?: NodeId
+  /** The leader before, where there was another one that this node has listened to. */
+  readonly predecessor?: Predecessor
   readonly clock: Clock
   readonly random: Random
   readonly log: Log
@@ -64,7 +72,7 @@ const tasksPerTurnMax = 500
 export function startManager(options: ManagerOptions): Manager {
   const { store, clock, random, log, epoch } = options
   const stop = new AbortController()
-  const { unseal, localNodeId } = options
+  const { unseal, localNodeId, predecessor } = options
   const dispatcher = new Dispatcher({
     store,
     unseal,
@@ -72,6 +80,7 @@ export function startManager(options: ManagerOptions): Manager {
     log,
     fence: epoch,
     ...(localNodeId === undefined ? {} : { localNodeId }),
+    ...(predecessor && { predecessor }),
   })
   const orchestration = new Orchestration(store, random)
   const traffic = new TrafficControl(store, dispatcher)

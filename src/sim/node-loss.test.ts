@@ -79,13 +79,39 @@ describe('a leader', () => {
     await leader.close()
   })
 
-  test('gives a node whose daemon ended the time of a restart', async () => {
+  test('replaces the tasks of a node at once whose host goes down', async () => {
+    assert.ok(near && far)
+    const leader = await openLeader()
+    await leader.open(near)
+    await leader.open(far)
+    await leader.clock.advance(20_000)
+    await leader.dispatcher.hostStops(near)
+    assert.deepEqual([near, far].map(leader.stateOf), ['down', 'ready'])
+    await leader.close()
+  })
+
+  test('gives a node whose daemon was killed four seconds', async () => {
     assert.ok(near)
     const leader = await openLeader()
     const session = await leader.open(near)
     await leader.clock.advance(20_000)
     leader.speaking.delete(near)
-    leader.dispatcher.ended(near)
+    leader.dispatcher.ended(near, 'ended')
+    session.close()
+    await leader.clock.advance(3_700)
+    assert.equal(leader.stateOf(near), 'ready')
+    await leader.clock.advance(700)
+    assert.equal(leader.stateOf(near), 'down')
+    await leader.close()
+  })
+
+  test('gives a node whose daemon stops in order the time of a restart', async () => {
+    assert.ok(near)
+    const leader = await openLeader()
+    const session = await leader.open(near)
+    await leader.clock.advance(20_000)
+    leader.speaking.delete(near)
+    leader.dispatcher.ended(near, 'stopping')
     session.close()
     await leader.clock.advance(12_000)
     assert.equal(leader.stateOf(near), 'ready')

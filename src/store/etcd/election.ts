@@ -40,6 +40,11 @@ export interface Election {
   subscribe(listener: (leader: Leader | undefined) => void): () => void
   /** Waits until this node leads; undefined when `signal` aborts. One at a time, and anew after each loss. */
   campaign(signal: AbortSignal): Promise<Leadership | undefined>
+  /**
+   * Takes leadership from the leader of this epoch, for whoever campaigns: its end is known before that of its lease. It
+   * is fenced off like any other. Resolves when that one leads no longer, or `signal` aborts.
+   */
+  depose(epoch: number, signal: AbortSignal): Promise<void>
   close(): Promise<void>
 }
 
@@ -189,6 +194,31 @@ class LeaseElection implements Election {
     }
     this.#log.info('this node leads now', { epoch })
     return this.#lead(epoch, lease.leaseId, askedAtMs)
+  }
+
+  async depose(epoch: number, signal: AbortSignal): Promise<void> {
+    const stop = AbortSignal.any([signal, this.#closed.signal])
+    const key = this.#layout.leader
+    while (!stop.aborted && this.#leader?.epoch === epoch) {
+      const call = { signal: stop, deadlineMs: attemptMs }
+      try {
+        const [held] = (await this.#client.range({ key }, call)).kvs
+        if (!held || parseLeader(held.value)?.epoch !== epoch) return
+        const { succeeded } = await this.#client.txn(
+          {
+            when: [{ key, target: 'modRevision', is: '=', to: held.modRevision }],
+            apply: [{ type: 'delete', key }],
+          },
+          call,
+        )
+        if (succeeded) return
+      } catch (error) {
+        if (stop.aborted) return
+        // Its etcd may have led too: the others are agreeing on another one.
+        if (!(error instanceof EtcdError)) throw error
+        await this.#clock.sleep(retryMs, stop)
+      }
+    }
   }
 
   async #take(

@@ -486,6 +486,28 @@ describe('the election', () => {
     },
   )
 
+  on('a leader that is known to have ended need not be waited for', 3, async (managers) => {
+    const [a, b] = elections(managers)
+    assert.ok(a && b)
+    const never = new AbortController().signal
+    const first = await managers.during(a.campaign(never))
+    assert.ok(first)
+    const waiting = b.campaign(never)
+    await managers.clock.advance(1_000)
+    await managers.during(b.depose(first.epoch - 1, never))
+    assert.equal(first.lost.aborted, false, 'one of before is no business of this one')
+    const startMs = managers.clock.nowMs()
+    await managers.during(b.depose(first.epoch, never))
+    const second = await managers.during(waiting)
+    assert.ok(managers.clock.nowMs() - startMs < 500, 'its lease has not ended yet')
+    assert.equal(second?.epoch, first.epoch + 1)
+    await assert.rejects(
+      managers.during(managers.at(0).commit([create('late')], { fence: first.epoch })),
+      { code: 'outOfSequence' },
+    )
+    await managers.during(Promise.all([a.close(), b.close()]))
+  })
+
   on('a leader that starts again need not wait for its former self', 1, async (managers) => {
     const never = new AbortController().signal
     const [former] = elections(managers)
