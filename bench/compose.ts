@@ -8,8 +8,8 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { run, sharedEngine } from '../test/support/daemon.ts'
+import { EngineApi } from '../test/support/engine-api.ts'
 import { at } from '../test/support/look.ts'
-import { EngineApi } from './support/engine-api.ts'
 import { median, Report, readOptions, secondsOf } from './support/rows.ts'
 
 const { json, rounds } = readOptions(5)

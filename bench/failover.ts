@@ -1,97 +1,79 @@
 /**
- * Milliseconds that a cluster of three hosts needs: for a host to join, and from the loss of a host (its cable cut, its
- * plug pulled) until the replacements of its tasks run.
+ * What a cluster of several hosts needs when hosts and daemons come and go: on a lab, with Docker Swarm in the engines
+ * of the same hosts as `baseline` where it can do the same.
  *
- *   node bench/failover.ts [--json] [--rounds 5]
+ *   node bench/failover.ts [--json] [--runs 5] [--kills 50] [--only nodes,leader,kills,pauses,grow,twelve] [--no-baseline]
+ *
+ * Every figure is the median of the runs, but for those that count.
  */
-import { type Lab, openLab, whyNoLab } from '../test/lab/open-lab.ts'
-import { listAt, textAt } from '../test/support/look.ts'
-import { EngineApi } from './support/engine-api.ts'
-import { median, Report, readOptions, secondsOf } from './support/rows.ts'
-import { serviceSpec, until } from './support/services.ts'
+import { parseArgs } from 'node:util'
+import { type Lab, type LabOptions, openLab, whyNoLab } from '../test/lab/open-lab.ts'
+import type { FailoverBench, Measure } from './support/failover-bench.ts'
+import { measureGrowth } from './support/failover-grow.ts'
+import { measureKills } from './support/failover-kills.ts'
+import { measureLeaderLoss } from './support/failover-leader.ts'
+import { measureNodes } from './support/failover-nodes.ts'
+import { measurePauses } from './support/failover-pauses.ts'
+import { measureTwelve } from './support/failover-twelve.ts'
+import { Report } from './support/rows.ts'
 
+const { values } = parseArgs({
+  options: {
+    json: { type: 'boolean', default: false },
+    runs: { type: 'string', default: '5' },
+    kills: { type: 'string', default: '50' },
+    only: { type: 'string', default: 'nodes,leader,kills,pauses,grow,twelve' },
+    'no-baseline': { type: 'boolean', default: false },
+  },
+})
+
+const sections: Readonly<Record<string, { readonly hosts: number; readonly measure: Measure }>> = {
+  nodes: { hosts: 3, measure: measureNodes },
+  leader: { hosts: 5, measure: measureLeaderLoss },
+  kills: { hosts: 5, measure: measureKills },
+  pauses: { hosts: 5, measure: measurePauses },
+  grow: { hosts: 3, measure: measureGrowth },
+  twelve: { hosts: 12, measure: measureTwelve },
+}
+
+function countOf(name: 'runs' | 'kills'): number {
+  const count = Number(values[name])
+  if (Number.isInteger(count) && count >= 1) return count
+  console.error(`--${name} ${values[name]}: give a whole number of at least 1`)
+  process.exit(2)
+}
+
+const wanted = values.only.split(',')
+const unknown = wanted.filter((name) => !(name in sections))
+if (unknown.length > 0) {
+  console.error(`--only ${unknown.join(',')}: there are ${Object.keys(sections).join(', ')}`)
+  process.exit(2)
+}
+
+const report = new Report('failover', values.json)
+const runs = countOf('runs')
+const kills = countOf('kills')
 const image = 'whoami:v1'
-const service = 'bench-failover'
-const replicas = 6
-
-const { json, rounds } = readOptions(5)
-const report = new Report('failover', json)
-
 const why = await whyNoLab()
-if (why === undefined) {
-  const lab = await openLab({ hosts: 3, daemons: true, images: [image] })
-  try {
-    await measure(lab)
-  } finally {
-    await lab.down()
-  }
-} else report.skip('every figure', why)
-
-async function measure(lab: Lab): Promise<void> {
-  const [manager, other, lost] = [lab.host(1), lab.host(2), lab.host(3)]
-  const api = new EngineApi(manager.api)
-  const ms = { join: [] as number[], cut: [] as number[], power: [] as number[] }
-  await manager.skepDockerOk('swarm', 'init', '--advertise-addr', manager.address)
-  const token = await manager.skepDockerOk('swarm', 'join-token', '-q', 'worker')
-  await other.skepDockerOk('swarm', 'join', '--token', token, manager.address)
-  await api.ok('POST', '/services/create', serviceSpec(service, image, replicas))
-
-  const wanted = encodeURIComponent(
-    JSON.stringify({ service: [service], 'desired-state': ['running'] }),
-  )
-  const runningElsewhere = async (nodeId: string) =>
-    listAt(await api.ok('GET', `/tasks?filters=${wanted}`)).filter(
-      (task) => textAt(task, 'Status', 'State') === 'running' && textAt(task, 'NodeID') !== nodeId,
-    ).length
-  const isReady = async (nodeId: string) =>
-    textAt(await api.ok('GET', `/nodes/${nodeId}`), 'Status', 'State') === 'ready'
-
-  async function loseAndReplace(
-    nodeId: string,
-    lose: () => Promise<void>,
-    mend: () => Promise<void>,
-  ): Promise<number> {
-    while ((await runningElsewhere(nodeId)) === replicas) {
-      // Waits until all are replaced and stay.
-      await manager.skepDockerOk('service', 'update', '-q', '--force', service)
+if (why !== undefined) report.skip('every figure', why)
+else {
+  for (const name of wanted) {
+    const section = sections[name]
+    if (!section) continue
+    const options: LabOptions = { hosts: section.hosts, daemons: true, images: [image] }
+    const lab: Lab = await openLab(options)
+    const bench: FailoverBench = {
+      lab,
+      report,
+      image,
+      runs,
+      kills,
+      hasBaseline: !values['no-baseline'],
     }
-    const seconds = await secondsOf(async () => {
-      await lose()
-      await until('replacements', async () => (await runningElsewhere(nodeId)) === replicas)
-    })
-    await mend()
-    await until('the host is back', () => isReady(nodeId))
-    return seconds * 1000
+    try {
+      await section.measure(bench)
+    } finally {
+      await lab.down()
+    }
   }
-
-  for (let round = 0; round < rounds; round++) {
-    const joined = await secondsOf(async () => {
-      await lost.skepDockerOk('swarm', 'join', '--token', token, manager.address)
-    })
-    ms.join.push(joined * 1000)
-    const nodeId = await lost.skepDockerOk('info', '--format', '{{.Swarm.NodeID}}')
-    ms.cut.push(
-      await loseAndReplace(
-        nodeId,
-        () => lab.cut(lost.number),
-        () => lab.heal(),
-      ),
-    )
-    ms.power.push(
-      await loseAndReplace(
-        nodeId,
-        () => lost.powerOff(),
-        async () => {
-          await lost.powerOn()
-          await lost.startEngine()
-          await lost.startDaemon()
-        },
-      ),
-    )
-    await lost.skepDockerOk('swarm', 'leave')
-  }
-  api.close()
-  report.add('join-ms', 'ms', median(ms.join))
-  report.add('node-loss-ms', 'ms', median(ms.power))
-  report.add('node-cut-ms', 'ms', median(ms.cut))
 }

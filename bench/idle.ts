@@ -6,7 +6,7 @@
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { sharedEngine, startDaemon } from '../test/support/daemon.ts'
-import { EngineApi } from './support/engine-api.ts'
+import { EngineApi } from '../test/support/engine-api.ts'
 import { ProductionStack } from './support/production.ts'
 import { median, Report, readOptions, secondsOf } from './support/rows.ts'
 

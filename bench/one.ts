@@ -5,7 +5,7 @@
  *   node bench/one.ts [--json] [--rounds 9]
  */
 import { sharedEngine, startDaemon } from '../test/support/daemon.ts'
-import { EngineApi } from './support/engine-api.ts'
+import { EngineApi } from '../test/support/engine-api.ts'
 import { median, Report, readOptions, secondsOf } from './support/rows.ts'
 import {
   removeRaw,

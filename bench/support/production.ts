@@ -1,8 +1,8 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { type Output, run } from '../../test/support/daemon.ts'
+import type { EngineApi } from '../../test/support/engine-api.ts'
 import { at, listAt, numberAt } from '../../test/support/look.ts'
-import type { EngineApi } from './engine-api.ts'
 import { until } from './services.ts'
 
 const example = resolve(import.meta.dirname, '../../examples/production')

@@ -1,5 +1,5 @@
+import type { EngineApi } from '../../test/support/engine-api.ts'
 import { at, listAt, textAt } from '../../test/support/look.ts'
-import type { EngineApi } from './engine-api.ts'
 
 /** How often a state is asked for. Short beside what is measured, and the same for every contender. */
 const askEveryMs = 20
