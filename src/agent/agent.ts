@@ -68,6 +68,9 @@ const stopsMax = 32
 const probeIntervalMs = 1000
 /** How often open connections are counted while a task drains, in ms. */
 const drainLookMs = 200
+/** How often a task without a health check is asked whether it listens yet, and for how long at most, in ms. */
+const listenLookMs = 25
+const listenMsMax = 3000
 /** Pause before a call that the engine did not answer is tried again, in ms. */
 const engineRetryMs = 1000
 const reconnectMs = 500
@@ -834,6 +837,27 @@ class TaskRunner {
         hostPorts: started.hostPorts,
       }
     })
+    if (this.#observed?.health === 'none') await this.#untilListening(this.#observed.pid)
+  }
+
+  /**
+   * A program that has just started takes a while to listen, and who is sent there meanwhile is refused. Without a health
+   * check to say so, its sockets do. One that never listens where its endpoints send is waited for in vain, but not long.
+   */
+  async #untilListening(pid: number): Promise<void> {
+    const { clock, dataPlane } = this.#context
+    const ports = this.#assignment.endpointPorts.filter(({ protocol }) => protocol === 'tcp')
+    if (ports.length === 0) return
+    const untilMs = clock.nowMs() + listenMsMax
+    const isOver = () => this.#closed.signal.aborted || this.#preparing.signal.aborted
+    while (!this.#stale && !isOver() && clock.nowMs() < untilMs) {
+      const silent = await dataPlane.silentPorts({ pid }, ports)
+      if (silent.length === 0) return
+      const message = `starting: nothing listens on port ${silent.map(({ port }) => `${port}/tcp`).join(', ')} yet`
+      if (message !== this.#status.message)
+        this.#become({ ...this.#status, message, atMs: clock.nowMs() })
+      await clock.sleep(listenLookMs, this.#preparing.signal)
+    }
   }
 
   /** Asks the container whether it is healthy, now and then every second until it first says yes. */
@@ -878,13 +902,14 @@ class TaskRunner {
   /** No node sends new connections any more; those that are open may end by themselves, for a while. */
   async #drain(): Promise<void> {
     const { clock, dataPlane } = this.#context
-    const { drainMs, endpointPorts } = this.#assignment
-    if (drainMs <= 0 || endpointPorts.length === 0 || !this.#observed) return
+    const { drainMs, endpointPorts, task } = this.#assignment
+    const isReachable = endpointPorts.length > 0 || task.addresses.length > 0
+    if (drainMs <= 0 || !isReachable || !this.#observed) return
     const untilMs = clock.nowMs() + drainMs
     // Seen twice: a connection that was sent here just before the sets changed may still be on its way.
     let looksWithout = 0
     while (clock.nowMs() < untilMs && !this.#closed.signal.aborted) {
-      const open = await dataPlane.openConnections({ pid: this.#observed.pid }, endpointPorts)
+      const open = await dataPlane.openConnections({ pid: this.#observed.pid })
       looksWithout = open === 0 ? looksWithout + 1 : 0
       if (looksWithout >= 2) return
       const message = `draining: ${open} open connection${open === 1 ? '' : 's'}`

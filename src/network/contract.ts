@@ -118,8 +118,8 @@ export function describeDataPlaneContract(
     })
 
     test('a process that is gone has no open connections', async () => {
-      const ports = [{ protocol: 'tcp', port: 80 }]
-      assert.equal(await subject.plane.openConnections({ pid: 0 }, ports), 0)
+      assert.equal(await subject.plane.openConnections({ pid: 0 }), 0)
+      assert.deepEqual(await subject.plane.silentPorts({ pid: 0 }, [{ port: 80 }]), [])
     })
   })
 }

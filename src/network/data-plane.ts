@@ -22,11 +22,14 @@ export interface DataPlane {
   /** Compares desired and actual, repairs, and says in words what had drifted. */
   audit(): Promise<readonly string[]>
 
-  /** Count of open connections to the task's ports from endpoints, or 0 when it has no process. */
-  openConnections(
+  /** Count of open connections to ports that the task listens on, or 0 when it has no process. */
+  openConnections(task: { readonly pid: number }): Promise<number>
+
+  /** Those of these tcp ports that the task does not listen on. None when it has no process. */
+  silentPorts<Port extends { readonly port: number }>(
     task: { readonly pid: number },
-    ports: readonly { readonly protocol: string; readonly port: number }[],
-  ): Promise<number>
+    ports: readonly Port[],
+  ): Promise<readonly Port[]>
 
   /** Removes all that this data plane made. */
   clear(): Promise<void>

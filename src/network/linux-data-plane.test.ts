@@ -178,11 +178,12 @@ describe('the Linux data plane', { skip: reason ?? false, concurrency: false }, 
 
   test('open connections to a removed task go on, new ones go elsewhere, and open ones are counted', async () => {
     await apply([web([one])])
-    const ports = [{ protocol: 'tcp', port: 80 }]
-    const counted = await bench.plane.openConnections(one, ports)
+    const counted = await bench.plane.openConnections(one)
     await client.do({ op: 'hold', key: 'vip', host: vip, port: 80 })
     await outside.do({ op: 'hold', key: 'port', host: hostAddress, port })
-    assert.equal(await bench.plane.openConnections(one, ports), counted + 2)
+    assert.equal(await bench.plane.openConnections(one), counted + 2)
+    const ports = [{ port: 80 }, { port: 81 }]
+    assert.deepEqual(await bench.plane.silentPorts(one, ports), [{ port: 81 }])
     await apply([web([two])])
     assert.deepEqual(await countBy(client, vip, 80, 4), { two: 4 })
     assert.deepEqual(await countBy(outside, hostAddress, port, 4), { two: 4 })

@@ -25,7 +25,7 @@ import { ForwardingRules, listCommand } from './forwarding.ts'
 import { publishedSubnets, renderHostRules } from './host-rules.ts'
 import { KernelTable } from './kernel-table.ts'
 import { hostNamespace, identify, type ProcessIdentity, processNamespace } from './namespace.ts'
-import { countOpenConnections } from './open-connections.ts'
+import { countOpenConnections, listeningPorts } from './open-connections.ts'
 import { Overlay } from './overlay.ts'
 import { type HostDevice, type OverlayPlan, overlayMtu, planOverlay } from './overlay-plan.ts'
 import { overlayCommands, parseDevices } from './overlay-state.ts'
@@ -230,11 +230,16 @@ class LinuxDataPlane implements DataPlane {
     })
   }
 
-  openConnections(
+  openConnections(task: { readonly pid: number }): Promise<number> {
+    return countOpenConnections(task.pid)
+  }
+
+  async silentPorts<Port extends { readonly port: number }>(
     task: { readonly pid: number },
-    ports: readonly { readonly protocol: string; readonly port: number }[],
-  ): Promise<number> {
-    return countOpenConnections(task.pid, ports)
+    ports: readonly Port[],
+  ): Promise<readonly Port[]> {
+    const listening = await listeningPorts(task.pid)
+    return listening === undefined ? [] : ports.filter(({ port }) => !listening.has(port))
   }
 
   clear(): Promise<void> {

@@ -2,34 +2,46 @@ import { readFile } from 'node:fs/promises'
 
 /** TCP states that stand for a connection somebody uses. Source: the kernel's tcp_states.h. */
 const openStates: ReadonlySet<string> = new Set(['01', '03']) // ESTABLISHED, SYN_RECV
+const listenStates: ReadonlySet<string> = new Set(['0A']) // LISTEN
 
 /**
- * Connections to the ports in the network namespace of a process: established, or about to be. Those over the loopback
- * (health checks) are not counted. 0 when the process is gone.
+ * Connections, established or about to be, to ports that somebody listens on in the network namespace of a process: those it
+ * takes, not those it makes. Over the loopback (health checks) they are not counted. 0 when the process is gone.
  */
-export async function countOpenConnections(
-  pid: number,
-  ports: readonly { readonly protocol: string; readonly port: number }[],
-): Promise<number> {
-  const wanted = new Set(ports.filter(({ protocol }) => protocol === 'tcp').map(({ port }) => port))
-  if (pid <= 0 || wanted.size === 0) return 0
+export async function countOpenConnections(pid: number): Promise<number> {
+  return countOpen(await readSockets(pid))
+}
+
+/** Ports on which somebody takes connections from elsewhere in the network namespace of a process. Undefined: it is gone. */
+export async function listeningPorts(pid: number): Promise<ReadonlySet<number> | undefined> {
+  const tables = await readSockets(pid)
+  return tables === '' ? undefined : new Set(sockets(tables, listenStates).map(({ port }) => port))
+}
+
+/** Empty where there is no such process. */
+async function readSockets(pid: number): Promise<string> {
+  if (pid <= 0) return ''
   const tables = await Promise.all(
     // A missing table: no such process, or no IPv6.
     ['tcp', 'tcp6'].map((table) => readFile(`/proc/${pid}/net/${table}`, 'utf8').catch(() => '')),
   )
-  return tables.reduce((sum, table) => sum + countOpen(table, wanted), 0)
+  return tables.join('')
 }
 
-/** Counts in the text of `/proc/net/tcp` or `tcp6`. */
-export function countOpen(table: string, ports: ReadonlySet<number>): number {
-  let count = 0
-  for (const line of table.split('\n')) {
+/** Counts in the text of `/proc/net/tcp` and `tcp6`. */
+export function countOpen(tables: string): number {
+  const listening = new Set(sockets(tables, listenStates).map(({ port }) => port))
+  return sockets(tables, openStates).filter(({ port }) => listening.has(port)).length
+}
+
+/** Sockets in such a state that are not on the loopback. */
+function sockets(tables: string, states: ReadonlySet<string>): readonly { port: number }[] {
+  return tables.split('\n').flatMap((line) => {
     const [, local = '', , state = ''] = line.trim().split(/\s+/)
-    if (!openStates.has(state)) continue
+    if (!states.has(state)) return []
     const [address = '', port = ''] = local.split(':')
-    if (ports.has(Number.parseInt(port, 16)) && !isLoopback(address)) count++
-  }
-  return count
+    return isLoopback(address) ? [] : [{ port: Number.parseInt(port, 16) }]
+  })
 }
 
 /** Addresses are words of 4 bytes in the machine's order, which is little-endian on all that Docker runs on today. */

@@ -61,11 +61,13 @@ export class SimulatedDataPlane implements DataPlane {
     return drift
   }
 
-  async openConnections(
-    task: { readonly pid: number },
-    ports: readonly { readonly protocol: string; readonly port: number }[],
-  ): Promise<number> {
-    return ports.length === 0 ? 0 : (this.#openConnections.get(task.pid) ?? 0)
+  async openConnections(task: { readonly pid: number }): Promise<number> {
+    return this.#openConnections.get(task.pid) ?? 0
+  }
+
+  /** Simulated programs listen at once. */
+  async silentPorts(): Promise<readonly []> {
+    return []
   }
 
   async clear(): Promise<void> {

@@ -34,7 +34,8 @@ export function dataPlaneFor(process: SimulatedProcess, kernel: DataPlane): Data
     apply: (desired) => process.gate(kernel.apply(desired)),
     nameserversFor: (networks) => kernel.nameserversFor(networks),
     audit: () => process.gate(kernel.audit()),
-    openConnections: (task, ports) => process.gate(kernel.openConnections(task, ports)),
+    openConnections: (task) => process.gate(kernel.openConnections(task)),
+    silentPorts: (task, ports) => process.gate(kernel.silentPorts(task, ports)),
     clear: () => process.gate(kernel.clear()),
     close: () => process.gate(kernel.close()),
   }

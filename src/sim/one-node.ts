@@ -59,6 +59,9 @@ export class RecordingDataPlane implements DataPlane {
   async openConnections(): Promise<number> {
     return this.openConnectionsNow
   }
+  async silentPorts(): Promise<readonly []> {
+    return []
+  }
   async clear(): Promise<void> {}
   async close(): Promise<void> {}
 }
