@@ -344,6 +344,7 @@ function openApi(of: BenchCluster) {
     explain: { workload: () => undefined, task: () => undefined },
     checkTemplate: () => {},
     clock,
+    random: realRandom,
     log: silentLog,
     skepVersion: 'bench',
   })

@@ -101,6 +101,7 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
     checkTemplate: (text, kind) => validateTemplate(text, kind),
     backup: (passphrase) => requireMember().backup(passphrase),
     clock,
+    random: realRandom,
     log,
     skepVersion: version,
   })

@@ -372,7 +372,7 @@ export class SimulatedCluster {
     const log = this.#logOf(host.name)
     const { store, election } = await this.#openState(host, process, random, log)
     const control = openControl({ store, clock, random, sealer })
-    const api = openApi(control, host, clock, log)
+    const api = openApi(control, host, clock, random, log)
     const leaderships: Leadership[] = []
     const port = await openClusterPort({
       transport,
@@ -598,6 +598,7 @@ function openApi(
   control: Control,
   host: Host,
   clock: SimulatedProcess['clock'],
+  random: Chance,
   log: Log,
 ): DockerApi {
   const refuse = (): never => {
@@ -657,6 +658,7 @@ function openApi(
     },
     checkTemplate: () => {},
     clock,
+    random,
     log,
     skepVersion: 'simulated',
   })

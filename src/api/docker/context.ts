@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
-import type { Clock, Log } from '../../base/index.ts'
+import type { Clock, Log, Random } from '../../base/index.ts'
 import type { Control, NodeControl } from '../../control/index.ts'
 import type { Engine } from '../../engine/index.ts'
 import type { NetworkId } from '../../model/index.ts'
@@ -59,6 +59,7 @@ export interface DockerApiOptions {
   /** The cluster's whole state, encrypted. Absent where there is nothing to take it from. */
   readonly backup?: (passphrase: string) => AsyncIterable<Uint8Array>
   readonly clock: Clock
+  readonly random: Random
   readonly log: Log
   readonly skepVersion: string
 }

@@ -1,4 +1,4 @@
-import { UserError } from '../../base/index.ts'
+import { type Random, UserError } from '../../base/index.ts'
 
 /** Throws unless `name` can be a service's or network's. */
 export function checkDnsName(name: string): void {
@@ -48,11 +48,8 @@ const things =
   )
 
 /** A name for a service that was given none: `swift_clover`, with a number where that is taken. */
-export function madeUpName(
-  below: (limit: number) => number,
-  isTaken: (name: string) => boolean,
-): string {
-  const pick = (words: readonly string[]) => words[below(words.length)] ?? ''
+export function madeUpName(random: Random, isTaken: (name: string) => boolean): string {
+  const pick = (words: readonly string[]) => words[random.below(words.length)] ?? ''
   const name = `${pick(qualities)}_${pick(things)}`
   if (!isTaken(name)) return name
   for (let number = 2; ; number++) if (!isTaken(`${name}${number}`)) return `${name}${number}`

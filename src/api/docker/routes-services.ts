@@ -1,4 +1,3 @@
-import { randomInt } from 'node:crypto'
 import { UserError } from '../../base/index.ts'
 import { findObject, lookUp, type RegistryAuth } from '../../control/index.ts'
 import type { Network, Workload } from '../../model/index.ts'
@@ -97,7 +96,7 @@ async function createService(api: ApiContext, call: Call) {
   const { view } = control.store
   const lowering = loweringOf(api, view)
   const isTaken = (name: string) => view.byName('workload', name).length > 0
-  const named = document.Name ? document : { ...document, Name: madeUpName(randomInt, isTaken) }
+  const named = document.Name ? document : { ...document, Name: madeUpName(api.random, isTaken) }
   const normal = normaliseService(named, lowering.findNetwork)
   const declaration = lowerService(normal, lowering)
   const workload = await control.createWorkload(declaration, authHeader(call))

@@ -97,6 +97,7 @@ export async function openHarness(options: HarnessOptions = {}): Promise<Harness
       }
     },
     clock,
+    random: realRandom,
     log: silentLog,
     skepVersion: '0.0.0-test',
     ...options.parts,
