@@ -9,9 +9,9 @@ export class Fields {
   readonly #values: Readonly<Record<string, unknown>>
 
   constructor(what: string, value: unknown) {
-    if (typeof value !== 'object' || value === null || Array.isArray(value)) throw wrong(what)
+    if (!isRecord(value)) throw wrong(what)
     this.#what = what
-    this.#values = Object.fromEntries(Object.entries(value))
+    this.#values = value
   }
 
   has(name: string): boolean {
@@ -91,6 +91,10 @@ export class Fields {
 }
 
 const textMax = 1_000_000
+
+function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
 
 function wrong(what: string): UserError {
   return new UserError('invalidInput', `a message between nodes has no proper ${what}`, {

@@ -1,5 +1,6 @@
 import { UserError } from '../base/index.ts'
 import type { Listener, Message, MessageStream, Peer, Transport } from '../cluster/index.ts'
+import { asSent } from './as-sent.ts'
 import { into, type Line, type SimulatedNetwork } from './network.ts'
 import type { SimulatedProcess } from './process.ts'
 import type { SimulatedTime } from './time.ts'
@@ -141,15 +142,16 @@ class End implements MessageStream {
   async send(message: Message): Promise<void> {
     if (this.#isBroken || this.isOver) throw broken()
     const { bytes, ...rest } = message
-    const text = JSON.stringify(rest)
+    const arriving = asSent(rest)
     const copy = bytes && Uint8Array.from(bytes)
     const { other } = this
     if (other) {
       this.#out.push(
-        into(other.process, () => {
-          const arrived: unknown = JSON.parse(text)
-          other.#take(copy && typeof arrived === 'object' ? { ...arrived, bytes: copy } : arrived)
-        }),
+        into(other.process, () =>
+          other.#take(
+            copy && typeof arriving === 'object' ? { ...arriving, bytes: copy } : arriving,
+          ),
+        ),
       )
     }
     if (this.#out.waitingCount < windowMax) return
