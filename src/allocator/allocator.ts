@@ -258,7 +258,8 @@ export class Allocator {
    * An address for a plain container on an attachable network: a free one, or the one asked for. Write it into the
    * network's `status.attachments` in the same turn; from then on that entry holds it. Until a commit changes the
    * network, it is given to nobody else.
-   * Throws `notFound`, `unavailable` (no subnet, or full), `invalidInput` or `conflict` (the address asked for).
+   * Throws `notFound`, `unavailable` (no subnet yet), `failedPrecondition` (full), `invalidInput` or `conflict` (the
+   * address asked for).
    */
   freeAddress(
     networkId: NetworkId,
@@ -292,7 +293,7 @@ export class Allocator {
         })
       }
     }
-    if (address === undefined) throw new UserError('unavailable', this.#fullText(network))
+    if (address === undefined) throw new UserError('failedPrecondition', this.#fullText(network))
     const text = formatAddress(address)
     const promised = this.#promised.get(networkId)
     if (promised) promised.push(text)

@@ -24,6 +24,9 @@ export const standingByCall: Readonly<Record<CallName, Standing>> = {
   addManager: 'manager',
   promoteManager: 'manager',
   relay: 'manager',
+  attach: 'node',
+  detach: 'node',
+  attachments: 'node',
 }
 
 /**

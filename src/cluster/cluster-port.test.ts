@@ -265,7 +265,16 @@ class TestNode {
       const engine = { kind: 'engine' }
       const manager = { address: 'x', memberId: 'x', nodeId: 'x' }
       const request = call === 'relay' ? engine : {}
-      const fields = { description, requestId: 'x', csrPem: 'x', request, ...manager }
+      const wish = { network: 'x', container: 'x', names: [] }
+      const attachments = { wish, networkId: 'x', containers: [] }
+      const fields = {
+        description,
+        requestId: 'x',
+        csrPem: 'x',
+        request,
+        ...manager,
+        ...attachments,
+      }
       await stream.send({ ...callMessage({ call: 'root' }, 'test'), ...fields, call })
       const answer = await stream.receive(AbortSignal.timeout(5_000))
       assert(typeof answer === 'object' && answer !== null)

@@ -12,6 +12,7 @@ import type { Dispatcher } from '../dispatcher/index.ts'
 import type { ClusterNode, NodeId } from '../model/index.ts'
 import { rootHashOf } from '../security/index.ts'
 import type { Commit, Store } from '../store/index.ts'
+import type { AttachmentDesk } from './attachments.ts'
 import { decideRefusal } from './authorisation.ts'
 import { type Authority, managersOf, rootsOf } from './authority.ts'
 import {
@@ -49,6 +50,8 @@ export interface ClusterPortOptions {
   readonly skepVersion: string
   /** How managers are let in that are to keep the state too. Absent: not at all. */
   readonly members?: ManagerMembers
+  /** Where a node gets addresses for its plain containers, while this manager leads. Absent: nowhere. */
+  readonly attachments?: (nodeId: NodeId) => AttachmentDesk | undefined
   /** This manager's own node, which has no session over the network while it leads. */
   readonly own?: {
     readonly nodeId: NodeId
@@ -288,9 +291,29 @@ class RunningPort implements ClusterPort {
         return this.#answerOnce(stream, { type: 'promoted' })
       case 'relay':
         return this.#relay(call, stream)
+      case 'attach': {
+        const place = await this.#deskOf(idOf(known)).attach(call.wish)
+        return this.#answerOnce(stream, { type: 'attached', ...place })
+      }
+      case 'detach':
+        await this.#deskOf(idOf(known)).detach(call.networkId, call.containers)
+        return this.#answerOnce(stream, { type: 'detached' })
+      case 'attachments': {
+        const places = await this.#deskOf(idOf(known)).list()
+        return this.#answerOnce(stream, { type: 'attachments', places })
+      }
       default:
         return unreachable(call)
     }
+  }
+
+  /** It only ever gives and takes what is the calling node's own. */
+  #deskOf(nodeId: NodeId): AttachmentDesk {
+    const desk = this.#options.attachments?.(nodeId)
+    if (desk) return desk
+    throw new UserError('unavailable', 'this manager does not lead: another gives out addresses', {
+      next: 'Try again in a moment.',
+    })
   }
 
   #members(): ManagerMembers {

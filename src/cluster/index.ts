@@ -1,3 +1,9 @@
+export {
+  type AttachedPlace,
+  type AttachmentDesk,
+  type KeptPlace,
+  openRemoteDesk,
+} from './attachments.ts'
 export { Authority, rootsOf } from './authority.ts'
 export { bridge } from './byte-bridge.ts'
 export { openClusterLogs } from './cluster-logs.ts'
@@ -19,6 +25,7 @@ export {
 } from './join.ts'
 export type {
   Admission,
+  AttachmentWish,
   Closing,
   ManagerAddress,
   MemberAdmission,

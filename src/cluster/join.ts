@@ -1,24 +1,15 @@
-import { type Clock, UserError } from '../base/index.ts'
+import { UserError } from '../base/index.ts'
 import { createCertificateRequest, isTokenForRoot, parseJoinToken } from '../security/index.ts'
+import { type CallWorld, callOnce, firstOf } from './calls.ts'
 import {
   type Admission,
   type AdmissionRequest,
   type Call,
-  callMessage,
   checkProtocol,
   type MemberAdmission,
   parseAdmission,
-  parseAnswer,
   parseMemberAdmission,
 } from './messages.ts'
-import type { Fields } from './read.ts'
-import type { MessageStream, Transport, Trust } from './transport.ts'
-
-export interface JoinWorld {
-  readonly transport: Transport
-  readonly clock: Clock
-  readonly skepVersion: string
-}
 
 export interface JoinWish extends Omit<AdmissionRequest, 'csrPem'> {
   /** The node's key (PKCS #8). It stays here. */
@@ -38,8 +29,6 @@ export interface Joined {
 /** How far the clocks of a joining host and its manager may be apart, in ms: certificates and logs are read by them. */
 const clockSkewMsMax = 5 * 60_000
 const clusterPortDefault = 2377
-/** For one call to be answered, in ms. */
-const answerMs = 15_000
 /** The same where the managers make room for another one: state moves, or is caught up with. */
 const memberAnswerMs = 70_000
 
@@ -48,7 +37,7 @@ const memberAnswerMs = 70_000
  * shows the token. Rejects with a sentence for each way in which it can fail.
  */
 export async function joinCluster(
-  world: JoinWorld,
+  world: CallWorld,
   wish: JoinWish,
   signal: AbortSignal,
 ): Promise<Joined> {
@@ -92,7 +81,7 @@ export async function joinCluster(
 
 /** A new certificate for the node's own key, from any manager. The old one may have ended. */
 export async function renewCertificate(
-  world: JoinWorld,
+  world: CallWorld,
   keyPem: string,
   managers: readonly string[],
   signal: AbortSignal,
@@ -107,7 +96,7 @@ export async function renewCertificate(
 
 /** The data keys of the cluster, for a node whose certificate says that it is a manager. */
 export async function fetchDataKeys(
-  world: JoinWorld,
+  world: CallWorld,
   managers: readonly string[],
   signal: AbortSignal,
 ): Promise<string> {
@@ -126,7 +115,7 @@ export async function fetchDataKeys(
 
 /** Asks the managers to let this one keep the state with them. `address` is its cluster port. */
 export async function askToBeMember(
-  world: JoinWorld,
+  world: CallWorld,
   managers: readonly string[],
   address: string,
   signal: AbortSignal,
@@ -141,7 +130,7 @@ export async function askToBeMember(
 
 /** Tells the managers that this one's part runs: it counts from then on. */
 export async function confirmMember(
-  world: JoinWorld,
+  world: CallWorld,
   managers: readonly string[],
   memberId: string,
   signal: AbortSignal,
@@ -155,68 +144,13 @@ export async function confirmMember(
 
 /** Says goodbye, so that the node is known to be down at once. */
 export async function announceLeave(
-  world: JoinWorld,
+  world: CallWorld,
   managers: readonly string[],
   signal: AbortSignal,
 ): Promise<void> {
   await firstOf(managers, (address) =>
     callOnce(world, address, { type: 'cluster' }, { call: 'leave' }, 'left', signal),
   )
-}
-
-/** One after the other, until one answers. A refusal is an answer; silence is not. */
-async function firstOf<T>(
-  addresses: readonly string[],
-  ask: (address: string) => Promise<T>,
-): Promise<T> {
-  let failure: unknown
-  for (const address of addresses) {
-    try {
-      return await ask(address)
-    } catch (error) {
-      if (!(error instanceof UserError && error.code === 'unavailable')) throw error
-      failure ??= error
-    }
-  }
-  throw failure ?? new UserError('unavailable', 'no manager is known to this node')
-}
-
-interface Answered {
-  readonly fields: Fields
-  readonly localAddress: string
-}
-
-async function callOnce(
-  { transport, clock, skepVersion }: JoinWorld,
-  address: string,
-  trust: Trust,
-  call: Call,
-  answer: string,
-  signal: AbortSignal,
-  waitMs = answerMs,
-): Promise<Answered> {
-  const done = new AbortController()
-  const late = new AbortController()
-  void clock.sleep(waitMs, done.signal).then(() => {
-    if (!done.signal.aborted) late.abort()
-  })
-  const ended = AbortSignal.any([signal, late.signal])
-  let stream: MessageStream | undefined
-  try {
-    stream = await transport.connect(address, trust, ended)
-    await stream.send(callMessage(call, skepVersion))
-    const { localAddress } = stream
-    return { fields: parseAnswer(await stream.receive(ended), answer), localAddress }
-  } catch (error) {
-    if (!late.signal.aborted) throw error
-    throw new UserError('unavailable', `${address} did not answer in ${waitMs / 1000} s`, {
-      next: 'Look into the log of the daemon there.',
-      cause: error,
-    })
-  } finally {
-    done.abort()
-    stream?.close()
-  }
 }
 
 function checkClock(address: string, theirsMs: number, ownMs: number): void {

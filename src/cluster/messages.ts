@@ -2,6 +2,7 @@ import { UserError } from '../base/index.ts'
 import {
   type ClusterId,
   idFrom,
+  type NetworkId,
   type NodeDescription,
   type NodeId,
   type NodeRole,
@@ -40,7 +41,27 @@ export type Call =
   | { readonly call: 'promoteManager'; readonly memberId: string }
   /** One manager asks another, which leads, to ask a node for something. */
   | { readonly call: 'relay'; readonly nodeId: NodeId; readonly request: NodeRequest }
+  /** Places of the calling node's plain containers on attachable networks. */
+  | { readonly call: 'attach'; readonly wish: AttachmentWish }
+  | {
+      readonly call: 'detach'
+      readonly networkId: NetworkId
+      readonly containers: readonly string[]
+    }
+  | { readonly call: 'attachments' }
 export type CallName = Call['call']
+
+/** A plain container that is to be on an attachable network. */
+export interface AttachmentWish {
+  /** The network by id, name, or the beginning of its id. */
+  readonly network: string
+  /** What its place is kept under: the name or id of the container. */
+  readonly container: string
+  /** What resolves to it on the network, on every node. */
+  readonly names: readonly string[]
+  /** The address it shall have. Absent: any that is free. */
+  readonly address?: string
+}
 
 /** What a host says that wants to be a node. */
 export interface AdmissionRequest {
@@ -143,6 +164,11 @@ export interface Refusal {
   readonly next?: string
 }
 
+/** Names of one container on one network that resolve to it. */
+const attachmentNamesMax = 64
+/** Length of such a name: a DNS name's. */
+const attachmentNameLengthMax = 253
+
 /** Reports in one message. */
 export const reportsPerMessageMax = 500
 /** Assignment messages under way that the node has not taken yet; changes meanwhile are put together. */
@@ -210,6 +236,9 @@ const callNames: readonly CallName[] = [
   'addManager',
   'promoteManager',
   'relay',
+  'attach',
+  'detach',
+  'attachments',
 ]
 
 function parseCallOf(call: CallName, fields: Fields): Call {
@@ -242,6 +271,27 @@ function parseCallOf(call: CallName, fields: Fields): Call {
         call,
         nodeId: idFrom(fields.text('nodeId', 100)),
         request: parseRequest(fields.inside('request')),
+      }
+    case 'attach': {
+      const wish = fields.inside('wish')
+      const names = wish.list('names', (value) =>
+        new Fields('name', { value }).text('value', attachmentNameLengthMax),
+      )
+      return {
+        call,
+        wish: {
+          network: wish.text('network', 255),
+          container: wish.text('container', 255),
+          names: names.slice(0, attachmentNamesMax),
+          ...(wish.has('address') ? { address: wish.text('address', 100) } : {}),
+        },
+      }
+    }
+    case 'detach':
+      return {
+        call,
+        networkId: idFrom(fields.text('networkId', 100)),
+        containers: fields.texts('containers'),
       }
     default:
       return { call }

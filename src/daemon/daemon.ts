@@ -46,6 +46,7 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
     if (membership.member) return membership.member
     throw new UserError('notInCluster', 'This node is not part of a swarm')
   }
+  const requireAttachments = () => membership.attachments ?? requireMember().attachments
   const api: DockerApi = openDockerApi({
     control: () => membership.member?.control,
     node: membership,
@@ -69,8 +70,8 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
     }),
     engine,
     attachments: {
-      reserve: (networkId, container) => requireMember().reserve(networkId, container),
-      release: (networkId, container) => requireMember().release(networkId, container),
+      reserve: (wish) => requireAttachments().reserve(wish),
+      release: (networkId, containers) => requireAttachments().release(networkId, containers),
     },
     explain: {
       workload(view, id) {

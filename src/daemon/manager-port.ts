@@ -1,6 +1,7 @@
 import { createPublicKey } from 'node:crypto'
 import { messageOf, UserError, WakeUp } from '../base/index.ts'
 import {
+  type AttachmentDesk,
   Authority,
   type ClusterPort,
   endRotation,
@@ -17,6 +18,7 @@ import {
 } from '../cluster/index.ts'
 import { clusterOf } from '../control/index.ts'
 import type { Dispatcher } from '../dispatcher/index.ts'
+import type { NodeId } from '../model/index.ts'
 import { createNodeKey, type Keyring } from '../security/index.ts'
 import { nextCommit, type Store } from '../store/index.ts'
 import { type CertificateRenewal, keepRenewed } from './certificate-renewal.ts'
@@ -41,6 +43,8 @@ export interface ManagerPortOptions {
   /** This node's, where another part has them open already. */
   readonly certificates?: NodeCertificates
   readonly members: ManagerMembers
+  /** Where a node gets places for its plain containers, while this manager leads. */
+  readonly attachments: (nodeId: NodeId) => AttachmentDesk | undefined
   /** What this node can be asked for itself, by whichever manager leads. */
   readonly services: NodeServices
 }
@@ -195,6 +199,7 @@ export class ManagerPort {
           log,
           skepVersion: version,
           members: this.#options.members,
+          attachments: this.#options.attachments,
           own: { nodeId: identity.nodeId, ask: (ask) => this.answers.answer(ask) },
         })
         this.#trouble = undefined

@@ -1,26 +1,18 @@
 import { rm } from 'node:fs/promises'
 import { type Agent, startAgent } from '../agent/index.ts'
-import { Allocator } from '../allocator/index.ts'
 import { writeBackup } from '../backup/index.ts'
 import { assert, messageOf, Semaphore, UserError } from '../base/index.ts'
 import {
+  type AttachmentDesk,
   type Closing,
   type MemberAdmission,
   openClusterLogs,
+  openRemoteDesk,
   openRemoteLink,
 } from '../cluster/index.ts'
 import { type Control, openControl } from '../control/index.ts'
-import { networkAssignment } from '../dispatcher/index.ts'
 import { addMember, promoteMember, removeMember } from '../etcd/index.ts'
-import {
-  type ClusterNode,
-  idFrom,
-  type Network,
-  type NetworkAttachment,
-  type NetworkId,
-  type NodeId,
-  stateSinceMs,
-} from '../model/index.ts'
+import { type ClusterNode, idFrom, type NodeId, stateSinceMs } from '../model/index.ts'
 import { bridgeName, type DataPlane } from '../network/index.ts'
 import type { Runtime } from '../runtime/index.ts'
 import { type Keyring, parseUnlockKey } from '../security/index.ts'
@@ -32,6 +24,7 @@ import {
 } from '../store/etcd/index.ts'
 import { type LeaderEpoch, nextCommit, openSqliteStore, type Store } from '../store/index.ts'
 import type { LogSource, ManagerLink, Session } from '../wire/index.ts'
+import { openAttachmentDesk } from './attachment-desk.ts'
 import { clearHost, connectEngine, type MemberWorld, openHost } from './host.ts'
 import { hostSubnets } from './host-facts.ts'
 import { dataPaths, type Identity, writeIdentity } from './identity.ts'
@@ -39,19 +32,12 @@ import { Leading } from './leading.ts'
 import { ManagerPort } from './manager-port.ts'
 import { MemberEtcd, peerUrlOf } from './member-etcd.ts'
 import { MemberStore } from './member-store.ts'
+import { NodeAttachments } from './node-attachments.ts'
 import { NodeCertificates } from './node-certificates.ts'
 import { openFileJournal } from './node-journal.ts'
 import { type PlainContainers, watchPlainContainers } from './plain-containers.ts'
 import { describeQuorumLoss } from './quorum-loss.ts'
 import { version } from './version.ts'
-
-/** A container's place on an attachable cluster network. */
-export interface ReservedAddress {
-  readonly address: string
-  readonly mac: string
-  readonly engineNetwork: string
-  readonly nameservers: readonly string[]
-}
 
 /** For the others to remove a manager that leaves, in ms: they do so only while all have been in reach for 5 s. */
 const removalMs = 15_000
@@ -61,9 +47,6 @@ const etcdRestartMs = 15_000
 
 /** For a leader whose host stops to write that down, in ms. */
 const goodbyeMs = 2_000
-
-/** How long an address stays reserved for a container that has not shown up, in ms. */
-const attachmentGraceMs = 60_000
 
 /** The state as this manager shares it with others. */
 export interface SharedState {
@@ -83,11 +66,12 @@ export class Member {
   readonly port: ManagerPort
   /** Logs of tasks on every node. */
   readonly logs: LogSource
+  /** Places of this node's plain containers on attachable networks. */
+  readonly attachments: NodeAttachments
   readonly #world: MemberWorld
   readonly #dataPlane: DataPlane
   readonly #plain: PlainContainers
   readonly #unfollowLock: () => void
-  #sweeping = false
   readonly #leading: Leading
   /** The only manager's own store, until it is shared. */
   readonly #alone: (Store & LeaderEpoch) | undefined
@@ -135,12 +119,13 @@ export class Member {
     })
     const { clock, random, log, engine, options } = world
     this.control = openControl({ store: parts.store, clock, random, sealer: parts.keyring })
+    this.attachments = this.#openAttachments()
     this.#plain = watchPlainContainers({
       engine,
       clock,
       log,
       changed: () => this.agent.plainContainersChanged(),
-      gone: () => void this.#sweepAttachments(),
+      gone: () => this.attachments.sweep(),
     })
     this.agent = startAgent({
       nodeId: identity.nodeId,
@@ -222,6 +207,7 @@ export class Member {
           add: (id, at) => memberOf(member).#takeIn(id, at),
           promote: (id, memberId) => memberOf(member).#confirm(id, memberId),
         },
+        attachments: (id) => (member ? member.#deskOf(id) : undefined),
         services: { logs: runtime, connectEngine: () => connectEngine(options.engine) },
       })
       const parts = { store, alone, shared, leading, keyring, runtime, dataPlane, port }
@@ -510,88 +496,28 @@ export class Member {
 
   // ---- Plain containers on attachable networks ----
 
-  /** Takes an address for a container that a person creates or connects; durable before it is used. */
-  async reserve(
-    networkId: NetworkId,
-    container: string,
-    requestedAddress?: string,
-  ): Promise<ReservedAddress> {
-    const { nodeId } = this.identity
-    const createdAtMs = this.#world.clock.nowMs()
-    let taken: { readonly address: string; readonly mac: string } | undefined
-    const network = await this.#changeNetwork(networkId, (before) => {
-      const allocator = this.#leading.manager?.allocator ?? Allocator.from(this.store.view)
-      taken = allocator.freeAddress(networkId, requestedAddress)
-      const attachments = [
-        ...(before.status.attachments ?? []),
-        { nodeId, container, createdAtMs, ...taken },
-      ]
-      return { ...before, status: { ...before.status, attachments } }
+  /** Where a node gets places for its plain containers, while this manager leads. */
+  #deskOf(nodeId: NodeId): AttachmentDesk | undefined {
+    const allocator = this.#leading.manager?.allocator
+    const { clock } = this.#world
+    return allocator && openAttachmentDesk({ store: this.store, allocator, clock }, nodeId)
+  }
+
+  #openAttachments(): NodeAttachments {
+    const { clock, log } = this.#world
+    const { transport } = this.port
+    const remote = openRemoteDesk(
+      { transport, clock, skepVersion: version },
+      () => this.#otherManagers(),
+      this.#closing.signal,
+    )
+    return new NodeAttachments({
+      desk: () => this.#deskOf(this.identity.nodeId) ?? remote,
+      dataPlane: this.#dataPlane,
+      plain: () => this.#plain,
+      clock,
+      log,
     })
-    const assignment = networkAssignment(network, nodeId)
-    if (!assignment || !taken) {
-      throw new UserError(
-        'unavailable',
-        `network ${network.name} has no subnet: ${network.status.error ?? 'it is being allocated'}`,
-      )
-    }
-    try {
-      const engineNetwork = await this.#dataPlane.ensureNetwork(assignment)
-      return { ...taken, engineNetwork, nameservers: this.#dataPlane.nameserversFor([assignment]) }
-    } catch (error) {
-      await this.release(networkId, container)
-      throw error
-    }
-  }
-
-  async release(networkId: NetworkId, container: string): Promise<void> {
-    await this.#keepAttachments(networkId, (attachment) => attachment.container !== container)
-  }
-
-  async #keepAttachments(
-    id: NetworkId,
-    isKept: (attachment: NetworkAttachment) => boolean,
-  ): Promise<void> {
-    await this.#changeNetwork(id, (network) => ({
-      ...network,
-      status: { ...network.status, attachments: (network.status.attachments ?? []).filter(isKept) },
-    }))
-  }
-
-  /** Frees the addresses of containers that the engine no longer knows. */
-  async #sweepAttachments(): Promise<void> {
-    if (this.#sweeping) return
-    this.#sweeping = true
-    try {
-      const known = await this.#plain.known()
-      const nowMs = this.#world.clock.nowMs()
-      const isKept = ({ container, nodeId, createdAtMs }: NetworkAttachment) =>
-        nodeId !== this.identity.nodeId ||
-        known.has(container) ||
-        nowMs - createdAtMs < attachmentGraceMs
-      for (const { id, status } of [...this.store.view.list('network')]) {
-        if (status.attachments && !status.attachments.every(isKept))
-          await this.#keepAttachments(id, isKept)
-      }
-    } catch (error) {
-      this.#world.log.debug('attachments could not be swept', { error: messageOf(error) })
-    } finally {
-      this.#sweeping = false
-    }
-  }
-
-  async #changeNetwork(id: NetworkId, change: (network: Network) => Network): Promise<Network> {
-    for (;;) {
-      const network = this.store.view.get('network', id)
-      if (!network) throw new UserError('notFound', `network ${id} not found`)
-      try {
-        await this.store.commit([{ type: 'update', object: change(network) }])
-        return network
-      } catch (error) {
-        if (!(error instanceof UserError && error.code === 'outOfSequence')) throw error
-        await nextCommit(this.store, this.#world.clock)
-      }
-    }
   }
 
   /** The whole state of the cluster as of now, encrypted. */
@@ -633,6 +559,7 @@ export class Member {
     this.#closing.abort()
     this.#unfollowLock()
     await this.#plain.close()
+    await this.attachments.close()
     await this.port.close()
     await this.agent.close()
     await this.#leading.close()

@@ -58,6 +58,7 @@ import {
 } from './identity.ts'
 import { Member, type SharedState } from './member.ts'
 import { MemberEtcd } from './member-etcd.ts'
+import type { NodeAttachments } from './node-attachments.ts'
 import { NodeCertificates } from './node-certificates.ts'
 import { describeQuorumLoss } from './quorum-loss.ts'
 import { version } from './version.ts'
@@ -100,6 +101,11 @@ export class Membership implements NodeControl {
   /** The running manager, or undefined while this node is none. */
   get member(): Member | undefined {
     return this.#member
+  }
+
+  /** Places of this node's plain containers, whatever its part in the cluster. */
+  get attachments(): NodeAttachments | undefined {
+    return (this.#member ?? this.#worker)?.attachments
   }
 
   /** Takes up the cluster that the data root knows of, if any. */

@@ -6,20 +6,25 @@ import type { LocalTask } from '../network/data-plane.ts'
 /** Label of the engine networks that the data plane makes: the cluster network's id. */
 const networkLabel = 'skep.network.id'
 const taskLabel = 'com.docker.swarm.task.id'
+/** What the container's places on cluster networks are kept under: its name may be changed. */
+const placeLabel = 'skep.attachment'
 const retryMs = 1000
 
 export interface PlainContainers {
   /** Those that run, as the data plane wants to know them. */
   list(): readonly LocalTask[]
-  /** Every container (running or not) that the engine knows, by id and name: who may still hold an address. */
-  known(): Promise<ReadonlySet<string>>
+  /**
+   * Every container that the engine knows, running or not, with the names of its networks: by id, by name, and by what
+   * its places are kept under.
+   */
+  known(): Promise<ReadonlyMap<string, ReadonlySet<string>>>
   close(): Promise<void>
 }
 
 /**
  * Keeps track of containers that people attached to cluster networks themselves (`docker run --network`, `docker
  * network connect`): they are no tasks, but VIPs and names have to work in them too. `changed` is called when the list
- * differs, `gone` when a container was removed.
+ * differs, `gone` when a container was removed or taken off a network, and at each start.
  */
 export function watchPlainContainers(options: {
   readonly engine: Engine
@@ -43,6 +48,7 @@ export function watchPlainContainers(options: {
     if (!local && !known) return
     if (local) byId.set(containerId, local)
     else byId.delete(containerId)
+    if (known && known.addresses.length > (local?.addresses.length ?? 0)) options.gone()
     if (JSON.stringify(known) !== JSON.stringify(local)) options.changed()
   }
 
@@ -120,12 +126,14 @@ export function watchPlainContainers(options: {
     list: () => [...byId.values()],
     async known() {
       const containers = await engine.containers.list({ all: true }, signal)
-      return new Set(
-        containers.flatMap(({ Id, Names }) => [
-          Id,
-          ...Names.map((name) => name.replace(/^\//, '')),
-        ]),
-      )
+      const known = new Map<string, ReadonlySet<string>>()
+      for (const { Id, Names, Labels, NetworkSettings } of containers) {
+        const networks = new Set(Object.keys(NetworkSettings?.Networks ?? {}))
+        const kept = Labels?.[placeLabel]
+        const names = [Id, ...Names.map((name) => name.replace(/^\//, ''))]
+        for (const name of kept === undefined ? names : [...names, kept]) known.set(name, networks)
+      }
+      return known
     },
     async close() {
       stop.abort()

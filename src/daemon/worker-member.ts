@@ -4,6 +4,7 @@ import {
   announceLeave,
   type Closing,
   NodeAnswers,
+  openRemoteDesk,
   openRemoteLink,
   openTlsTransport,
   renewCertificate,
@@ -18,6 +19,7 @@ import { type CertificateRenewal, keepRenewed } from './certificate-renewal.ts'
 import { clearHost, connectEngine, type MemberWorld, openHost } from './host.ts'
 import { hostSubnets } from './host-facts.ts'
 import { dataPaths, type Identity } from './identity.ts'
+import { NodeAttachments } from './node-attachments.ts'
 import type { NodeCertificates } from './node-certificates.ts'
 import { openFileJournal } from './node-journal.ts'
 import { type PlainContainers, watchPlainContainers } from './plain-containers.ts'
@@ -31,6 +33,8 @@ export class WorkerMember {
   readonly identity: Identity
   readonly agent: Agent
   readonly runtime: Runtime
+  /** Places of this node's plain containers on attachable networks. */
+  readonly attachments: NodeAttachments
   readonly #world: MemberWorld
   readonly #certificates: NodeCertificates
   readonly #transport: TlsTransport
@@ -38,6 +42,7 @@ export class WorkerMember {
   readonly #plain: PlainContainers
   readonly #answers: NodeAnswers
   readonly #renewal: CertificateRenewal
+  readonly #closing = new AbortController()
   #inSession = false
   /** Why no manager takes this node any more, in words; only a person can change that. */
   #refused: UserError | undefined
@@ -77,12 +82,24 @@ export class WorkerMember {
       random,
       log,
     })
+    const remoteDesk = openRemoteDesk(
+      { transport: this.#transport, clock, skepVersion: version },
+      () => certificates.managers,
+      this.#closing.signal,
+    )
+    this.attachments = new NodeAttachments({
+      desk: () => remoteDesk,
+      dataPlane: host.dataPlane,
+      plain: () => this.#plain,
+      clock,
+      log,
+    })
     this.#plain = watchPlainContainers({
       engine,
       clock,
       log,
       changed: () => this.agent.plainContainersChanged(),
-      gone: () => {},
+      gone: () => this.attachments.sweep(),
     })
     this.agent = startAgent({
       nodeId: identity.nodeId,
@@ -232,6 +249,8 @@ export class WorkerMember {
     await this.#renewal.close()
     this.#answers.close()
     await this.#plain.close()
+    this.#closing.abort()
+    await this.attachments.close()
     await this.agent.close()
     await this.#dataPlane.close()
   }
@@ -242,6 +261,8 @@ export class WorkerMember {
     await this.#renewal.close()
     this.#answers.close()
     await this.#plain.close()
+    this.#closing.abort()
+    await this.attachments.close()
     await this.agent.close()
     const late = new AbortController()
     const done = new AbortController()

@@ -107,6 +107,18 @@ describe('what a node is told of its neighbours', () => {
     assert.deepEqual(told(neighbourhood.difference(networks, [], [], yes)), [])
   })
 
+  test('a plain container, with the names that resolve to it', async () => {
+    const tool = { nodeId: n2, container: 'tool', createdAtMs: 0, ...on(a, '10.0.0.9') }
+    const network = buildNetwork('a', [])
+    const status = { ...network.status, attachments: [{ ...tool, names: ['tool', 'alias'] }] }
+    const store = await openStore({ ...network, status })
+    const { put } = openNeighbourhood(store).difference(new Set([a]), [a], [], yes)
+    assert.deepEqual(
+      put.map(({ address, nodeId, names }) => [address, nodeId, names]),
+      [['10.0.0.9', n2, ['tool', 'alias']]],
+    )
+  })
+
   test('an address that moves to another holder is changed, not taken away', async () => {
     const store = await openStore(placed('old', n2, on(a, '10.0.0.2')))
     const neighbourhood = openNeighbourhood(store)

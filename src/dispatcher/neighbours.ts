@@ -22,6 +22,7 @@ interface Held {
 interface Place {
   readonly address: string
   readonly mac: string
+  readonly names?: readonly string[]
 }
 
 /** An address that was given, taken or moved. */
@@ -116,7 +117,7 @@ export class NeighbourTable {
 
   #take(
     networkId: NetworkId,
-    { address, mac }: Place,
+    { address, mac, names }: Place,
     nodeId: NodeId,
     holder: Held['holder'],
     isOfNode: boolean,
@@ -130,7 +131,10 @@ export class NeighbourTable {
       return
     }
     const id = `${networkId}/${address}`
-    const neighbour = { id, networkId, address, mac, nodeId, nodeAddress }
+    const neighbour: NeighbourAssignment = {
+      ...{ id, networkId, address, mac, nodeId, nodeAddress },
+      ...(names && names.length > 0 ? { names } : {}),
+    }
     const held = this.#heldByNetwork.get(networkId)
     if (held) held.set(id, { holder, isOfNode, neighbour })
     else this.#heldByNetwork.set(networkId, new Map([[id, { holder, isOfNode, neighbour }]]))
@@ -165,7 +169,9 @@ function placed(object: AppliedChange['after']): PlacedTask | undefined {
   return { id, nodeId, addresses }
 }
 
-function placesOf(network: Network | undefined) {
+function placesOf(
+  network: Network | undefined,
+): readonly { readonly place: Place & { readonly nodeId: NodeId }; readonly isOfNode: boolean }[] {
   return [
     ...(network?.status.attachments ?? []).map((place) => ({ place, isOfNode: false })),
     ...(network?.status.nodeAddresses ?? []).map((place) => ({ place, isOfNode: true })),

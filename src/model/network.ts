@@ -51,8 +51,10 @@ export interface NodeAddress {
 /** One plain container on a cluster network. It is no task: nothing restarts or moves it. */
 export interface NetworkAttachment {
   readonly nodeId: NodeId
-  /** Name or id the container was created with. */
+  /** Name or id that its place is kept under. */
   readonly container: string
+  /** What resolves to it on this network, on every node. Absent: its name does, on its own node. */
+  readonly names?: readonly string[]
   readonly address: string
   readonly mac: string
   readonly createdAtMs: number

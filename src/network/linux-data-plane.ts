@@ -443,11 +443,13 @@ class LinuxDataPlane implements DataPlane {
   }
 
   async #publishNames(): Promise<void> {
-    const { networks, endpoints, tasks } = this.#desired
+    const { networks, endpoints, tasks, neighbours } = this.#desired
     const ready = [...networks, ...this.#expected.values()].filter((network) =>
       this.#networks.isReady(network),
     )
-    const failures = await this.#resolver.publish(buildZones({ networks: ready, endpoints, tasks }))
+    const failures = await this.#resolver.publish(
+      buildZones({ networks: ready, endpoints, tasks, ...(neighbours ? { neighbours } : {}) }),
+    )
     const trouble = Object.entries(failures)
       .map(([gateway, why]) => `${gateway}: ${why}`)
       .join('; ')

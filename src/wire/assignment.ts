@@ -90,6 +90,8 @@ export interface NeighbourAssignment {
   readonly nodeId: NodeId
   /** Where that node takes the packets of cluster networks. */
   readonly nodeAddress: string
+  /** What resolves to the address: of a plain container, which no endpoint stands for. */
+  readonly names?: readonly string[]
 }
 
 /** An endpoint that this node routes to: its names, addresses and the tasks that may get traffic now. */

@@ -802,26 +802,27 @@ describe('networks', () => {
       ])
     }))
 
-  test('on a worker a plain container is kept off the cluster’s networks, and no others', () =>
+  test('on a worker a plain container gets its place from the cluster, unless the network is the engine’s', () =>
     withHarness(async (harness) => {
       harness.nodeControl.work()
       harness.engine.local.set('att', { 'skep.network.id': 'n1' })
       harness.engine.local.set('own', {})
       harness.engine.status = 201
       const create = (mode: string) =>
-        call(harness, 'POST', '/v1.41/containers/create', {
+        call(harness, 'POST', `/v1.41/containers/create?name=on-${mode}`, {
           Image: 'a',
           HostConfig: { NetworkMode: mode },
         })
-      const connect = (network: string) =>
-        call(harness, 'POST', `/networks/${network}/connect`, { Container: 'c1' })
-      for (const refused of [await create('att'), await connect('att')]) {
-        assert.equal(refused.status, 501)
-        assert.match(refused.message, /can join it on a manager only/)
-      }
       assert.equal((await create('own')).status, 201)
-      assert.equal((await connect('own')).status, 201)
-      assert.equal(harness.engine.passed.length, 2)
+      assert.equal((await create('bridge')).status, 201)
+      assert.deepEqual(harness.engine.reserved, [])
+      // One that is here already, and one that only the managers can know.
+      assert.equal((await create('att')).status, 201)
+      assert.equal((await create('far')).status, 201)
+      assert.deepEqual(harness.engine.reserved, ['on-att', 'on-far'])
+      const { passed } = harness.engine
+      assert.match(passed.at(-1)?.body ?? '', /"NetworkMode":"skep-att"/)
+      assert.equal(passed.length, 4)
     }))
 
   test('a plain container gets its address on an attachable network from the cluster', () =>
@@ -851,6 +852,7 @@ describe('networks', () => {
       assert.equal(passed?.url, '/v1.41/containers/create?name=c1')
       assert.deepEqual(JSON.parse(passed?.body ?? ''), {
         Image: 'a',
+        Labels: { 'skep.attachment': 'c1' },
         MacAddress: '02:42:0a:00:09:09',
         HostConfig: { NetworkMode: 'skep-att', Dns: ['169.254.1.1'] },
         NetworkingConfig: {

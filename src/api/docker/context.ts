@@ -28,16 +28,25 @@ export type EngineReader = Pick<Engine, 'ping' | 'version' | 'info' | 'events'> 
 
 /** Addresses for plain containers on attachable cluster networks. */
 export interface Attachments {
-  reserve(
-    networkId: NetworkId,
-    container: string,
-  ): Promise<{
-    readonly address: string
-    readonly mac: string
-    readonly engineNetwork: string
-    readonly nameservers: readonly string[]
-  }>
-  release(networkId: NetworkId, container: string): Promise<void>
+  /** Undefined: the cluster has no such network. */
+  reserve(wish: {
+    /** By id, or as a person names it. */
+    readonly network: string
+    readonly container: string
+    readonly names: readonly string[]
+    readonly address?: string
+  }): Promise<
+    | {
+        readonly networkId: NetworkId
+        readonly address: string
+        readonly mac: string
+        readonly engineNetwork: string
+        readonly nameservers: readonly string[]
+      }
+    | undefined
+  >
+  /** Gives back what is kept under any of these names. */
+  release(networkId: NetworkId, containers: readonly string[]): Promise<void>
 }
 
 /** Why something is not as declared. What it answers is sent as JSON, as it is. */

@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto'
 import { UserError } from '../../base/index.ts'
-import type { Network } from '../../model/index.ts'
+import { idFrom, type NetworkId } from '../../model/index.ts'
 import { type Answer, type Call, nothing, passed, type Route } from './call.ts'
 import type { ApiContext } from './context.ts'
-import { findClusterNetwork, realisationLabel, realisationOf } from './routes-networks.ts'
+import { engineNetworkOf, findClusterNetwork, realisationLabel } from './routes-networks.ts'
 import { anything, flag, map, record, text } from './shape.ts'
 
 /** Plain containers on attachable cluster networks: the engine makes them, the cluster gives the address. */
@@ -25,6 +25,11 @@ function isNonEmptyList(value: unknown): boolean {
   return Array.isArray(value) && value.length > 0
 }
 
+/** What the places of a container are kept under, whatever becomes of its name. */
+const placeLabel = 'skep.attachment'
+/** Names of networks that are never the cluster's. */
+const engineModes = /^(default|bridge|host|none|nat|container:.*)?$/
+
 async function createContainer(api: ApiContext, call: Call): Promise<Answer> {
   // Without a cluster, or with a body that is the engine's to refuse, the call goes on as it came.
   if (!call.body || (!api.control() && !isWorker(api))) return passed
@@ -39,44 +44,37 @@ async function createContainer(api: ApiContext, call: Call): Promise<Answer> {
   const mode = hostConfig['NetworkMode']
   const names = new Set(Object.keys(endpoints))
   if (typeof mode === 'string') names.add(mode)
-  if (isWorker(api)) {
-    for (const name of names) await refuseOnWorker(api, name)
-    return passed
-  }
-  const networks = new Map<string, Network>()
+  const meant = new Map<string, string>()
   for (const name of names) {
-    const network = await findClusterNetwork(api, name)
-    if (network) networks.set(name, network)
+    const network = await networkMeant(api, name)
+    if (network !== undefined) meant.set(name, network)
   }
-  if (networks.size === 0) return passed
-  for (const [name, network] of networks) checkAttachable(name, network)
+  if (meant.size === 0) return passed
 
   const url = new URL(call.originalTarget, 'http://localhost')
   const container = url.searchParams.get('name') || `attached-${randomBytes(6).toString('hex')}`
   url.searchParams.set('name', container)
-  const reserved: Network[] = []
+  const reserved: NetworkId[] = []
   const giveBack = async () => {
-    for (const { id } of reserved) {
-      await api.attachments.release(id, container).catch((error: unknown) => {
-        api.log.warn('an address could not be given back', { container, error: String(error) })
-      })
-    }
+    for (const id of reserved) await api.attachments.release(id, [container])
   }
   const renamed = new Map<string, string>()
   const attached: Record<string, unknown> = {}
   let nameservers: readonly string[] = []
   let mac: string | undefined
   try {
-    for (const [name, network] of networks) {
-      const place = await api.attachments.reserve(network.id, container)
-      reserved.push(network)
+    for (const [name, network] of meant) {
       const wish = objectOf(endpoints[name])
+      const place = await api.attachments.reserve({
+        network,
+        container,
+        names: [container, ...textsOf([body['Hostname']]), ...textsOf(wish['Aliases'])],
+        ...addressOf(wish),
+      })
+      if (!place) continue // The engine says in its own words that there is no such network.
+      reserved.push(place.networkId)
       renamed.set(name, place.engineNetwork)
-      attached[place.engineNetwork] = {
-        ...wish,
-        IPAMConfig: { ...objectOf(wish['IPAMConfig']), IPv4Address: place.address },
-        MacAddress: place.mac,
-      }
+      attached[place.engineNetwork] = atPlace(wish, place)
       if (name === mode) mac = place.mac
       if (nameservers.length === 0) nameservers = place.nameservers
     }
@@ -84,9 +82,11 @@ async function createContainer(api: ApiContext, call: Call): Promise<Answer> {
     await giveBack()
     throw error
   }
-  const rest = Object.entries(endpoints).filter(([name]) => !networks.has(name))
+  if (renamed.size === 0) return passed
+  const rest = Object.entries(endpoints).filter(([name]) => !renamed.has(name))
   const rewritten = {
     ...body,
+    Labels: { ...objectOf(body['Labels']), [placeLabel]: container },
     // Engines before API 1.44 take the link-layer address from here only.
     ...(mac ? { MacAddress: mac } : {}),
     HostConfig: {
@@ -111,27 +111,58 @@ async function createContainer(api: ApiContext, call: Call): Promise<Answer> {
   }
 }
 
+/** Texts of a list, without empty ones. */
+function textsOf(value: unknown): readonly string[] {
+  const list: readonly unknown[] = Array.isArray(value) ? value : []
+  return list.filter((item) => typeof item === 'string').filter((text) => text !== '')
+}
+
+/** The address that a person asks for (`--ip`). */
+function addressOf(wish: Json): { readonly address?: string } {
+  const address = objectOf(wish['IPAMConfig'])['IPv4Address']
+  return typeof address === 'string' && address !== '' ? { address } : {}
+}
+
+function atPlace(wish: Json, { address, mac }: { readonly address: string; readonly mac: string }) {
+  return {
+    ...wish,
+    IPAMConfig: { ...objectOf(wish['IPAMConfig']), IPv4Address: address },
+    MacAddress: mac,
+  }
+}
+
 function isWorker(api: ApiContext): boolean {
   const { localNodeState, controlAvailable } = api.node.state()
   return localNodeState === 'active' && !controlAvailable
 }
 
-/** The engine would choose an address that the cluster may have given to a task. */
-async function refuseOnWorker(api: ApiContext, name: string): Promise<void> {
-  const local = await api.engine.networks.inspect(name).catch(() => undefined)
-  if (local?.Labels?.[realisationLabel] === undefined) return
-  throw new UserError(
-    'unsupported',
-    `network ${name} is the cluster's: a container that is no task can join it on a manager only`,
-    { next: 'Run it on a manager, or as a service.' },
-  )
+/**
+ * What to ask the cluster's desk for, or undefined where a network can only be the engine's own. A worker does not know
+ * the cluster's networks: what its engine does not have, the managers are asked for.
+ */
+async function networkMeant(api: ApiContext, name: string): Promise<string | undefined> {
+  if (engineModes.test(name)) return undefined
+  if (isWorker(api)) {
+    const local = await localNetwork(api, name)
+    return local ? local.Labels?.[realisationLabel] : name
+  }
+  const network = await findClusterNetwork(api, name)
+  if (network && !network.spec.attachable) throw notAttachable(name, network.name)
+  return network?.id
 }
 
-function checkAttachable(name: string, network: Network): void {
-  if (network.spec.attachable) return
-  throw new UserError(
+/** The engine's network that this text names. */
+async function localNetwork(api: ApiContext, text: string) {
+  return await api.engine.networks.inspect(text).catch((error: unknown) => {
+    if (error instanceof UserError && error.code === 'notFound') return undefined
+    throw error
+  })
+}
+
+function notAttachable(asked: string, name: string): UserError {
+  return new UserError(
     'forbidden',
-    `Could not attach to network ${name}: rpc error: code = PermissionDenied desc = network ${network.name} not manually attachable`,
+    `Could not attach to network ${asked}: rpc error: code = PermissionDenied desc = network ${name} not manually attachable`,
     { next: 'Create the network with --attachable.' },
   )
 }
@@ -140,50 +171,86 @@ const connectBody = record({ Container: text, EndpointConfig: map(anything) })
 const disconnectBody = record({ Container: text, Force: flag })
 
 async function connect(api: ApiContext, call: Call): Promise<Answer> {
-  const name = call.param('id')
-  if (isWorker(api)) {
-    await refuseOnWorker(api, name)
-    return passed
-  }
-  const network = await findClusterNetwork(api, name)
-  if (!network) return passed
-  checkAttachable(name, network)
+  const network = await networkMeant(api, call.param('id'))
+  if (network === undefined) return passed
   const { Container = '', EndpointConfig = {} } = call.read(connectBody).value
-  const container = await nameOf(api, Container)
-  const place = await api.attachments.reserve(network.id, container)
+  const { id, names } = await containerNamed(api, Container)
+  const place = await api.attachments.reserve({
+    network,
+    container: id,
+    names: [...names, ...textsOf(EndpointConfig['Aliases'])],
+    ...addressOf(EndpointConfig),
+  })
+  if (!place) return passed
   try {
-    await api.engine.networks.connect(place.engineNetwork, container, {
-      ...EndpointConfig,
-      IPAMConfig: { ...objectOf(EndpointConfig['IPAMConfig']), IPv4Address: place.address },
-      MacAddress: place.mac,
-    })
+    await api.engine.networks.connect(place.engineNetwork, id, atPlace(EndpointConfig, place))
   } catch (error) {
-    await api.attachments.release(network.id, container)
+    await api.attachments.release(place.networkId, [id])
     throw error
   }
   return nothing()
 }
 
 async function disconnect(api: ApiContext, call: Call): Promise<Answer> {
-  const network = await findClusterNetwork(api, call.param('id'))
-  if (!network) return passed
+  const asked = call.param('id')
+  const cluster = await findClusterNetwork(api, asked)
+  const local = cluster
+    ? await realisationOf(api, cluster)
+    : isWorker(api)
+      ? await ownRealisation(api, asked)
+      : undefined
+  if (!cluster && !local) return passed
   const { Container = '', Force = false } = call.read(disconnectBody).value
-  const container = await nameOf(api, Container)
-  const local = await realisationOf(api, network)
-  if (local === undefined) {
-    throw new UserError(
-      'notFound',
-      `container ${Container} is not connected to network ${network.name}`,
-    )
+  if (!local) {
+    throw new UserError('notFound', `container ${Container} is not connected to network ${asked}`)
   }
-  await api.engine.networks.disconnect(local, container, { force: Force })
-  await api.attachments.release(network.id, container)
+  const { id, kept } = await containerNamed(api, Container)
+  await api.engine.networks.disconnect(local.id, id, { force: Force })
+  await api.attachments.release(local.networkId, kept)
   return nothing()
 }
 
-/** The name an address is reserved under, whichever way the client names the container. */
-async function nameOf(api: ApiContext, container: string): Promise<string> {
+interface Realisation {
+  /** The engine's id of it. */
+  readonly id: string
+  readonly networkId: NetworkId
+}
+
+async function realisationOf(
+  api: ApiContext,
+  { id: networkId }: { readonly id: NetworkId },
+): Promise<Realisation | undefined> {
+  const id = await engineNetworkOf(api, networkId)
+  return id === undefined ? undefined : { id, networkId }
+}
+
+async function ownRealisation(api: ApiContext, text: string): Promise<Realisation | undefined> {
+  const local = await localNetwork(api, text)
+  const networkId = local?.Labels?.[realisationLabel]
+  return local && networkId !== undefined
+    ? { id: local.Id, networkId: idFrom(networkId) }
+    : undefined
+}
+
+/** The container, however the client names it, and all that its places may be kept under. */
+async function containerNamed(
+  api: ApiContext,
+  container: string,
+): Promise<{
+  readonly id: string
+  readonly names: readonly string[]
+  readonly kept: readonly string[]
+}> {
   if (container === '') throw new UserError('invalidInput', 'Container must be given')
-  const { Name } = await api.engine.containers.inspect(container)
-  return Name.replace(/^\//, '')
+  const { Id, Name, Config } = await api.engine.containers.inspect(container)
+  const name = Name.replace(/^\//, '')
+  const label = Config.Labels?.[placeLabel]
+  return {
+    id: Id,
+    names: [
+      name,
+      ...(Config.Hostname.length > 0 && !Id.startsWith(Config.Hostname) ? [Config.Hostname] : []),
+    ],
+    kept: [Id, name, ...(label === undefined ? [] : [label])],
+  }
 }

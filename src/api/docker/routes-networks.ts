@@ -1,7 +1,7 @@
 import ipaddr from 'ipaddr.js'
 import { UserError } from '../../base/index.ts'
 import { lookUp, type NetworkDeclaration } from '../../control/index.ts'
-import { isTerminal, type Network } from '../../model/index.ts'
+import { isTerminal, type Network, type NetworkId } from '../../model/index.ts'
 import type { View } from '../../store/store.ts'
 import { type Answer, type Call, json, nothing, passed, type Route } from './call.ts'
 import type { ApiContext } from './context.ts'
@@ -150,18 +150,18 @@ async function containersOf(
   api: ApiContext,
   network: Network,
 ): Promise<Readonly<Record<string, unknown>>> {
-  const local = await realisationOf(api, network)
+  const local = await engineNetworkOf(api, network.id)
   if (!local) return {}
   const detail = await api.engine.networks.inspect(local)
   return detail.Containers ?? {}
 }
 
 /** Id of the engine's network that is this cluster network on this node. */
-export async function realisationOf(
+export async function engineNetworkOf(
   api: ApiContext,
-  network: Network,
+  networkId: NetworkId,
 ): Promise<string | undefined> {
-  const filters = { label: [`${realisationLabel}=${network.id}`] }
+  const filters = { label: [`${realisationLabel}=${networkId}`] }
   const [local] = await api.engine.networks.list({ filters })
   return local?.Id
 }

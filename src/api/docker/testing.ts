@@ -20,6 +20,7 @@ import {
   type Cluster,
   type ClusterNode,
   type ClusterStatus,
+  idFrom,
   isTerminal,
   mintId,
   type NodeId,
@@ -74,16 +75,17 @@ export async function openHarness(options: HarnessOptions = {}): Promise<Harness
     proxy: engine.proxy,
     engine,
     attachments: {
-      reserve: async (_networkId, container) => {
+      reserve: async ({ network, container, address }) => {
         engine.reserved.push(container)
         return {
-          address: '10.0.9.9',
+          networkId: idFrom(network),
+          address: address ?? '10.0.9.9',
           mac: '02:42:0a:00:09:09',
           engineNetwork: 'skep-att',
           nameservers: ['169.254.1.1'],
         }
       },
-      release: async (_networkId, container) => {
+      release: async (_networkId, [container = '']) => {
         engine.released.push(container)
       },
     },

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { decode, encode } from 'dns-packet'
 import fc from 'fast-check'
+import { idFrom } from '../../model/index.ts'
 import { backendOf, buildEndpoint, buildNetwork, buildTask } from '../test-objects.ts'
 import { Forwarder, frame, parseResolvConf, splitFrames } from './forwarder.ts'
 import { indexState, lookUp, parseAddress, pickByShare } from './lookup.ts'
@@ -52,6 +53,12 @@ const state = buildZones({
       backends: [],
     }),
   ],
+  neighbours: new Map(
+    [{ networkId: back.id, address: '10.0.2.66', names: ['Tool', 'www'] }].map((place) => [
+      place.address,
+      { ...place, id: place.address, mac: 'm', nodeId: idFrom('n2'), nodeAddress: '192.0.2.2' },
+    ]),
+  ),
 })
 const directory = indexState(state)
 const ask = (name: string, source: string, type = 'A', gateway = '10.0.2.1') =>
@@ -71,6 +78,10 @@ describe('names', () => {
     ['db', '10.0.2.6', { ...addresses('10.0.2.101', '10.0.2.6'), shares: [0, 1] }],
     ['shop_db', '10.0.2.6', addresses('10.0.2.6')],
     // A VIP stays when nobody is behind it; its tasks are none.
+    // A plain container on another node, on its network alone.
+    ['tool', '10.0.2.6', addresses('10.0.2.66')],
+    ['tool', '10.0.1.5', addresses('10.0.2.66')],
+    ['www', '10.0.2.6', addresses('10.0.2.66')],
     ['idle', '10.0.2.6', addresses('10.0.2.101')],
     ['tasks.idle', '10.0.2.6', { type: 'empty' }],
     // Only what is on the asking container's networks.

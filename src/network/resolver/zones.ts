@@ -1,5 +1,9 @@
 import type { NetworkId } from '../../model/index.ts'
-import type { EndpointAssignment, NetworkAssignment } from '../../wire/index.ts'
+import type {
+  EndpointAssignment,
+  NeighbourAssignment,
+  NetworkAssignment,
+} from '../../wire/index.ts'
 import type { DesiredNetwork } from '../data-plane.ts'
 
 /** All that the resolver answers from. Written to a file, so that a restarted resolver answers by itself. */
@@ -41,7 +45,8 @@ export interface Client {
  * Builds what the resolver answers. In each network resolve, the earlier before the later:
  * 1. an endpoint's name and its aliases there, and `tasks.` before either;
  * 2. `<service>.<stack>` for an endpoint named `<stack>_<service>`, and `tasks.` before it;
- * 3. tasks' names, and hostnames without a dot (one with a dot may be a real domain).
+ * 3. tasks' names, and hostnames without a dot (one with a dot may be a real domain); names of plain containers on
+ *    attachable networks, those on other nodes too.
  * Where several endpoints have one name, it has the addresses of all, each with its share of the traffic.
  */
 export function buildZones(desired: DesiredNetwork): ResolverState {
@@ -56,9 +61,18 @@ export function buildZones(desired: DesiredNetwork): ResolverState {
       clients[address] = { networks, nameservers: task.nameservers }
     }
   }
+  const named = new Map<NetworkId, NeighbourAssignment[]>()
+  for (const neighbour of desired.neighbours?.values() ?? []) {
+    if (!neighbour.names) continue
+    const known = named.get(neighbour.networkId)
+    if (known) known.push(neighbour)
+    else named.set(neighbour.networkId, [neighbour])
+  }
   return {
     version: stateVersion,
-    networks: desired.networks.map((network) => buildZone(network, desired)),
+    networks: desired.networks.map((network) =>
+      buildZone(network, desired, named.get(network.id) ?? []),
+    ),
     clients,
   }
 }
@@ -66,7 +80,11 @@ export function buildZones(desired: DesiredNetwork): ResolverState {
 /** Addresses by name, lower case. */
 type Names = Map<string, readonly string[]>
 
-function buildZone(network: NetworkAssignment, desired: DesiredNetwork): Zone {
+function buildZone(
+  network: NetworkAssignment,
+  desired: DesiredNetwork,
+  neighbours: readonly NeighbourAssignment[],
+): Zone {
   const declared: Names = new Map()
   const derived: Names = new Map()
   const hosts: Names = new Map()
@@ -90,6 +108,10 @@ function buildZone(network: NetworkAssignment, desired: DesiredNetwork): Zone {
       put(hosts, task.hostname.toLowerCase(), [address])
     }
     reverse[address] = task.name
+  }
+  for (const { address, names = [] } of neighbours) {
+    for (const name of new Set(names)) put(hosts, name.toLowerCase(), [address])
+    if (names[0] !== undefined) reverse[address] = names[0]
   }
 
   const names: Record<string, readonly string[]> = Object.create(null)
