@@ -316,6 +316,7 @@ function openApi(of: BenchCluster) {
   const engine = new FakeEngine('1.50')
   return openDockerApi({
     control: () => of.control,
+    examineNetworks: refuse,
     node: {
       state: () => ({
         localNodeState: 'active',

@@ -53,13 +53,19 @@ const older: ApiTask = {
   DesiredState: 'shutdown',
 }
 
-const cluster: Answer = ({ method, path }) => {
+const cluster: Answer = ({ method, path, query }) => {
   if (method !== 'GET') return undefined
   if (path === '/services') return { json: [web] }
   if (path === '/services/web' || path === `/services/${web.ID}`) return { json: web }
   if (path === '/tasks') return { json: [older, task] }
   if (path === '/nodes')
     return { json: [{ ...meta, ID: 'node1', Description: { Hostname: 'host1' } }] }
+  if (path === '/skep/v1/networks/doctor') {
+    const host = { ID: 'node1', Name: 'host1', DriftRepaired: 1, MTU: 1500, ClockAheadMs: -3 }
+    const finding = { Node: 'host1', Network: 'net', What: 'a flaw', Next: 'Mend it.' }
+    const findings = query['network'] === 'net' ? [finding] : []
+    return { json: { Nodes: [host], Findings: findings, PathsTested: 2 } }
+  }
   if (path === '/skep/v1/explain/web') {
     return {
       json: {
@@ -147,6 +153,10 @@ describe('commands', () => {
       ],
       want: '8080 8081 \n',
     },
+    {
+      args: ['net', 'doctor'],
+      want: /^host1: packets of 1500 bytes, clock -3 ms, 1 difference repaired .*\n2 ways .*\n\nNothing is wrong\.\n$/,
+    },
     { args: ['explain', 'web'], want: /^web waits\.\n\n- no node fits\n\n.* ago {2}created\n$/ },
   ]
   for (const { args, want } of shown) {
@@ -175,6 +185,12 @@ describe('commands', () => {
       assert.match(stdout, want)
     })
   }
+
+  test('what the network doctor finds is said, and makes the exit code 1', async () => {
+    const { code, stdout } = await skep(['net', 'doctor', '--network', 'net'])
+    assert.equal(code, 1)
+    assert.match(stdout, /\nhost1, network net: a flaw\.\n {2}Mend it\.\n\n1 finding\.\n$/)
+  })
 
   test('--json is one document of the API objects', async () => {
     const { stdout } = await skep(['service', 'ls', '--json'])

@@ -37,6 +37,10 @@ const groups: Readonly<Record<string, Group>> = {
     description: 'Networks: what services reach each other over',
     load: async (context) => (await import('./network-command.ts')).buildCommand(context),
   },
+  net: {
+    description: 'The network between and on the nodes, as it really is',
+    load: async (context) => (await import('./net-command.ts')).buildCommand(context),
+  },
   swarm: {
     description: 'The cluster: begin, leave, let others join',
     load: async (context) => (await import('./swarm-command.ts')).buildCommand(context),

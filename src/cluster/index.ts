@@ -13,6 +13,12 @@ export {
   type ManagerMembers,
   openClusterPort,
 } from './cluster-port.ts'
+export {
+  examineNetworks,
+  type NetworkReport,
+  type NodeReport,
+  type ReportedFinding,
+} from './doctor.ts'
 export { foundCluster } from './found-cluster.ts'
 export {
   announceLeave,

@@ -11,13 +11,17 @@ import {
   type TaskState,
   type TaskStatus,
 } from '../model/index.ts'
-import type {
-  AssignmentChange,
-  ConfigAssignment,
-  LogLine,
-  LogOptions,
-  SecretAssignment,
-  TaskReport,
+import {
+  type AssignmentChange,
+  type ConfigAssignment,
+  type LogLine,
+  type LogOptions,
+  type NodeExamination,
+  type PathCounts,
+  type PathProbeOrder,
+  pathSendersMax,
+  type SecretAssignment,
+  type TaskReport,
 } from '../wire/index.ts'
 import { Fields } from './read.ts'
 import type { Message } from './transport.ts'
@@ -157,6 +161,10 @@ export type NodeRequest =
   | { readonly kind: 'logs'; readonly taskId: TaskId; readonly options: LogOptions }
   /** A connection to the node's own engine, byte for byte: exec, copies and inspection of its tasks' containers. */
   | { readonly kind: 'engine' }
+  /** How the node finds its part of the cluster's networks. */
+  | { readonly kind: 'examine' }
+  /** A part in a test of the paths between nodes. */
+  | { readonly kind: 'probe'; readonly order: PathProbeOrder }
 
 export interface Refusal {
   readonly code: UserError['code']
@@ -467,8 +475,9 @@ function withBytes(delta: {
 }
 
 function parseRequest(fields: Fields): NodeRequest {
-  const kind = fields.oneOf('kind', ['logs', 'engine'])
-  if (kind === 'engine') return { kind }
+  const kind = fields.oneOf('kind', ['logs', 'engine', 'examine', 'probe'])
+  if (kind === 'engine' || kind === 'examine') return { kind }
+  if (kind === 'probe') return { kind, order: parseProbeOrder(fields.inside('order')) }
   const options = fields.inside('options')
   const tail = options.raw('tail')
   return {
@@ -482,6 +491,60 @@ function parseRequest(fields: Fields): NodeRequest {
       ...(options.has('sinceMs') ? { sinceMs: options.number('sinceMs') } : {}),
       ...(options.has('untilMs') ? { untilMs: options.number('untilMs') } : {}),
     },
+  }
+}
+
+function parseProbeOrder(order: Fields): PathProbeOrder {
+  const sender = (value: number): number => {
+    if (Number.isInteger(value) && value >= 0 && value < pathSendersMax) return value
+    throw new UserError('invalidInput', `${value} is no number of a sender`)
+  }
+  return {
+    token: Math.floor(order.number('token')) & 0xff_ffff,
+    own: sender(order.number('own')),
+    address: order.text('address', 100),
+    port: Math.floor(order.number('port')) & 0xffff,
+    largeBytes: Math.min(65_000, Math.max(200, Math.floor(order.number('largeBytes')))),
+    peers: order.list('peers', (value) => {
+      const peer = new Fields('peer', value)
+      return { sender: sender(peer.number('sender')), address: peer.text('address', 100) }
+    }),
+  }
+}
+
+export function parseExamination(fields: Fields): NodeExamination {
+  const path = fields.has('dataPath') ? fields.inside('dataPath') : undefined
+  return {
+    findings: fields.list('findings', (value) => {
+      const finding = new Fields('finding', value)
+      return {
+        what: finding.text('what', 4_096),
+        next: finding.text('next', 4_096),
+        ...(finding.has('network') ? { network: finding.text('network', 255) } : {}),
+      }
+    }),
+    driftCount: fields.number('driftCount'),
+    nowMs: fields.number('nowMs'),
+    ...(path
+      ? {
+          dataPath: {
+            address: path.text('address', 100),
+            port: path.number('port'),
+            mtuBytes: path.number('mtuBytes'),
+          },
+        }
+      : {}),
+  }
+}
+
+export function parsePathCounts(value: unknown): PathCounts {
+  const counts = new Fields('counts', value)
+  return {
+    sender: counts.number('sender'),
+    smallArrived: counts.number('smallArrived'),
+    smallAccepted: counts.number('smallAccepted'),
+    largeArrived: counts.number('largeArrived'),
+    largeAccepted: counts.number('largeAccepted'),
   }
 }
 

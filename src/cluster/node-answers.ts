@@ -1,8 +1,9 @@
 import type { Duplex } from 'node:stream'
 import { type Log, messageOf } from '../base/index.ts'
-import type { LogSource } from '../wire/index.ts'
+import type { LogSource, NetworkExaminer, PathProbeOrder } from '../wire/index.ts'
 import { bridge } from './byte-bridge.ts'
 import { callMessage, logLineMessage, type NodeRequest, refused } from './messages.ts'
+import { Fields } from './read.ts'
 import type { MessageStream, Transport } from './transport.ts'
 
 /** What a node can be asked for. */
@@ -10,6 +11,7 @@ export interface NodeServices {
   readonly logs: LogSource
   /** A new connection to the local engine, which allows half of it to end. */
   readonly connectEngine: () => Duplex
+  readonly network: NetworkExaminer
 }
 
 /** Questions that one node answers at the same time. */
@@ -78,6 +80,12 @@ export class NodeAnswers {
         case 'engine':
           await bridge(stream, this.#services.connectEngine())
           break
+        case 'examine':
+          await stream.send({ type: 'examined', ...(await this.#services.network.examine()) })
+          break
+        case 'probe':
+          await probePaths(this.#services.network, request.order, stream, signal)
+          break
         default:
           request satisfies never
       }
@@ -87,6 +95,28 @@ export class NodeAnswers {
     } finally {
       stream.close()
     }
+  }
+}
+
+/** Counts what others send and sends when it is told, until the asker has what it wants, or is gone. */
+async function probePaths(
+  network: NetworkExaminer,
+  order: PathProbeOrder,
+  stream: MessageStream,
+  signal: AbortSignal,
+): Promise<void> {
+  const probe = await network.openProbe(order)
+  try {
+    await stream.send({ type: 'ready' })
+    for (;;) {
+      const message = await stream.receive(signal)
+      if (message === undefined) return
+      const type = new Fields('probe', message).oneOf('type', ['send', 'read'])
+      if (type === 'send') await stream.send({ type: 'sent', failed: await probe.send() })
+      else await stream.send({ type: 'counts', counts: await probe.read() })
+    }
+  } finally {
+    await probe.close()
   }
 }
 

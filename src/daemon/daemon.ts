@@ -100,6 +100,7 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
       },
     },
     checkTemplate: (text, kind) => validateTemplate(text, kind),
+    examineNetworks: (wish, signal) => requireMember().examineNetworks(wish, signal),
     backup: (passphrase) => requireMember().backup(passphrase),
     clock,
     random: realRandom,

@@ -132,7 +132,7 @@ function openMetrics(membership: Membership): Registry {
     help: 'Differences between the declared and the actual network that audits found and repaired.',
     registers,
     collect() {
-      this.set(membership.member?.agent.driftCount() ?? 0)
+      this.set(membership.agent?.driftCount() ?? 0)
     },
   })
   new Gauge({

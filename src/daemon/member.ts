@@ -5,12 +5,14 @@ import { assert, messageOf, Semaphore, UserError } from '../base/index.ts'
 import {
   type AttachmentDesk,
   type Closing,
+  examineNetworks,
   type MemberAdmission,
+  type NetworkReport,
   openClusterLogs,
   openRemoteDesk,
   openRemoteLink,
 } from '../cluster/index.ts'
-import { type Control, openControl } from '../control/index.ts'
+import { type Control, findObject, openControl } from '../control/index.ts'
 import { addMember, promoteMember, removeMember } from '../etcd/index.ts'
 import { type ClusterNode, idFrom, type NodeId, stateSinceMs } from '../model/index.ts'
 import { bridgeName, type DataPlane } from '../network/index.ts'
@@ -32,6 +34,7 @@ import { Leading } from './leading.ts'
 import { ManagerPort } from './manager-port.ts'
 import { MemberEtcd, peerUrlOf } from './member-etcd.ts'
 import { MemberStore } from './member-store.ts'
+import { openNetworkExaminer } from './network-examiner.ts'
 import { NodeAttachments } from './node-attachments.ts'
 import { NodeCertificates } from './node-certificates.ts'
 import { openFileJournal } from './node-journal.ts'
@@ -208,7 +211,11 @@ export class Member {
           promote: (id, memberId) => memberOf(member).#confirm(id, memberId),
         },
         attachments: (id) => (member ? member.#deskOf(id) : undefined),
-        services: { logs: runtime, connectEngine: () => connectEngine(options.engine) },
+        services: {
+          logs: runtime,
+          connectEngine: () => connectEngine(options.engine),
+          network: openNetworkExaminer({ dataPlane, agent: () => member?.agent, clock }),
+        },
       })
       const parts = { store, alone, shared, leading, keyring, runtime, dataPlane, port }
       member = new Member(world, identity, parts)
@@ -518,6 +525,28 @@ export class Member {
       clock,
       log,
     })
+  }
+
+  /** Asks the nodes how their networks are. `nodes`: as a person names them; empty: all. */
+  async examineNetworks(
+    wish: { readonly nodes: readonly string[]; readonly network?: string },
+    signal: AbortSignal,
+  ): Promise<NetworkReport> {
+    const { port } = this.port
+    const { view } = this.store
+    const { clock, random } = this.#world
+    if (!port) throw new UserError('unavailable', 'the cluster port of this manager is closed')
+    const nodes = wish.nodes.map((text) => findObject(view, 'node', text).id)
+    const network =
+      wish.network === undefined ? undefined : findObject(view, 'network', wish.network)
+    return await examineNetworks(
+      {
+        ...{ view, port, clock, random },
+        ...(nodes.length > 0 ? { nodes } : {}),
+        ...(network ? { network: network.name } : {}),
+      },
+      signal,
+    )
   }
 
   /** The whole state of the cluster as of now, encrypted. */

@@ -1,5 +1,6 @@
 import { mkdir, rm } from 'node:fs/promises'
 import { hostname } from 'node:os'
+import type { Agent } from '../agent/index.ts'
 import { messageOf, newId, UserError, WakeUp } from '../base/index.ts'
 import {
   announceLeave,
@@ -101,6 +102,11 @@ export class Membership implements NodeControl {
   /** The running manager, or undefined while this node is none. */
   get member(): Member | undefined {
     return this.#member
+  }
+
+  /** What drives this node's tasks, whatever its part in the cluster. */
+  get agent(): Agent | undefined {
+    return (this.#member ?? this.#worker)?.agent
   }
 
   /** Places of this node's plain containers, whatever its part in the cluster. */

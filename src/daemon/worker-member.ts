@@ -19,6 +19,7 @@ import { type CertificateRenewal, keepRenewed } from './certificate-renewal.ts'
 import { clearHost, connectEngine, type MemberWorld, openHost } from './host.ts'
 import { hostSubnets } from './host-facts.ts'
 import { dataPaths, type Identity } from './identity.ts'
+import { openNetworkExaminer } from './network-examiner.ts'
 import { NodeAttachments } from './node-attachments.ts'
 import type { NodeCertificates } from './node-certificates.ts'
 import { openFileJournal } from './node-journal.ts'
@@ -71,6 +72,11 @@ export class WorkerMember {
       {
         logs: host.runtime,
         connectEngine: () => connectEngine(options.engine),
+        network: openNetworkExaminer({
+          dataPlane: host.dataPlane,
+          agent: () => this.agent,
+          clock,
+        }),
       },
       version,
       log,

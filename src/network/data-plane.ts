@@ -1,5 +1,10 @@
 import type { NetworkId, NodeId, TaskId } from '../model/index.ts'
-import type { EndpointAssignment, NeighbourAssignment, NetworkAssignment } from '../wire/index.ts'
+import type {
+  EndpointAssignment,
+  NeighbourAssignment,
+  NetworkAssignment,
+  NodeExamination,
+} from '../wire/index.ts'
 
 /**
  * The node's packets: networks, VIPs, published ports, names. What it should be is handed over whole, again and
@@ -21,6 +26,9 @@ export interface DataPlane {
 
   /** Compares desired and actual, repairs, and says in words what had drifted. */
   audit(): Promise<readonly string[]>
+
+  /** Audits, and looks at all that the node's networks depend on. Also says what was found and repaired just now. */
+  examine(): Promise<Pick<NodeExamination, 'findings' | 'dataPath'>>
 
   /** Count of open connections to ports that the task listens on, or 0 when it has no process. */
   openConnections(task: { readonly pid: number }): Promise<number>

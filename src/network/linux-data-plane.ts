@@ -2,7 +2,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type Clock, type Log, messageOf, UserError } from '../base/index.ts'
 import type { NetworkId } from '../model/index.ts'
-import type { NetworkAssignment } from '../wire/index.ts'
+import type { NetworkAssignment, NetworkFinding, NodeExamination } from '../wire/index.ts'
 import { bridgeName } from './bridge-name.ts'
 import { bridgeSettingsCommand, needBridgeFilter, settleBridges } from './bridge-settings.ts'
 import {
@@ -20,6 +20,7 @@ import type { CommandResult } from './command.ts'
 import { type BatchJob, runInOrder } from './command-batch.ts'
 import type { DataPlane, DesiredNetwork, LocalTask } from './data-plane.ts'
 import { type EngineNetworks, NodeNetworks } from './engine-networks.ts'
+import { examineNames, judgeHost, readHostSettings } from './examination.ts'
 import { whatKeepsOut } from './firewall.ts'
 import { ForwardingRules, listCommand } from './forwarding.ts'
 import { publishedSubnets, renderHostRules } from './host-rules.ts'
@@ -29,7 +30,7 @@ import { countOpenConnections, listeningPorts } from './open-connections.ts'
 import { Overlay } from './overlay.ts'
 import { type HostDevice, type OverlayPlan, overlayMtu, planOverlay } from './overlay-plan.ts'
 import { overlayCommands, parseDevices } from './overlay-state.ts'
-import { buildZones } from './resolver/zones.ts'
+import { buildZones, type ResolverState } from './resolver/zones.ts'
 import { ResolverLink } from './resolver-link.ts'
 import { planVipRoutes, VipRoutes, vipRoutesCommand } from './vip-routes.ts'
 
@@ -228,6 +229,39 @@ class LinuxDataPlane implements DataPlane {
       }
       return found
     })
+  }
+
+  async examine(): Promise<Pick<NodeExamination, 'findings' | 'dataPath'>> {
+    const findings: NetworkFinding[] = []
+    const drift = await this.audit().catch((error: unknown) => {
+      findings.push({ what: messageOf(error), next: "See the daemon's log on that node." })
+      return []
+    })
+    for (const what of drift) findings.push({ what, next: 'It was repaired just now.' })
+    const { networks, node } = this.#desired
+    const devices = await hostDevices()
+    const { address, port } = node?.dataPath ?? {}
+    const device = devices.find(({ addresses }) => addresses.includes(address ?? ''))
+    if (address !== undefined && !device) {
+      findings.push({
+        what: `no device of this host that is up has the address ${address}, to which other nodes send the packets of cluster networks`,
+        next: 'Join with --data-path-addr and an address or interface of this host, or give the address back to the device.',
+      })
+    }
+    if (this.#firewallTrouble !== undefined) {
+      const [what = '', next = ''] = this.#firewallTrouble.split(/: (?=iptables)/)
+      findings.push({ what, next })
+    }
+    const ready = networks.filter((network) => this.#networks.isReady(network))
+    findings.push(...judgeHost(await readHostSettings(), ready, port))
+    const nameById = new Map(networks.map(({ id, name }) => [id as string, name]))
+    findings.push(...(await examineNames(this.#zones(), nameById, this.#options.clock)))
+    return {
+      findings,
+      ...(address !== undefined && port !== undefined && device
+        ? { dataPath: { address, port, mtuBytes: device.mtu } }
+        : {}),
+    }
   }
 
   openConnections(task: { readonly pid: number }): Promise<number> {
@@ -442,14 +476,16 @@ class LinuxDataPlane implements DataPlane {
     }
   }
 
-  async #publishNames(): Promise<void> {
+  #zones(): ResolverState {
     const { networks, endpoints, tasks, neighbours } = this.#desired
     const ready = [...networks, ...this.#expected.values()].filter((network) =>
       this.#networks.isReady(network),
     )
-    const failures = await this.#resolver.publish(
-      buildZones({ networks: ready, endpoints, tasks, ...(neighbours ? { neighbours } : {}) }),
-    )
+    return buildZones({ networks: ready, endpoints, tasks, ...(neighbours ? { neighbours } : {}) })
+  }
+
+  async #publishNames(): Promise<void> {
+    const failures = await this.#resolver.publish(this.#zones())
     const trouble = Object.entries(failures)
       .map(([gateway, why]) => `${gateway}: ${why}`)
       .join('; ')

@@ -61,6 +61,11 @@ export class SimulatedDataPlane implements DataPlane {
     return drift
   }
 
+  async examine() {
+    const drift = await this.audit()
+    return { findings: drift.map((what) => ({ what, next: 'It was repaired just now.' })) }
+  }
+
   async openConnections(task: { readonly pid: number }): Promise<number> {
     return this.#openConnections.get(task.pid) ?? 0
   }

@@ -607,6 +607,7 @@ function openApi(
   const proxy: EngineProxy = { handle: refuse, checkContinue: refuse, upgrade: refuse }
   return openDockerApi({
     control: () => control,
+    examineNetworks: refuse,
     node: {
       state: () => ({
         localNodeState: 'active',

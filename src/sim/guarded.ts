@@ -34,6 +34,7 @@ export function dataPlaneFor(process: SimulatedProcess, kernel: DataPlane): Data
     apply: (desired) => process.gate(kernel.apply(desired)),
     nameserversFor: (networks) => kernel.nameserversFor(networks),
     audit: () => process.gate(kernel.audit()),
+    examine: () => process.gate(kernel.examine()),
     openConnections: (task) => process.gate(kernel.openConnections(task)),
     silentPorts: (task, ports) => process.gate(kernel.silentPorts(task, ports)),
     clear: () => process.gate(kernel.clear()),

@@ -56,6 +56,9 @@ export class RecordingDataPlane implements DataPlane {
   async audit(): Promise<readonly string[]> {
     return []
   }
+  async examine() {
+    return { findings: [] }
+  }
   async openConnections(): Promise<number> {
     return this.openConnectionsNow
   }

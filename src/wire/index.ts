@@ -11,6 +11,15 @@ export {
   type SecretAssignment,
   type TaskAssignment,
 } from './assignment.ts'
+export {
+  type NetworkExaminer,
+  type NetworkFinding,
+  type NodeExamination,
+  type PathCounts,
+  type PathProbe,
+  type PathProbeOrder,
+  pathSendersMax,
+} from './examination.ts'
 export type {
   LogLine,
   LogOptions,

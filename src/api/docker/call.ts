@@ -144,6 +144,13 @@ export class Call {
     return { request: this.#request.raw, response: this.#reply.raw, signal: gone.signal }
   }
 
+  /** Aborts when the client has gone without an answer. */
+  get gone(): AbortSignal {
+    const gone = new AbortController()
+    this.#reply.raw.once('close', () => gone.abort())
+    return gone.signal
+  }
+
   get response(): ServerResponse {
     return this.#reply.raw
   }

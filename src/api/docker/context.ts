@@ -5,7 +5,7 @@ import type { Control, NodeControl } from '../../control/index.ts'
 import type { Engine } from '../../engine/index.ts'
 import type { NetworkId } from '../../model/index.ts'
 import type { View } from '../../store/store.ts'
-import type { LogSource } from '../../wire/index.ts'
+import type { LogSource, NetworkFinding } from '../../wire/index.ts'
 import type { ClusterEvents } from './events.ts'
 import type { CheckTemplate } from './lower-service.ts'
 
@@ -55,6 +55,19 @@ export interface Explain {
   task(view: View, id: string): unknown
 }
 
+/** How the nodes' networks are, for `skep net doctor`. */
+export interface NetworkReport {
+  readonly nodes: readonly {
+    readonly id: string
+    readonly name: string
+    readonly driftCount: number
+    readonly mtuBytes?: number
+    readonly clockAheadMs: number
+  }[]
+  readonly findings: readonly (NetworkFinding & { readonly node: string })[]
+  readonly pathsTested: number
+}
+
 export interface DockerApiOptions {
   /** The cluster this node manages; `undefined` while there is none. */
   readonly control: () => Control | undefined
@@ -65,6 +78,11 @@ export interface DockerApiOptions {
   readonly attachments: Attachments
   readonly explain: Explain
   readonly checkTemplate: CheckTemplate
+  /** Asks the nodes, as a person names them (none: all), how their networks are. */
+  readonly examineNetworks: (
+    wish: { readonly nodes: readonly string[]; readonly network?: string },
+    signal: AbortSignal,
+  ) => Promise<NetworkReport>
   /** The cluster's whole state, encrypted. Absent where there is nothing to take it from. */
   readonly backup?: (passphrase: string) => AsyncIterable<Uint8Array>
   readonly clock: Clock

@@ -136,6 +136,37 @@ export function skepRoutes(api: ApiContext): readonly Route[] {
         return nothing()
       },
     },
+    {
+      method: 'GET',
+      path: '/skep/v1/networks/doctor',
+      async handle(call) {
+        api.requireControl()
+        const network = call.query('network')
+        const { nodes, findings, pathsTested } = await api.examineNetworks(
+          {
+            nodes: (call.query('nodes') ?? '').split(',').filter((text) => text !== ''),
+            ...(network ? { network } : {}),
+          },
+          call.gone,
+        )
+        return json({
+          Nodes: nodes.map(({ id, name, driftCount, mtuBytes, clockAheadMs }) => ({
+            ID: id,
+            Name: name,
+            DriftRepaired: driftCount,
+            ...(mtuBytes === undefined ? {} : { MTU: mtuBytes }),
+            ClockAheadMs: clockAheadMs,
+          })),
+          Findings: findings.map(({ node, network: about, what, next }) => ({
+            Node: node,
+            ...(about === undefined ? {} : { Network: about }),
+            What: what,
+            Next: next,
+          })),
+          PathsTested: pathsTested,
+        })
+      },
+    },
     { method: 'POST', path: '/skep/v1/backup', handle: (call) => sendBackup(api, call) },
     {
       method: 'GET',

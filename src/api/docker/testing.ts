@@ -89,6 +89,13 @@ export async function openHarness(options: HarnessOptions = {}): Promise<Harness
         engine.released.push(container)
       },
     },
+    examineNetworks: async ({ nodes, network }) => ({
+      nodes: [
+        { id: 'n1', name: nodes[0] ?? 'host-1', driftCount: 2, mtuBytes: 1500, clockAheadMs: 1 },
+      ],
+      findings: network ? [{ node: 'host-1', network, what: 'a flaw', next: 'Mend it.' }] : [],
+      pathsTested: 2,
+    }),
     explain: {
       workload: (_view, id) => ({ kind: 'service', id }),
       task: (_view, id) => ({ kind: 'task', id }),

@@ -45,7 +45,10 @@ export function lookUp(
   gateway: string,
 ): Answer {
   const number = parseAddress(source)
-  if (number === undefined || !isWithin(number, directory.subnets)) return { type: 'refused' }
+  // The host asks its own resolver.
+  const isHost = source.startsWith('127.') && directory.zoneByGateway.has(gateway)
+  const isOwn = number !== undefined && (isHost || isWithin(number, directory.subnets))
+  if (!isOwn) return { type: 'refused' }
   const client = directory.clients.get(source)
   const own = directory.zoneByGateway.get(gateway)
   const zones = client

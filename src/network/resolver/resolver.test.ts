@@ -94,6 +94,8 @@ describe('names', () => {
     // Unknown by address, but on the network it asks on.
     ['shop_db', '10.0.2.77', addresses('10.0.2.6')],
     ['shop_db', '172.17.0.2', { type: 'refused' }],
+    // The host itself, about the network whose gateway it asks.
+    ['shop_db', '127.0.0.1', addresses('10.0.2.6')],
     ['toString', '10.0.2.6', { type: 'unknown' }],
     ['__proto__', '10.0.1.5', { type: 'forward', nameservers: [] }],
   ]
