@@ -79,7 +79,8 @@ const reconnectMsMax = 3_000
 const journalEveryMs = 1000
 /** Without a session for so long, a node decides by itself what becomes of a task that ended, in ms. */
 const aloneAfterMs = 5_000
-const auditEveryMs = 10_000
+/** Between audits of the data plane, in ms: with the time that one takes, what is broken is repaired within 10 s. */
+const auditEveryMs = 7_000
 /** How often it is written down that a manager is in reach, where tasks hang on it, in ms. */
 const heardEveryMs = 10_000
 
