@@ -32,7 +32,10 @@ describe('skep net doctor', { skip: (await whyNoLab()) ?? false }, () => {
     assert.equal(code, 1, findings.join('\n'))
     for (const pattern of want) assert.match(findings.join('\n'), pattern)
     assert.equal(findings.length, want.length, findings.join('\n'))
-    await eventually('nothing is wrong any more', async () => (await examine()).findings.length === 0)
+    await eventually(
+      'nothing is wrong any more',
+      async () => (await examine()).findings.length === 0,
+    )
   }
 
   before(async () => {
