@@ -8,6 +8,9 @@ import { parseList, textOf } from './overlay-state.ts'
 /** Marks our routes among those of others. Any number that nobody else on a host uses will do. */
 const protocol = '179'
 
+/** Routes told to one process: each waits for a lock of the kernel, which others may hold. */
+const linesAtOnce = 200
+
 /** Prints what `parseVipRoutes` reads. */
 export const vipRoutesCommand: readonly string[] = [
   ...['ip', '-j', '-4', 'route', 'show', 'table', 'local', 'proto', protocol],
@@ -57,12 +60,13 @@ export class VipRoutes {
   }
 
   async #tell(change: readonly string[], wanted: ReadonlySet<string>): Promise<void> {
-    if (change.length > 0) {
-      this.#applied = undefined
+    if (change.length > 0) this.#applied = undefined
+    for (let start = 0; start < change.length; start += linesAtOnce) {
+      const lines = change.slice(start, start + linesAtOnce)
       const result = await hostNamespace.run(
         'ip',
         ['-force', '-batch', '-'],
-        `${change.join('\n')}\n`,
+        `${lines.join('\n')}\n`,
       )
       const [first] = (result?.stderr ?? '')
         .split('\n')
