@@ -343,7 +343,10 @@ describe('the network of one node', () => {
   test('everything works on while the daemon is dead', async () => {
     await daemon.ok('service', 'create', '-d', '--name', 'dead', '-p', '18936:80', 'whoami:v1')
     await untilRunning(daemon, 'dead', 1)
-    await answers('http://127.0.0.1:18936/json', 1)
+    // The node reports that it runs, and then is told to send it connections.
+    await eventually('an answer', () =>
+      answers('http://127.0.0.1:18936/json', 1).catch(() => undefined),
+    )
     await daemon.kill9()
     await answers('http://127.0.0.1:18936/json', 5)
     assert.match(await inside('curl', '-s', '-m', '3', 'http://web/'), /./)
