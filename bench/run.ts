@@ -32,6 +32,10 @@ const needsByName: Readonly<Record<string, Needs>> = {
   deploy: { commands: orchestrating, images: ['whoami:v1'] },
   failover: { commands: [...orchestrating, 'dockerd', 'nsenter'], images: ['whoami:v1'] },
   idle: { commands: [...orchestrating, 'openssl'], images: stackImages },
+  network: {
+    commands: [...orchestrating, 'dockerd', 'nsenter', 'unshare', 'wrk'],
+    images: ['whoami:v1', 'busybox'],
+  },
   one: { commands: orchestrating, images: ['whoami:v1'] },
   proxy: { commands: ['docker'], images: ['busybox'] },
   rollout: { commands: orchestrating, images: ['whoami:v1', 'whoami:v2'] },

@@ -1,0 +1,75 @@
+import { idFrom } from '../../src/model/index.ts'
+import { RealBench, whyNotReal } from '../../src/network/test-bench.ts'
+import { backendOf, buildEndpoint } from '../../src/network/test-objects.ts'
+import { median, type Report } from './rows.ts'
+
+const endpointCount = 1000
+const tasksEach = 10
+const containers = 10
+const changes = 20
+
+/**
+ * How long a node takes to have 1,000 services of 10 tasks each in kernel and resolver, from nothing and after a change of one backend.
+ * Every service has a VIP, a published port and 10 backends on five nodes; their addresses are made up. Ten real
+ * containers are on the network.
+ */
+export async function measureProgramming(report: Report): Promise<void> {
+  const why = await whyNotReal()
+  if (why !== undefined) {
+    report.skip('program', why)
+    return
+  }
+  const bench = await RealBench.open('bench-net')
+  try {
+    const mac = '02:42:0a:f1:ff:fe'
+    const nodeAddress = { address: '10.241.255.254', mac }
+    const net = bench.network('net', 60, { subnet: '10.240.0.0/16', gateway: '10.240.0.1' })
+    const ingress = bench.network('ingress', 61, {
+      ...{ ingress: true, subnet: '10.241.0.0/16', gateway: '10.241.0.1', nodeAddress },
+    })
+    const networks = [net, ingress]
+    for (const network of networks) await bench.plane.ensureNetwork(network)
+    const tasks = await Promise.all(
+      Array.from({ length: containers }, (_, index) =>
+        bench.container(`task${index}`, [{ network: net, address: `10.240.240.${index + 2}` }]),
+      ),
+    )
+    const address = (second: number, index: number) =>
+      `10.${second}.${(index >> 8) + 1}.${index & 255}`
+    const service = (number: number, count: number) =>
+      buildEndpoint(`service${number}`, {
+        networks: [
+          { networkId: net.id, vip: `10.240.${200 + (number >> 8)}.${number & 255}`, aliases: [] },
+        ],
+        ports: [{ publishedPort: 20_000 + number }],
+        backends: Array.from({ length: count }, (_, task) => ({
+          taskId: idFrom<'task'>(`task${number}x${task}`),
+          taskName: `service${number}.${task + 1}`,
+          nodeId: idFrom<'node'>(`node${task % 5}`),
+          weight: 10,
+          addresses: {
+            [net.id]: address(240, number * tasksEach + task),
+            [ingress.id]: address(241, number * tasksEach + task),
+          },
+        })),
+      })
+    const own = buildEndpoint('own', { backends: tasks.map((task) => backendOf(task)) })
+    const node = { id: idFrom<'node'>('node0') }
+    let endpoints = Array.from({ length: endpointCount }, (_, number) => service(number, tasksEach))
+    const apply = async () => {
+      const startedMs = performance.now()
+      await bench.plane.apply({ networks, endpoints: [...endpoints, own], tasks, node })
+      return performance.now() - startedMs
+    }
+    report.add('program-start-ms', 'ms', await apply())
+    const took: number[] = []
+    for (let change = 0; change < changes; change++) {
+      const changed = service(change * 7, tasksEach - 1)
+      endpoints = endpoints.map((one) => (one.id === changed.id ? changed : one))
+      took.push(await apply())
+    }
+    report.add('program-change-ms', 'ms', median(took))
+  } finally {
+    await bench.close()
+  }
+}
