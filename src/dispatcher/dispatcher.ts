@@ -4,6 +4,7 @@ import {
   KeyedHeap,
   type Log,
   messageOf,
+  TurnBudget,
   UserError,
   unreachable,
   WakeUp,
@@ -83,6 +84,8 @@ export interface DispatcherOptions {
   readonly localNodeId?: NodeId
   /** The leader before, where there was another one that this node has listened to. */
   readonly predecessor?: Predecessor
+  /** Shares the thread with the leader's loops; without one sessions share it among themselves. */
+  readonly turns?: TurnBudget
 }
 
 /** A node's session over the network, as its manager holds it. */
@@ -100,6 +103,7 @@ const reportRetriesMax = 20
  */
 export class Dispatcher implements ManagerLink {
   readonly #options: DispatcherOptions
+  readonly #turns: TurnBudget
   readonly #sessions = new Map<NodeId, NodeSession>()
   /** Sessions of the nodes that need a network. */
   readonly #sessionsByNetwork = new Map<NetworkId, Set<NodeSession>>()
@@ -123,12 +127,14 @@ export class Dispatcher implements ManagerLink {
 
   constructor(options: DispatcherOptions) {
     this.#options = options
+    this.#turns = options.turns ?? new TurnBudget(options.clock)
     this.#routing = RoutingIndex.from(options.store.view)
     this.#neighbours = NeighbourTable.from(options.store.view)
     this.#isIngressNeeded = this.#needsIngress()
     this.#rounds = new RoutingRounds({
       clock: options.clock,
       signal: this.#stop.signal,
+      turns: this.#turns,
       everyone: () => this.#sessions.values(),
       onNetwork: (id) => this.#sessionsByNetwork.get(id) ?? [],
       handedOut: () => this.acknowledged.ring(),
@@ -223,6 +229,7 @@ export class Dispatcher implements ManagerLink {
     await this.#updateNode(nodeId, description, 'ready')
     const session = new NodeSession(nodeId, {
       ...this.#options,
+      turns: this.#turns,
       routing: this.#routing,
       neighbours: this.#neighbours,
       untoldSinceRevision: () => this.#rounds.pendingSinceRevision,
@@ -570,6 +577,7 @@ type Part =
   | { readonly type: 'networks' | 'everything' }
 
 interface SessionContext extends DispatcherOptions {
+  readonly turns: TurnBudget
   readonly routing: RoutingIndex
   readonly neighbours: NeighbourTable
   /** The first change that the rounds of routing have not handed out yet. */
@@ -587,6 +595,9 @@ interface Unacknowledged {
   /** Of the first change it carries. */
   readonly sinceRevision: number
 }
+
+/** Endpoints and neighbours looked at in one unit of a turn; a task takes two units. */
+const partsPerUnit = 20
 
 /** Messages to a node told apart; of more, the last ones count as one. */
 const unacknowledgedMax = 64
@@ -678,6 +689,14 @@ class NodeSession implements Session, Router {
           new UserError('unavailable', 'the session with the manager is over')
         )
       }
+      const share = this.#context.turns.take(this.#differenceUnits())
+      if (share) {
+        await share
+        if (signal.aborted || this.#closed.signal.aborted) {
+          this.#wake.ring()
+          continue
+        }
+      }
       const change = this.#difference()
       const sinceRevision = this.#untoldSince
       this.#untoldSince = undefined
@@ -700,6 +719,25 @@ class NodeSession implements Session, Router {
       last?.sinceRevision ?? Number.POSITIVE_INFINITY,
     )
     this.#unacknowledged.push({ sequence: message.sequence, sinceRevision })
+  }
+
+  /** What the next difference takes of a turn. */
+  #differenceUnits(): number {
+    const { routing, store } = this.#context
+    let tasks = this.#dirtyTasks.size
+    let parts = this.#dirtyEndpoints.size + this.#neighbours.dirtyCount
+    if (this.#everything || this.#networksDirty) {
+      const own = store.view.tasksOfNode(this.#nodeId)
+      if (this.#everything) {
+        tasks += own.length
+        parts += routing.published.size
+      }
+      for (const id of networksOfTasks(own)) {
+        if (this.#everything || !this.#sentNetworks.has(id))
+          parts += this.#context.neighbours.on(id).size
+      }
+    }
+    return 3 + 2 * tasks + parts / partsPerUnit
   }
 
   #difference(): AssignmentChange {

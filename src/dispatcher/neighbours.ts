@@ -194,6 +194,11 @@ export class Neighbourhood {
     this.#table = table
   }
 
+  /** Neighbours to look at in the next difference, without those of networks that are new. */
+  get dirtyCount(): number {
+    return this.#dirty.size
+  }
+
   touch({ id, networkId }: NeighbourChange): void {
     this.#dirty.set(id, networkId)
   }

@@ -1,4 +1,4 @@
-import type { Clock } from '../base/index.ts'
+import type { Clock, TurnBudget } from '../base/index.ts'
 import type { EndpointId, NetworkId } from '../model/index.ts'
 
 /** What many nodes know alike: an endpoint, or where an address of a network is. */
@@ -18,6 +18,8 @@ export type Scope = 'everyone' | readonly NetworkId[]
 export interface RoutingRoundsOptions {
   readonly clock: Clock
   readonly signal: AbortSignal
+  /** Shares the thread with everybody else. */
+  readonly turns: TurnBudget
   readonly everyone: () => Iterable<Router>
   readonly onNetwork: (id: NetworkId) => Iterable<Router>
   /** What had to wait has been handed out. */
@@ -32,8 +34,8 @@ interface Waiting {
   readonly networks: Set<NetworkId>
 }
 
-/** Nodes told in one go: telling one costs tens of microseconds, and others wait for the thread too. */
-const nodesAtOnceMax = 200
+/** Parts noted for a node in one unit of a turn. */
+const partsPerUnit = 50
 /** Pause after a round for each node told, in ms: what changes meanwhile goes out once. Half a second for 5,000 nodes. */
 const pauseMsPerNode = 0.1
 
@@ -78,15 +80,19 @@ export class RoutingRounds {
   }
 
   async #run(): Promise<void> {
-    const { clock, signal, handedOut } = this.#options
+    const { clock, signal, handedOut, turns } = this.#options
     while (!signal.aborted) {
       const sinceRevision = this.pendingSinceRevision
       if (sinceRevision === undefined) break
       this.#underWaySinceRevision = sinceRevision
       let told = 0
-      for (const [router, parts] of this.#takeRound()) {
-        router.touchShared(parts, sinceRevision)
-        if (++told % nodesAtOnceMax === 0) await clock.sleep(0, signal)
+      for (const [router, groups] of this.#takeRound()) {
+        const partCount = groups.reduce((sum, parts) => sum + parts.length, 0)
+        const share = turns.take(1 + partCount / partsPerUnit)
+        if (share) await share
+        if (signal.aborted) return
+        for (const parts of groups) router.touchShared(parts, sinceRevision)
+        told += 1
       }
       this.#underWaySinceRevision = undefined
       handedOut()
@@ -96,22 +102,31 @@ export class RoutingRounds {
     this.#isRunning = false
   }
 
-  /** Who has to be told what. */
-  #takeRound(): ReadonlyMap<Router, readonly SharedPart[]> {
-    const round = this.#waiting
-    this.#waiting = new Map()
-    const partsByRouter = new Map<Router, SharedPart[]>()
-    const tell = (routers: Iterable<Router>, part: SharedPart) => {
-      for (const router of routers) {
-        const parts = partsByRouter.get(router)
-        if (!parts) partsByRouter.set(router, [part])
-        else if (parts.at(-1) !== part) parts.push(part)
+  /** Who has to be told what: whoever is in the same scope shares one list of it. */
+  #takeRound(): ReadonlyMap<Router, readonly (readonly SharedPart[])[]> {
+    const forEveryone: SharedPart[] = []
+    const byNetwork = new Map<NetworkId, SharedPart[]>()
+    for (const { part, isForEveryone, networks } of this.#waiting.values()) {
+      if (isForEveryone) forEveryone.push(part)
+      else {
+        for (const networkId of networks) {
+          const parts = byNetwork.get(networkId)
+          if (parts) parts.push(part)
+          else byNetwork.set(networkId, [part])
+        }
       }
     }
-    for (const { part, isForEveryone, networks } of round.values()) {
-      if (isForEveryone) tell(this.#options.everyone(), part)
-      else for (const networkId of networks) tell(this.#options.onNetwork(networkId), part)
+    this.#waiting = new Map()
+    const groupsByRouter = new Map<Router, (readonly SharedPart[])[]>()
+    const tell = (routers: Iterable<Router>, parts: readonly SharedPart[]) => {
+      for (const router of routers) {
+        const groups = groupsByRouter.get(router)
+        if (groups) groups.push(parts)
+        else groupsByRouter.set(router, [parts])
+      }
     }
-    return partsByRouter
+    if (forEveryone.length > 0) tell(this.#options.everyone(), forEveryone)
+    for (const [networkId, parts] of byNetwork) tell(this.#options.onNetwork(networkId), parts)
+    return groupsByRouter
   }
 }

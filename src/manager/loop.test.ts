@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { silentLog, UserError, WakeUp } from '../base/index.ts'
+import { silentLog, TurnBudget, UserError, WakeUp } from '../base/index.ts'
 import { buildTask } from '../model/testing.ts'
 import { type Change, type Commit, openMemoryStore, type Store } from '../store/index.ts'
 import { runLoop, type Turn } from './loop.ts'
@@ -29,6 +29,7 @@ async function run(store: Store, turns: readonly Turn[]): Promise<void> {
     fence: 0,
     wake,
     signal: stop.signal,
+    turns: new TurnBudget(clock),
     decide: () => {
       const turn = left.shift()
       if (!turn) stop.abort()

@@ -1,4 +1,11 @@
-import { type Clock, type Log, messageOf, UserError, type WakeUp } from '../base/index.ts'
+import {
+  type Clock,
+  type Log,
+  messageOf,
+  type TurnBudget,
+  UserError,
+  type WakeUp,
+} from '../base/index.ts'
 import { type Change, changesPerCommitMax, type Store } from '../store/store.ts'
 
 /** What one turn of a loop wants: groups of changes, each atomic, and when to look again by itself. */
@@ -7,6 +14,8 @@ export interface Turn {
   readonly wakeAtMs?: number | undefined
   /** There is more to decide at once: the turn stopped at its bound. */
   readonly more?: boolean
+  /** Tasks looked at, beside those that change. */
+  readonly lookedAt?: number
   /** Called for each group whose commit failed, to look at its objects again. */
   readonly failed?: (index: number) => void
 }
@@ -19,10 +28,15 @@ export interface LoopOptions {
   readonly fence: number
   readonly wake: WakeUp
   readonly signal: AbortSignal
+  /** Shares the thread with the other loops and with the nodes' sessions. */
+  readonly turns: TurnBudget
   /** Observes and decides. Synchronous: the view does not change meanwhile. */
   readonly decide: (nowMs: number) => Turn
 }
 
+/** Of a turn's units: to decide, check and encode a change; to look at a task. */
+const unitsPerChange = 2
+const unitsPerTask = 0.3
 /** When a decision that lost a race is made again, if nothing wakes its loop sooner, in ms. */
 const raceRetryMs = 50
 /** Changes of one loop under way at once; a single commit may have so many too. */
@@ -35,14 +49,20 @@ const unavailableMs = 1000
  * what is there now; one that the store could not take is tried again after a pause.
  */
 export async function runLoop(options: LoopOptions): Promise<void> {
-  const { name, store, clock, log, fence, wake, signal, decide } = options
+  const { name, store, clock, log, fence, wake, signal, turns, decide } = options
   let wakeAtMs: number | undefined
+  /** What the last turn took: the next one is likely to take as much. */
+  let units = 1
   while (!signal.aborted) {
     await wake.wait(clock, signal, wakeAtMs)
+    if (signal.aborted) return
+    const share = turns.take(units)
+    if (share) await share
     if (signal.aborted) return
     const turn = decide(clock.nowMs())
     wakeAtMs = turn.wakeAtMs
     if (turn.more) wake.ring()
+    units = unitsOf(turn)
     const results = await commitAll(turn, (changes) => store.commit(changes, { fence }))
     let pause = false
     for (const result of results) {
@@ -97,6 +117,11 @@ async function commitAll(
   }
   results.push(...(await Promise.allSettled(wave)))
   return results
+}
+
+function unitsOf({ commits, lookedAt = 0 }: Turn): number {
+  const changes = commits.reduce((sum, group) => sum + group.length, 0)
+  return 1 + unitsPerChange * changes + unitsPerTask * lookedAt
 }
 
 function isRace(error: UserError): boolean {

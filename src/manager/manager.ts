@@ -1,5 +1,13 @@
 import { Allocator, changesFor as allocationChanges } from '../allocator/index.ts'
-import { type Clock, isDeepEqual, KeyedHeap, type Log, type Random, WakeUp } from '../base/index.ts'
+import {
+  type Clock,
+  isDeepEqual,
+  KeyedHeap,
+  type Log,
+  type Random,
+  TurnBudget,
+  WakeUp,
+} from '../base/index.ts'
 import {
   Dispatcher,
   decideTraffic,
@@ -73,10 +81,12 @@ export function startManager(options: ManagerOptions): Manager {
   const { store, clock, random, log, epoch } = options
   const stop = new AbortController()
   const { unseal, localNodeId, predecessor } = options
+  const turns = new TurnBudget(clock)
   const dispatcher = new Dispatcher({
     store,
     unseal,
     clock,
+    turns,
     log,
     fence: epoch,
     ...(localNodeId === undefined ? {} : { localNodeId }),
@@ -103,7 +113,7 @@ export function startManager(options: ManagerOptions): Manager {
   wakeAllocator.ring()
   wakeScheduler.ring()
 
-  const base = { store, clock, log, fence: epoch, signal: stop.signal }
+  const base = { store, clock, log, fence: epoch, signal: stop.signal, turns }
   const loops = [
     runLoop({
       ...base,
@@ -271,6 +281,7 @@ class Orchestration {
       more: this.#dirtyWorkloads.size > 0 || this.#dirtyNodes.size > 0,
       wakeAtMs: this.#wakeAtMs.firstRank,
       failed: (index) => again[index]?.(),
+      lookedAt,
     }
   }
 

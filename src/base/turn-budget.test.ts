@@ -1,0 +1,64 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { TurnBudget } from './turn-budget.ts'
+import type { Clock } from './world.ts'
+
+/** A clock whose turns are taken by hand. */
+class TurnClock implements Clock {
+  ms = 0
+  #next: (() => void)[] = []
+
+  nowMs(): number {
+    return this.ms
+  }
+
+  sleep(): Promise<void> {
+    return new Promise((resolve) => this.#next.push(resolve))
+  }
+
+  async turn(): Promise<void> {
+    for (const go of this.#next.splice(0)) go()
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+}
+
+test('after a turn worth of work the rest waits for the next turns, in the order of asking', async () => {
+  const clock = new TurnClock()
+  const budget = new TurnBudget(clock)
+  const begun: number[] = []
+  for (let piece = 0; piece < 25; piece++) {
+    const share = budget.take(100)
+    if (share) void share.then(() => begun.push(piece))
+    else begun.push(piece)
+  }
+  const upTo = (count: number) => Array.from({ length: count }, (_, piece) => piece)
+  assert.deepEqual(begun, upTo(10))
+  await clock.turn()
+  assert.deepEqual(begun, upTo(20))
+  // Whoever asks while others wait comes after them.
+  void budget.take(1)?.then(() => begun.push(25))
+  await clock.turn()
+  assert.deepEqual(begun, upTo(26))
+})
+
+test('a piece that is larger than a turn gets one for itself', async () => {
+  const clock = new TurnClock()
+  const budget = new TurnBudget(clock)
+  const begun: string[] = []
+  assert.equal(budget.take(5_000), undefined)
+  void budget.take(5_000)?.then(() => begun.push('large'))
+  void budget.take(1)?.then(() => begun.push('small'))
+  await clock.turn()
+  assert.deepEqual(begun, ['large'])
+  await clock.turn()
+  assert.deepEqual(begun, ['large', 'small'])
+})
+
+test('work with time in between never waits', () => {
+  const clock = new TurnClock()
+  const budget = new TurnBudget(clock)
+  for (let piece = 0; piece < 100; piece++) {
+    clock.ms += 60
+    assert.equal(budget.take(900), undefined)
+  }
+})

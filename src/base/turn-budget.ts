@@ -1,0 +1,63 @@
+import type { Clock } from './world.ts'
+
+/** What may be done in a row before whatever else waits for the thread goes first, in units of about 10 us: 10 ms. */
+const unitsPerTurnMax = 1_000
+/** What was done longer ago than this is forgotten: the thread was free in between, in ms. */
+const windowMs = 50
+
+/**
+ * Shares the thread among much work in small pieces that falls due at once (thousands of nodes to be told of one change,
+ * loops with thousands of tasks to decide): each piece takes its share before it begins, in the order of asking, and after
+ * a turn's worth the rest waits until others have had a turn of the event loop: requests, heartbeats, answers of the disk.
+ */
+export class TurnBudget {
+  readonly #clock: Clock
+  #sinceMs: number
+  #taken = 0
+  /** Bounded by what there is to do at once: one entry for each session and loop. */
+  #waiting: { readonly units: number; readonly begin: () => void }[] = []
+  #isSharing = false
+
+  constructor(clock: Clock) {
+    this.#clock = clock
+    this.#sinceMs = clock.nowMs()
+  }
+
+  /** Takes a share of this turn. `undefined`: begin at once; otherwise wait for it. */
+  take(units: number): Promise<void> | undefined {
+    if (!this.#isSharing) {
+      const nowMs = this.#clock.nowMs()
+      if (nowMs - this.#sinceMs >= windowMs) this.#begin(nowMs)
+      if (this.#taken < unitsPerTurnMax) {
+        this.#taken += units
+        return undefined
+      }
+    }
+    return new Promise((begin) => {
+      this.#waiting.push({ units, begin })
+      if (!this.#isSharing) void this.#share()
+    })
+  }
+
+  #begin(nowMs: number): void {
+    this.#sinceMs = nowMs
+    this.#taken = 0
+  }
+
+  async #share(): Promise<void> {
+    this.#isSharing = true
+    while (this.#waiting.length > 0) {
+      await this.#clock.sleep(0)
+      this.#begin(this.#clock.nowMs())
+      let begun = 0
+      for (const { units, begin } of this.#waiting) {
+        if (this.#taken >= unitsPerTurnMax) break
+        this.#taken += units
+        begun += 1
+        begin()
+      }
+      this.#waiting = this.#waiting.slice(begun)
+    }
+    this.#isSharing = false
+  }
+}
