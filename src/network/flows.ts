@@ -7,7 +7,7 @@ export function staleFlows(
   /** By VIP, and by published port. */
   backends: ReadonlyMap<string, ReadonlySet<string>>,
   /** Published ports are those of the host's own addresses; others' are not touched. */
-  localAddresses: ReadonlySet<string>,
+  isLocal: (address: string) => boolean,
 ): readonly (readonly string[])[] {
   const selections = new Map<string, readonly string[]>()
   for (const line of listing.split('\n')) {
@@ -17,9 +17,10 @@ export function staleFlows(
     const to = value('dst', 0)
     const port = value('dport', 0)
     const from = value('src', 1)
-    const isPublished = localAddresses.has(to) || to.startsWith('127.')
-    const allowed = backends.get(to) ?? (isPublished ? backends.get(port) : undefined)
+    const byAddress = backends.get(to)
+    const allowed = byAddress ?? backends.get(port)
     if (!allowed || from === '' || allowed.has(from)) continue
+    if (!byAddress && !to.startsWith('127.') && !isLocal(to)) continue
     selections.set(`${to} ${port} ${from}`, [
       ...['--orig-dst', to],
       ...['--orig-port-dst', port],

@@ -91,7 +91,8 @@ function buildZone(
   const reverse: Record<string, string> = Object.create(null)
   const weights = new Map<string, number>()
 
-  for (const endpoint of desired.endpoints) {
+  // Nobody declares names on the ingress network, and published services are many.
+  for (const endpoint of network.ingress ? [] : desired.endpoints) {
     const part = partOf(endpoint, network.id)
     if (!part) continue
     for (const [name, addresses] of part.declared) put(declared, name, addresses)
