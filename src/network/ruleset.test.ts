@@ -206,4 +206,15 @@ describe('what the kernel is told', () => {
     }
     assert.ok(!isPlausibleListing(listing.replace('dnat to 10.0.1.2', 'dnat to 10.0.1.3'), ruleset))
   })
+
+  test('the rules of a node with an address on the ingress network are known again', () => {
+    const ingress = {
+      ...buildNetwork('ingress', { subnet: '10.0.0.0/24', gateway: '10.0.0.1', ingress: true }),
+      nodeAddress: { address: '10.0.0.254', mac: '02:42:0a:00:00:fe' },
+    }
+    const ruleset = renderHostRules({ table: 'skep', networks: [ingress], endpoints: [] })
+    const listing = listingOf(ruleset)
+    assert.match(listing, /ip daddr 10\.0\.0\.0\/24 .* snat to 10\.0\.0\.254/)
+    assert.ok(isPlausibleListing(listing, ruleset))
+  })
 })

@@ -136,7 +136,7 @@ export function isPlausibleListing(listing: string, ruleset: Ruleset): boolean {
     const words = wordsOf(lines.join(' '))
     for (const rule of rules) {
       for (const address of rule.match(/\d+\.\d+\.\d+\.\d+/g) ?? []) {
-        if (!words.has(address) && !words.has(`${address}/8`)) return false
+        if (!words.has(address)) return false
       }
     }
   }
@@ -155,8 +155,10 @@ function setIn(listing: string, name: string): string {
   return new RegExp(`^\\s*(?:set|map) ${name} \\{$([^]*?)^\\s*\\}$`, 'm').exec(listing)?.[1] ?? ''
 }
 
+/** A subnet is two: itself, and its address. */
 function wordsOf(text: string): ReadonlySet<string> {
-  return new Set(text.split(/[\s,;:{}"]+/))
+  const words = text.split(/[\s,;:{}"]+/)
+  return new Set(words.flatMap((word) => [word, word.split('/')[0] ?? '']))
 }
 
 /** Lines of rules by chain. A chain's end is a line with nothing but a brace; rules do not span lines. */
