@@ -5,6 +5,7 @@ import { idFrom, type NodeId } from '../model/index.ts'
 import type { Keyring } from '../security/index.ts'
 import {
   type Election,
+  type EtcdClient,
   type EtcdStore,
   type Leader,
   type Leadership,
@@ -13,21 +14,26 @@ import {
 import type { LeaderEpoch, Store } from '../store/index.ts'
 import type { MemberWorld } from './host.ts'
 import { LeaderEar } from './leader-ear.ts'
-import type { MemberEtcd } from './member-etcd.ts'
 import { keepRoster } from './roster.ts'
 
 export interface LeadingOptions {
-  readonly world: MemberWorld
+  readonly world: Pick<MemberWorld, 'clock' | 'random' | 'log'>
   readonly nodeId: NodeId
   /** Of this node's cluster port. */
   readonly address: string
   readonly store: Store
-  readonly keyring: Keyring
+  readonly keyring: Pick<Keyring, 'unseal'>
   /** How the other managers are reached. */
   readonly transport: () => Transport
   /** Another one leads now, or nobody, or this manager. */
   readonly changed: () => void
 }
+
+/** The etcd that the managers share, as this one reaches it. */
+type SharedEtcd = { readonly client: EtcdClient }
+
+/** The state in it. */
+type SharedStore = Store & Pick<EtcdStore, 'barrier' | 'keepCompacted'>
 
 /** Before a manager that is no longer to be one looks whether it may lead again, in ms. */
 const demotedLookMs = 500
@@ -40,6 +46,7 @@ const refusalsMin = 2
 export class Leading {
   readonly #options: LeadingOptions
   #manager: Manager | undefined
+  #epoch: number | undefined
   /** Loops of earlier leaderships that have yet to notice their end. */
   readonly #ending = new Set<Promise<void>>()
   #election: Election | undefined
@@ -57,6 +64,11 @@ export class Leading {
   /** The loops, while this manager leads. */
   get manager(): Manager | undefined {
     return this.#manager
+  }
+
+  /** The epoch of those loops. */
+  get epoch(): number | undefined {
+    return this.#manager && this.#epoch
   }
 
   /** Who leads where there are several managers, as far as this one knows. */
@@ -110,7 +122,7 @@ export class Leading {
   }
 
   /** Takes part in the election among the managers from now on. */
-  elect(etcd: MemberEtcd, store: EtcdStore): void {
+  elect(etcd: SharedEtcd, store: SharedStore): void {
     const { world, nodeId, address, changed } = this.#options
     const { clock, log } = world
     const stop = new AbortController()
@@ -142,8 +154,8 @@ export class Leading {
 
   async #campaign(
     election: Election,
-    etcd: MemberEtcd,
-    store: EtcdStore,
+    etcd: SharedEtcd,
+    store: SharedStore,
     signal: AbortSignal,
   ): Promise<void> {
     const { nodeId, world } = this.#options
@@ -169,8 +181,8 @@ export class Leading {
   /** Returns when this manager leads no longer. */
   async #lead(
     leadership: Leadership,
-    etcd: MemberEtcd,
-    store: EtcdStore,
+    etcd: SharedEtcd,
+    store: SharedStore,
     signal: AbortSignal,
   ): Promise<void> {
     const { world, nodeId } = this.#options
@@ -218,6 +230,7 @@ export class Leading {
       log,
     })
     this.#manager = manager
+    this.#epoch = epoch
     changed()
     return manager
   }

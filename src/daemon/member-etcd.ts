@@ -7,14 +7,7 @@ import type { MemberWorld } from './host.ts'
 import { chooseListenAddress } from './host-facts.ts'
 import { dataPaths, type Identity } from './identity.ts'
 import type { NodeCertificates } from './node-certificates.ts'
-
-/** The port on which managers' etcd speak to each other lies so far above the cluster port: 2380 beside 2377. */
-const portsAbove = 3
-
-/** Where a manager's etcd is reached, by the address of its cluster port. */
-export function peerUrlOf(address: string): string {
-  return `https://${shifted(address)}`
-}
+import { peerAddressOf, peerUrlOf } from './peer-url.ts'
 
 /** This manager's etcd: a child process, the files it proves itself with, and the one client it has. */
 export class MemberEtcd {
@@ -112,7 +105,7 @@ function begun(
   return startEtcd({
     directory: dataPaths(options.dataRoot).etcd,
     name: identity.nodeId,
-    peerListenUrl: `https://${shifted(`${host}:${port}`)}`,
+    peerListenUrl: `https://${peerAddressOf(`${host}:${port}`)}`,
     peerUrl: peerUrlOf(identity.address),
     files: filesOf(world),
     begin,
@@ -148,10 +141,4 @@ async function writeFiles(world: MemberWorld, certificates: NodeCertificates): P
 
 function rootsOf(certificates: NodeCertificates): string {
   return certificates.credentials().rootsPem.join('')
-}
-
-/** `host:port` with etcd's port. */
-function shifted(address: string): string {
-  const at = address.lastIndexOf(':')
-  return `${address.slice(0, at)}:${Number(address.slice(at + 1)) + portsAbove}`
 }

@@ -1,38 +1,39 @@
 import { rm } from 'node:fs/promises'
 import { type Agent, startAgent } from '../agent/index.ts'
 import { writeBackup } from '../backup/index.ts'
-import { assert, messageOf, Semaphore, UserError } from '../base/index.ts'
+import { assert, messageOf, UserError } from '../base/index.ts'
 import {
   type AttachmentDesk,
   type Closing,
   examineNetworks,
-  type MemberAdmission,
   type NetworkReport,
   openClusterLogs,
   openRemoteDesk,
   openRemoteLink,
 } from '../cluster/index.ts'
 import { type Control, findObject, openControl } from '../control/index.ts'
-import { addMember, promoteMember, removeMember } from '../etcd/index.ts'
-import { type ClusterNode, idFrom, type NodeId, stateSinceMs } from '../model/index.ts'
+import { idFrom, type NodeId, stateSinceMs } from '../model/index.ts'
 import { bridgeName, type DataPlane } from '../network/index.ts'
 import type { Runtime } from '../runtime/index.ts'
 import { type Keyring, parseUnlockKey } from '../security/index.ts'
 import {
+  type EtcdClient,
   type EtcdStore,
   migrateToEtcd,
   OutcomeUnknownError,
   openEtcdStore,
 } from '../store/etcd/index.ts'
 import { type LeaderEpoch, nextCommit, openSqliteStore, type Store } from '../store/index.ts'
-import type { LogSource, ManagerLink, Session } from '../wire/index.ts'
+import type { LogSource } from '../wire/index.ts'
 import { openAttachmentDesk } from './attachment-desk.ts'
 import { clearHost, connectEngine, type MemberWorld, openHost } from './host.ts'
 import { hostSubnets } from './host-facts.ts'
 import { dataPaths, type Identity, writeIdentity } from './identity.ts'
+import { LeaderLink, otherManagersOf } from './leader-link.ts'
 import { Leading } from './leading.ts'
+import { ManagerAdmission } from './manager-admission.ts'
 import { ManagerPort } from './manager-port.ts'
-import { MemberEtcd, peerUrlOf } from './member-etcd.ts'
+import { MemberEtcd } from './member-etcd.ts'
 import { MemberStore } from './member-store.ts'
 import { openNetworkExaminer } from './network-examiner.ts'
 import { NodeAttachments } from './node-attachments.ts'
@@ -80,14 +81,12 @@ export class Member {
   readonly #alone: (Store & LeaderEpoch) | undefined
   #shared: { readonly etcd: MemberEtcd; readonly store: EtcdStore } | undefined
   readonly #switched: MemberStore
-  /** Aborts when another one leads. */
-  #leaderIsAnother = new AbortController()
+  /** The agent's way to whoever leads. */
+  readonly #link: LeaderLink
   #removed = () => {}
   readonly #closing = new AbortController()
   #quorumTrouble: string | undefined
   #closesBecause: Closing | undefined
-  /** Managers are let in one at a time. */
-  readonly #joining = new Semaphore(1)
 
   private constructor(
     world: MemberWorld,
@@ -130,11 +129,12 @@ export class Member {
       changed: () => this.agent.plainContainersChanged(),
       gone: () => this.attachments.sweep(),
     })
+    this.#link = this.#openLink()
     this.agent = startAgent({
       nodeId: identity.nodeId,
       runtime: parts.runtime,
       dataPlane: parts.dataPlane,
-      link: this.#link(),
+      link: this.#link,
       clock,
       log,
       // A single manager has its own state to go on with.
@@ -206,10 +206,13 @@ export class Member {
           return leader && { nodeId: idFrom(leader.id), address: leader.address }
         },
         ...(shared ? { certificates: shared.certificates } : {}),
-        members: {
-          add: (id, at) => memberOf(member).#takeIn(id, at),
-          promote: (id, memberId) => memberOf(member).#confirm(id, memberId),
-        },
+        members: new ManagerAdmission({
+          store,
+          shared: () => memberOf(member).#shared?.etcd.client,
+          share: () => memberOf(member).#etcdClient(),
+          clock,
+          log,
+        }),
         attachments: (id) => (member ? member.#deskOf(id) : undefined),
         services: {
           logs: runtime,
@@ -276,12 +279,10 @@ export class Member {
 
   #leaderChanged(): void {
     this.port.leadershipChanged()
-    // The agent's session is with the leader that was.
-    this.#leaderIsAnother.abort()
-    this.#leaderIsAnother = new AbortController()
+    this.#link.leaderChanged()
   }
 
-  #link(): ManagerLink {
+  #openLink(): LeaderLink {
     const { clock, random, log } = this.#world
     const remote = openRemoteLink({
       transport: this.port.transport,
@@ -295,73 +296,19 @@ export class Member {
       closing: () => this.#closesBecause,
       heard: (word) => this.#leading.hear(word),
     })
-    return {
-      open: (nodeId, description, signal): Promise<Session> => {
-        const until = AbortSignal.any([signal, this.#leaderIsAnother.signal])
-        const { manager } = this.#leading
-        return manager
-          ? manager.link.open(nodeId, description, until)
-          : remote.open(nodeId, description, until)
-      },
-    }
+    return new LeaderLink(this.#leading, remote)
   }
 
-  /** Cluster ports of the other managers, the leader's first. */
   #otherManagers(): readonly string[] {
-    const { leader } = this.#leading
-    const others = [...this.store.view.list('node')].flatMap(({ id, manager }) =>
-      manager && id !== this.identity.nodeId ? [manager.address] : [],
-    )
-    const isOther = leader !== undefined && leader.id !== this.identity.nodeId
-    return isOther ? [...new Set([leader.address, ...others])] : others
+    return otherManagersOf(this.store.view, this.#leading, this.identity.nodeId)
   }
 
   // ---- Several managers ----
 
-  /** Lets another manager keep the state too, by its node and the address of its cluster port. */
-  #takeIn(nodeId: NodeId, address: string): Promise<MemberAdmission> {
-    const { clock, log } = this.#world
-    return this.#joining.run(async () => {
-      const shared = this.#shared ?? (await this.#share())
-      log.info('a manager is let in', { nodeId, address })
-      const { client } = shared.etcd
-      const peerUrl = peerUrlOf(address)
-      const member = { client, name: nodeId, peerUrl }
-      // One that asks has no state. If it counts from an earlier time, its vote rests on what it has lost.
-      const counted = (await client.memberList()).some(
-        ({ learner, peerUrls }) => !learner && peerUrls.includes(peerUrl),
-      )
-      if (counted) await removeMember(member)
-      const { memberId, members } = await addMember({ ...member, clock })
-      await this.#changeManager(nodeId, { address, leader: false, reachability: 'unknown' })
-      const [cluster] = this.store.view.list('cluster')
-      return { memberId, token: cluster?.id ?? '', members }
-    })
-  }
-
-  async #confirm(nodeId: NodeId, memberId: string): Promise<void> {
-    const client = this.#shared?.etcd.client
-    if (!client) throw new UserError('failedPrecondition', 'this manager shares no state yet')
-    await promoteMember({ client, memberId, clock: this.#world.clock })
-    const manager = this.store.view.get('node', nodeId)?.manager
-    if (manager) await this.#changeManager(nodeId, { ...manager, reachability: 'reachable' })
-  }
-
-  async #changeManager(
-    nodeId: NodeId,
-    manager: NonNullable<ClusterNode['manager']>,
-  ): Promise<void> {
-    for (;;) {
-      const node = this.store.view.get('node', nodeId)
-      if (!node) throw new UserError('notFound', `node ${nodeId} is not part of this cluster`)
-      try {
-        await this.store.commit([{ type: 'update', object: { ...node, manager } }])
-        return
-      } catch (error) {
-        if (!(error instanceof UserError && error.code === 'outOfSequence')) throw error
-        await nextCommit(this.store, this.#world.clock)
-      }
-    }
+  /** Where the state is shared; it moves there first if it is not yet. */
+  async #etcdClient(): Promise<EtcdClient> {
+    const { etcd } = this.#shared ?? (await this.#share())
+    return etcd.client
   }
 
   /** Moves the state from this manager's own file to where others can keep it too. Commits wait meanwhile; reads go on. */

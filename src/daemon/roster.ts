@@ -3,7 +3,7 @@ import { removeMember } from '../etcd/index.ts'
 import type { ClusterNode, NodeId } from '../model/index.ts'
 import type { EtcdClient } from '../store/etcd/index.ts'
 import { nextCommit, type Store } from '../store/index.ts'
-import { peerUrlOf } from './member-etcd.ts'
+import { peerUrlOf } from './peer-url.ts'
 
 export interface RosterOptions {
   readonly store: Store
