@@ -132,6 +132,12 @@ export class SimulatedEtcd {
     this.announce()
   }
 
+  /** Where a member is among the others now; `undefined` when it is none. */
+  indexOf(memberId: string): number | undefined {
+    const index = this.#members.findIndex((member) => member.memberId === memberId)
+    return index < 0 ? undefined : index
+  }
+
   setMember(index: number, state: MemberState): void {
     const member = this.#members[index]
     if (!member) throw new Error(`broken invariant: there is no member ${index}`)
@@ -554,7 +560,8 @@ export class SimulatedEtcd {
     if (learner && this.#members.some((member) => member.learner)) {
       throw new EtcdError('refused', 'too many learner members in cluster')
     }
-    const member = this.#newMember(`member-${this.#members.length}`, learner, true)
+    // Not by how many there are: a name of one that was removed may be another's by then.
+    const member = this.#newMember(`member-${this.#idNext - 1}`, learner, true)
     member.peerUrls = peerUrls
     return { memberId: member.memberId, name: '', peerUrls, clientUrls: [], learner }
   }
