@@ -3,20 +3,26 @@ import { type DockerApi, type EngineProxy, openDockerApi } from '../api/docker/i
 import { type Log, messageOf, silentLog, UserError } from '../base/index.ts'
 import {
   Authority,
+  askToBeMember,
   type ClusterPort,
+  confirmMember,
   openClusterPort,
   openRemoteLink,
   type Peer,
 } from '../cluster/index.ts'
 import { type Control, initialNetworks, openControl, type Sealer } from '../control/index.ts'
+import { LeaderLink, otherManagersOf } from '../daemon/leader-link.ts'
+import { Leading } from '../daemon/leading.ts'
+import { ManagerAdmission } from '../daemon/manager-admission.ts'
+import { peerUrlOf } from '../daemon/peer-url.ts'
 import { type Manager, startManager } from '../manager/index.ts'
 import { type AnyObject, idFrom, mintId, type NodeId, type NodeRole } from '../model/index.ts'
 import { buildClusterSpec, buildNode } from '../model/testing.ts'
 import { explainTask, explainWorkload, observeWorkload } from '../orchestrator/index.ts'
 import type { SimulatedBehaviour } from '../runtime/simulated-runtime.ts'
 import type { Keyring } from '../security/index.ts'
-import type { Election } from '../store/etcd/election.ts'
-import { openEtcdStore } from '../store/etcd/etcd-store.ts'
+import type { EtcdClient } from '../store/etcd/client.ts'
+import { type EtcdStore, openEtcdStore } from '../store/etcd/etcd-store.ts'
 import { type Commit, type LeaderEpoch, type Store, StoreCore } from '../store/index.ts'
 import { SimulatedDisk } from '../store/simulated-disk.ts'
 import {
@@ -26,7 +32,7 @@ import {
   type TaskAssignment,
 } from '../wire/index.ts'
 import { Chance } from './chance.ts'
-import { dataPlaneFor, persistenceFor, runtimeFor, storeForLeader } from './guarded.ts'
+import { dataPlaneFor, journalFor, persistenceFor, runtimeFor, storeForLeader } from './guarded.ts'
 import { Host } from './host.ts'
 import { SimulatedNetwork } from './network.ts'
 import { HostClock, SimulatedProcess } from './process.ts'
@@ -91,6 +97,11 @@ interface Leadership {
 export interface Daemon {
   readonly process: SimulatedProcess
   readonly agent: Agent
+  /** How the agent of one of several managers reaches the leader, once it takes part. */
+  link?: LeaderLink
+  leading?: Leading
+  /** The managers want it to be one of them, and it asks them to let it in. */
+  isPromoted?: boolean
   /** Absent on workers, and until the durable state has been opened. */
   manager?: {
     readonly store: Store & LeaderEpoch
@@ -104,6 +115,12 @@ export interface Daemon {
   }
 }
 
+/** For an etcd to learn that it was removed, in ms. */
+const endsEtcdMs = 50
+/** For a daemon to take up another role, in ms. */
+const restartsMs = 100
+/** Between attempts to become a manager, in ms. */
+const roleRetryMs = 5_000
 const startMs = 1_800_000_000_000
 const firstHardware = { nanoCpus: 4e9, memoryBytes: 8 * 1024 ** 3, gpus: 0 }
 
@@ -126,9 +143,10 @@ export class SimulatedCluster {
   /** Called when a daemon is about to have a container stopped. */
   beforeStop: (host: Host, taskId: string) => void = () => {}
   readonly #idChance: Chance
-  readonly #managerCount: number
   #hostCount = 0
   #newestEpoch = 0
+  /** Machines that are no managers any more and have not heard of it. */
+  readonly #removed = new Set<Host>()
   readonly #ports = new Map<string, Port>()
   /** Since when somebody has led without a break, in true ms. */
   ledSinceMs = startMs
@@ -138,7 +156,6 @@ export class SimulatedCluster {
 
   constructor(seed: number, managerCount = 1) {
     this.seed = seed
-    this.#managerCount = managerCount
     this.network = new SimulatedNetwork(this.time, Chance.of(seed, 'network'))
     this.#idChance = Chance.of(seed, 'ids')
     const syncMs = () => this.syncMsMax
@@ -156,6 +173,7 @@ export class SimulatedCluster {
       {
         committed: (revision, put, removed) => this.observer?.etcdWrote(revision, put, removed),
         epochBegan: (epoch) => this.#epochBegan(epoch),
+        memberRemoved: (memberId) => this.#memberRemoved(memberId),
       },
     )
     this.network.onCutsChanged = () => this.followCuts()
@@ -165,9 +183,54 @@ export class SimulatedCluster {
     return this.replicated ? this.replicated.hosts : this.hosts.slice(0, 1)
   }
 
+  /**
+   * Whether every machine knows a manager that stays when this one is none any more. One that is away meanwhile would
+   * never find the others again, and nobody could tell it but its own people.
+   */
+  maySpare(host: Host): boolean {
+    const view = this.store?.view
+    const staying = this.managerHosts
+      .filter((one) => one !== host && view?.get('node', one.nodeId)?.spec.role === 'manager')
+      .map(addressOf)
+    return this.hosts.every(
+      (other) =>
+        other.isRemoved ||
+        staying.includes(addressOf(other)) ||
+        other.managersKnown.some((address) => staying.includes(address)),
+    )
+  }
+
   /** Members of the managers' etcd reach each other as their machines do. */
   followCuts(): void {
     this.replicated?.follow((a, b) => this.network.areJoined(a.name, b.name))
+    for (const host of this.#removed) this.#tellRemoved(host)
+  }
+
+  /** The managers have taken a machine's etcd off their list, which that learns from any of the others. */
+  #memberRemoved(memberId: string): void {
+    const host = this.hosts.find((one) => one.memberId === memberId)
+    if (!host) return
+    this.trace?.say(`the etcd of ${host.name} is removed from the managers'`)
+    this.replicated?.forget(host)
+    this.#removed.add(host)
+    this.#tellRemoved(host)
+  }
+
+  /** Its etcd ends, and the daemon becomes a worker's; one that is away does so when it is back. */
+  #tellRemoved(host: Host): void {
+    const process = this.daemons.get(host.name)?.process
+    const knows = this.managerHosts.some((other) => this.network.areJoined(host.name, other.name))
+    if (!process || !knows) return
+    this.#removed.delete(host)
+    this.time.after(endsEtcdMs, () => process.post(() => this.#becomeWorker(host)))
+  }
+
+  #becomeWorker(host: Host): void {
+    if (host.role === 'worker' || host.memberId !== undefined) return
+    host.role = 'worker'
+    this.trace?.say(`${host.name} is a worker now`)
+    this.killDaemon(host)
+    this.time.after(restartsMs, () => this.startDaemon(host))
   }
 
   #epochBegan(epoch: number): void {
@@ -213,7 +276,8 @@ export class SimulatedCluster {
       isCalm: (assignment) => this.isCalm(assignment),
     })
     this.hosts.push(host)
-    if (this.replicated && this.hosts.length <= this.#managerCount) this.replicated.hosts.push(host)
+    if (this.replicated) this.replicated.addFounder(host, peerUrlOf(addressOf(host)))
+    else if (this.hosts.length === 1) host.role = 'manager'
     return host
   }
 
@@ -319,44 +383,97 @@ export class SimulatedCluster {
   /** Starts the daemon of a machine. */
   startDaemon(host: Host): void {
     if (this.daemons.has(host.name) || !host.isUp) return
-    const isManager = this.managerHosts.includes(host)
+    // It was removed while it was away.
+    if (this.#removed.delete(host)) host.role = 'worker'
     const process = new SimulatedProcess(this.time, host.clock, host.name)
     host.engine.setReachable(!host.isEngineAway)
     const log = this.#logOf(host.name)
     const transport = this.#transportOf(host, process)
-    const agentOn = (): Agent =>
-      startAgent({
-        nodeId: host.nodeId,
-        runtime: runtimeFor(process, host.engine, (taskId) => this.beforeStop(host, taskId)),
-        dataPlane: dataPlaneFor(process, host.kernel),
-        link: this.#watched(
-          openRemoteLink({
-            transport,
-            clock: process.clock,
-            random: Chance.of(this.seed, `link of ${host.name} ${this.time.nowMs}`),
-            log,
-            skepVersion,
-            managers: () => host.managersKnown,
-            learned: ({ managers }) => {
-              host.managersKnown = managers.map(({ address }) => address)
-            },
-            asked: () => {},
-          }),
+    const remote = openRemoteLink({
+      transport,
+      clock: process.clock,
+      random: Chance.of(this.seed, `link of ${host.name} ${this.time.nowMs}`),
+      log,
+      skepVersion,
+      managers: () => host.managersKnown,
+      learned: ({ managers, role }) => {
+        host.managersKnown = managers.map(({ address }) => address)
+        if (role === 'manager') this.#promote(host, daemon, transport)
+      },
+      asked: () => {},
+      heard: (word) => daemon.leading?.hear(word),
+    })
+    const agent = startAgent({
+      nodeId: host.nodeId,
+      runtime: runtimeFor(process, host.engine, (taskId) => this.beforeStop(host, taskId)),
+      dataPlane: dataPlaneFor(process, host.kernel),
+      link: this.#watched({
+        open: (...call) => (daemon.link ?? remote).open(...call),
+      }),
+      clock: process.clock,
+      log,
+      describeHost: async () => ({ skepVersion, hostSubnets: [] }),
+      // A single manager has its own state to go on with.
+      ...((host.role === 'worker' || this.replicated) && {
+        journal: journalFor(
+          process,
+          host,
+          Chance.of(this.seed, `journal of ${host.name} ${this.time.nowMs}`),
         ),
-        clock: process.clock,
-        log,
-        describeHost: async () => ({ skepVersion, hostSubnets: [] }),
-      })
-    const daemon: Daemon = { process, agent: agentOn() }
+      }),
+    })
+    const daemon: Daemon = { process, agent }
     this.daemons.set(host.name, daemon)
-    if (isManager) void this.#beManager(host, daemon, transport)
+    if (host.role === 'manager') void this.#beManager(host, daemon, transport, remote)
+  }
+
+  /** The managers want this machine to be one of them: it asks until they have taken it in. */
+  #promote(host: Host, daemon: Daemon, transport: SimulatedTransport): void {
+    const { replicated } = this
+    if (!replicated || host.role === 'manager' || daemon.isPromoted) return
+    daemon.isPromoted = true
+    const { clock } = daemon.process
+    const world = { transport, clock, skepVersion }
+    const { signal } = new AbortController()
+    void (async () => {
+      while (host.role === 'worker') {
+        try {
+          const managers = host.managersKnown.filter((address) => address !== addressOf(host))
+          const { memberId } = await askToBeMember(world, managers, addressOf(host), signal)
+          replicated.addMember(host, memberId)
+          this.followCuts()
+          await confirmMember(world, managers, memberId, signal)
+          host.role = 'manager'
+        } catch (error) {
+          this.trace?.say(`${host.name} could not become a manager: ${messageOf(error)}`)
+          if (host.memberId !== undefined) this.#endMember(host)
+          await clock.sleep(roleRetryMs)
+        }
+      }
+      this.trace?.say(`${host.name} is a manager now`)
+      this.killDaemon(host)
+      this.time.after(restartsMs, () => this.startDaemon(host))
+    })()
+  }
+
+  /** Its etcd ends; whether it counts by now the managers know. */
+  #endMember(host: Host): void {
+    const { replicated } = this
+    const index = host.memberId === undefined ? undefined : replicated?.etcd.indexOf(host.memberId)
+    if (index !== undefined) replicated?.etcd.setMember(index, 'down')
+    replicated?.forget(host)
   }
 
   /** Opens the durable state, again and again while that fails, and takes part in leading. */
-  async #beManager(host: Host, daemon: Daemon, transport: SimulatedTransport): Promise<void> {
+  async #beManager(
+    host: Host,
+    daemon: Daemon,
+    transport: SimulatedTransport,
+    remote: ManagerLink,
+  ): Promise<void> {
     for (;;) {
       try {
-        await this.#startManager(host, daemon, transport)
+        await this.#startManager(host, daemon, transport, remote)
         return
       } catch (error) {
         this.trace?.say(`the manager on ${host.name} did not start: ${messageOf(error)}`)
@@ -365,12 +482,17 @@ export class SimulatedCluster {
     }
   }
 
-  async #startManager(host: Host, daemon: Daemon, transport: SimulatedTransport): Promise<void> {
+  async #startManager(
+    host: Host,
+    daemon: Daemon,
+    transport: SimulatedTransport,
+    remote: ManagerLink,
+  ): Promise<void> {
     const { process } = daemon
     const { clock } = process
     const random = Chance.of(this.seed, `manager ${host.name} ${this.time.nowMs}`)
     const log = this.#logOf(host.name)
-    const { store, election } = await this.#openState(host, process, random, log)
+    const { store, shared } = await this.#openState(host, process, random, log)
     const control = openControl({ store, clock, random, sealer })
     const api = openApi(control, host, clock, random, log)
     const leaderships: Leadership[] = []
@@ -385,10 +507,80 @@ export class SimulatedCluster {
       random,
       log,
       skepVersion,
+      ...(shared && {
+        leader: () => {
+          const leader = daemon.leading?.livingLeader
+          return leader && { nodeId: idFrom(leader.id), address: leader.address }
+        },
+        members: new ManagerAdmission({
+          store,
+          share: async () => shared.client,
+          shared: () => shared.client,
+          clock,
+          log,
+        }),
+      }),
     })
     daemon.manager = { store, control, api, port, leaderships, former: [] }
-    if (election) await this.#leadWhenElected(host, daemon, store, election)
+    if (shared) this.#takePart(host, daemon, daemon.manager, shared, random, transport, remote)
     else await this.#lead(host, daemon)
+  }
+
+  /** Leads whenever the managers elect this one, as the daemon does. */
+  #takePart(
+    host: Host,
+    daemon: Daemon,
+    { port, leaderships }: NonNullable<Daemon['manager']>,
+    { store, client }: { readonly store: EtcdStore; readonly client: EtcdClient },
+    random: Chance,
+    transport: SimulatedTransport,
+    remote: ManagerLink,
+  ): void {
+    const { process } = daemon
+    const { nodeId } = host
+    const watched = this.#storeOfLeader(process, store)
+    const leading: Leading = new Leading({
+      world: { clock: process.clock, random, log: this.#logOf(host.name) },
+      nodeId,
+      address: addressOf(host),
+      store: watched,
+      keyring: sealer,
+      transport: () => transport,
+      changed: () => {
+        const { manager, epoch } = leading
+        leaderships.splice(0)
+        if (manager && epoch !== undefined) {
+          leaderships.push({ process, manager, epoch })
+          this.trace?.say(`${host.name} leads, epoch ${epoch}`)
+        }
+        port.leadershipChanged()
+        link.leaderChanged()
+      },
+    })
+    const learnManagers = () => {
+      host.managersKnown = otherManagersOf(store.view, leading, nodeId)
+    }
+    const link = new LeaderLink(leading, {
+      open: (...call) => {
+        learnManagers()
+        return remote.open(...call)
+      },
+    })
+    daemon.link = link
+    daemon.leading = leading
+    // On its disk, for when it is no manager any more.
+    learnManagers()
+    store.subscribe(({ changes }) => {
+      if (process.isAlive && changes.some(({ kind }) => kind === 'node')) learnManagers()
+    })
+    leading.elect(
+      { client },
+      {
+        ...watched,
+        barrier: () => process.gate(store.barrier()),
+        keepCompacted: (signal) => store.keepCompacted(signal),
+      },
+    )
   }
 
   async #openState(
@@ -396,8 +588,14 @@ export class SimulatedCluster {
     process: SimulatedProcess,
     random: Chance,
     log: Log,
-  ): Promise<{ readonly store: Store & LeaderEpoch; readonly election?: Election }> {
-    if (this.replicated) return this.replicated.open(host, process, random, log)
+  ): Promise<{
+    readonly store: Store & LeaderEpoch
+    readonly shared?: { readonly store: EtcdStore; readonly client: EtcdClient }
+  }> {
+    if (this.replicated) {
+      const shared = await this.replicated.open(host, process, random, log)
+      return { store: shared.store, shared }
+    }
     const persistence = persistenceFor(process, this.disk.attach())
     const store = await StoreCore.open({ clock: process.clock, persistence })
     this.observer?.storeOpened(store)
@@ -405,35 +603,11 @@ export class SimulatedCluster {
     return { store }
   }
 
-  /** Leads whenever the managers elect this one, for as long as its lease is sure. */
-  async #leadWhenElected(
-    host: Host,
-    daemon: Daemon,
-    store: Store & LeaderEpoch,
-    election: Election,
-  ): Promise<void> {
-    const { process, manager } = daemon
-    if (!manager) return
-    const forEver = new AbortController().signal
-    for (;;) {
-      const elected = await election.campaign(forEver)
-      if (!elected) return
-      const { epoch, lost } = elected
-      this.trace?.say(`${host.name} is elected, epoch ${epoch}`)
-      // What the leaders before it did has to be known first.
-      while (store.epoch < epoch && !lost.aborted) await process.clock.sleep(10, lost)
-      if (lost.aborted) continue
-      const leadership = this.#startLoops(host, process, store, epoch)
-      manager.leaderships.splice(0, manager.leaderships.length, leadership)
-      manager.port.leadershipChanged()
-      this.trace?.say(`${host.name} leads, epoch ${epoch}`)
-      await new Promise<void>((resolve) =>
-        lost.aborted ? resolve() : lost.addEventListener('abort', () => resolve(), { once: true }),
-      )
-      manager.leaderships.splice(0)
-      manager.port.leadershipChanged()
-      await leadership.manager.close()
-    }
+  #storeOfLeader(process: SimulatedProcess, store: Store & LeaderEpoch): Store {
+    return storeForLeader(process, store, {
+      newestEpoch: () => this.#newestEpoch,
+      wrote: (fence, newestEpoch) => this.observer?.leaderWrote(fence, newestEpoch),
+    })
   }
 
   #startLoops(
@@ -442,15 +616,11 @@ export class SimulatedCluster {
     store: Store & LeaderEpoch,
     epoch: number,
   ): Leadership {
-    const watched = storeForLeader(process, store, {
-      newestEpoch: () => this.#newestEpoch,
-      wrote: (fence, newestEpoch) => this.observer?.leaderWrote(fence, newestEpoch),
-    })
     return {
       process,
       epoch,
       manager: startManager({
-        store: watched,
+        store: this.#storeOfLeader(process, store),
         epoch,
         unseal: (sealed, aad) => sealer.unseal(sealed, aad),
         clock: process.clock,
@@ -502,7 +672,8 @@ export class SimulatedCluster {
       self: (): Peer => ({
         type: 'node',
         nodeId: host.nodeId,
-        role: this.managerHosts.includes(host) ? 'manager' : 'worker',
+        role:
+          host.role === 'manager' || this.daemons.get(host.name)?.isPromoted ? 'manager' : 'worker',
         publicKeyHash: keyOf(host),
       }),
       ports: this.#ports,
@@ -539,7 +710,9 @@ export class SimulatedCluster {
     this.daemons.delete(host.name)
     daemon.process.kill()
     for (const process of processesOf(daemon)) process.kill()
-    if (!this.replicated && this.managerHosts.includes(host)) this.disk.crash()
+    // One that had not been taken in yet begins anew.
+    if (host.role === 'worker' && host.memberId !== undefined) this.#endMember(host)
+    if (!this.replicated && host.role === 'manager') this.disk.crash()
   }
 
   pauseDaemon(host: Host): Daemon | undefined {

@@ -1,9 +1,17 @@
 import { isDeepEqual } from '../base/index.ts'
-import { type Endpoint, isLive, isTerminal, type Task, type Workload } from '../model/index.ts'
+import {
+  type ClusterNode,
+  type Endpoint,
+  isLive,
+  isTerminal,
+  type Task,
+  type Workload,
+} from '../model/index.ts'
 import { explainWorkload, observeWorkload } from '../orchestrator/index.ts'
 import type { View } from '../store/store.ts'
 import type { SimulatedCluster } from './cluster.ts'
 import type { Host } from './host.ts'
+import type { ReplicatedState } from './replicated.ts'
 
 /** How long after a restart delay a task may still be held, in ms. */
 const wakeUpMs = 5_000
@@ -12,6 +20,8 @@ const wakeUpMs = 5_000
 export function unconverged(cluster: SimulatedCluster, view: View): string | undefined {
   for (const node of view.list('node')) {
     if (node.status.state !== 'ready') return `node ${node.name} is ${node.status.state}`
+    const what = cluster.replicated && standingLag(cluster.replicated, node)
+    if (what !== undefined) return what
   }
   for (const workload of view.list('workload')) {
     const what = workloadLag(workload, view, cluster.time.nowMs)
@@ -27,6 +37,23 @@ export function unconverged(cluster: SimulatedCluster, view: View): string | und
       return `task ${task.id} is still to stop: ${task.status.state}, traffic ${task.traffic}`
   }
   return hostLag(cluster, view)
+}
+
+/** Whether a node is the manager that it is to be, or none, in what everybody reads and in etcd itself. */
+function standingLag(replicated: ReplicatedState, node: ClusterNode): string | undefined {
+  const { name, spec, manager } = node
+  const member = replicated.etcd
+    .memberList()
+    .find(({ memberId }) => replicated.hostOf(memberId)?.nodeId === node.id)
+  if (spec.role === 'worker') {
+    if (manager) return `node ${name} is to be a worker, and is still told as a manager`
+    return member && `node ${name} is to be a worker, and its etcd still counts`
+  }
+  if (!member || member.learner)
+    return `node ${name} is to be a manager, and its etcd does not count`
+  return manager?.reachability === 'reachable'
+    ? undefined
+    : `manager ${name} is ${manager?.reachability ?? 'none'}`
 }
 
 function workloadLag(workload: Workload, view: View, nowMs: number): string | undefined {

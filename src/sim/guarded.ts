@@ -1,8 +1,14 @@
+import type { Journal } from '../agent/index.ts'
 import type { DataPlane } from '../network/data-plane.ts'
 import type { Runtime } from '../runtime/runtime.ts'
 import type { Persistence } from '../store/index.ts'
 import type { LeaderEpoch, Store } from '../store/store.ts'
+import type { Chance } from './chance.ts'
+import type { Host } from './host.ts'
 import type { SimulatedProcess } from './process.ts'
+
+/** Longest time that a write of a journal takes, in ms. */
+const journalMsMax = 300
 
 /** An engine as one process sees it: what was asked for goes on when the process ends, but nobody hears of it. */
 export function runtimeFor(
@@ -39,6 +45,17 @@ export function dataPlaneFor(process: SimulatedProcess, kernel: DataPlane): Data
     silentPorts: (task, ports) => process.gate(kernel.silentPorts(task, ports)),
     clear: () => process.gate(kernel.clear()),
     close: () => process.gate(kernel.close()),
+  }
+}
+
+/** An agent's journal on its machine's disk: it is replaced whole, and a write that was not synced is lost with the process. */
+export function journalFor(process: SimulatedProcess, host: Host, chance: Chance): Journal {
+  return {
+    read: async () => host.journaled,
+    async write(entry) {
+      await process.clock.sleep(chance.below(journalMsMax + 1))
+      host.journaled = entry
+    },
   }
 }
 

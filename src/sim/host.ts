@@ -1,4 +1,5 @@
-import type { NodeDescription, NodeId } from '../model/index.ts'
+import type { JournalEntry } from '../agent/index.ts'
+import type { NodeDescription, NodeId, NodeRole } from '../model/index.ts'
 import { SimulatedDataPlane } from '../network/simulated-data-plane.ts'
 import {
   openSimulatedRuntime,
@@ -32,11 +33,17 @@ export class Host {
   isEngineAway = false
   /** Its node was removed from the cluster. */
   isRemoved = false
-  /** Its member of the managers' etcd hangs, if it has one. */
+  /** What its daemon is, by what it wrote to its disk. */
+  role: NodeRole = 'worker'
+  /** Its member of the managers' etcd, if it has one. */
+  memberId: string | undefined
+  /** That hangs. */
   isEtcdPaused = false
-  etcdState = 'up'
+  etcdState = 'down'
   /** Addresses of managers as its daemon last heard: on its disk. */
   managersKnown: readonly string[] = []
+  /** What its agent was told last, as far as that is on its disk. */
+  journaled: JournalEntry | undefined
   /** Was there when the cluster was made. */
   isFounder = false
   /** When something last kept its daemon from doing its part, in true ms. */

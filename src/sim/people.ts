@@ -295,6 +295,7 @@ export class People {
     // A cluster whose every node is drained has little to show.
     const isRefused = change['Availability'] === 'drain' && host?.name === 'h1'
     if (!host || isRefused) return
+    if (change['Role'] === 'worker' && !this.#cluster.maySpare(host)) return
     const labels =
       change['Availability'] || change['Role'] ? {} : { zone: chance.oneOf('a', 'b', 'c') }
     await this.#changeNode(host, (seen) => ({

@@ -244,6 +244,17 @@ export const plantedFaults: readonly PlantedFault[] = [
     ],
   },
   {
+    name: 'vote-stays',
+    what: 'a manager that was demoted keeps its vote',
+    edits: [
+      {
+        file: 'daemon/roster.ts',
+        from: '    await removeMember({ client, name: id, peerUrl: peerUrlOf(manager.address) })\n',
+        to: '',
+      },
+    ],
+  },
+  {
     name: 'delay-forgotten',
     what: 'nobody wakes up when a restart delay ends',
     edits: [

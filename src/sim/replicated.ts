@@ -8,7 +8,6 @@ import type {
   TxnResult,
   WatchRequest,
 } from '../store/etcd/client.ts'
-import { type Election, openElection } from '../store/etcd/election.ts'
 import { type EtcdStore, openEtcdStore } from '../store/etcd/etcd-store.ts'
 import { decodeObject, defaultPrefix, Layout } from '../store/etcd/layout.ts'
 import {
@@ -27,6 +26,7 @@ export interface EtcdWitness {
     removed: readonly { kind: AnyObject['kind']; id: string }[],
   ): void
   epochBegan(epoch: number): void
+  memberRemoved(memberId: string): void
 }
 
 const layout = new Layout(defaultPrefix)
@@ -44,6 +44,11 @@ class WitnessedEtcd extends SimulatedEtcd {
     const result = super.txn(txn)
     this.#tell(result.succeeded ? txn.apply : (txn.otherwise ?? []), result.revision)
     return result
+  }
+
+  override memberRemove(memberId: string): void {
+    super.memberRemove(memberId)
+    this.#witness.memberRemoved(memberId)
   }
 
   #tell(ops: readonly Op[], revision: number): void {
@@ -73,11 +78,43 @@ class WitnessedEtcd extends SimulatedEtcd {
 /** The durable state of a cluster with several managers, each on a machine of its own. */
 export class ReplicatedState {
   readonly etcd: WitnessedEtcd
-  readonly hosts: Host[] = []
+  #hosts: readonly Host[] = []
   readonly #clients = new Map<SimulatedProcess, SimulatedClient>()
+  #foundersToCome: number
 
-  constructor(options: SimulatedEtcdOptions, witness: EtcdWitness) {
+  constructor(options: SimulatedEtcdOptions & { readonly members: number }, witness: EtcdWitness) {
+    this.#foundersToCome = options.members
     this.etcd = new WitnessedEtcd(options, witness)
+  }
+
+  /** Machines whose etcd is one of the managers' now. */
+  get hosts(): readonly Host[] {
+    return this.#hosts
+  }
+
+  /** The first machines are members from the beginning on. */
+  addFounder(host: Host, peerUrl: string): void {
+    if (this.#foundersToCome === 0) return
+    this.#foundersToCome -= 1
+    const [member] = this.etcd.memberList().slice(this.#hosts.length)
+    if (!member) throw new Error('broken invariant: each founder has a member')
+    this.etcd.memberUpdate(member.memberId, [peerUrl])
+    host.role = 'manager'
+    host.etcdState = 'up'
+    this.addMember(host, member.memberId)
+  }
+
+  /** A machine starts its etcd as the member that it was let in as. */
+  addMember(host: Host, memberId: string): void {
+    host.memberId = memberId
+    if (!this.#hosts.includes(host)) this.#hosts = [...this.#hosts, host]
+  }
+
+  /** Its etcd ends there, whether it was removed or never came to be one of them. */
+  forget(host: Host): void {
+    host.memberId = undefined
+    host.etcdState = 'down'
+    this.#hosts = this.#hosts.filter((other) => other !== host)
   }
 
   /** What a manager's process opens: it talks to the etcd of its own machine. */
@@ -86,8 +123,9 @@ export class ReplicatedState {
     process: SimulatedProcess,
     random: Random,
     log: Log,
-  ): Promise<{ store: EtcdStore; election: Election }> {
-    const member = this.hosts.indexOf(host)
+  ): Promise<{ readonly store: EtcdStore; readonly client: EtcdClient }> {
+    const member = host.memberId === undefined ? undefined : this.etcd.indexOf(host.memberId)
+    if (member === undefined) throw new Error(`${host.name} is no member of the managers' etcd`)
     const raw = this.etcd.client({ member, fixed: true })
     this.#clients.set(process, raw)
     process.onKilled(() => {
@@ -97,8 +135,11 @@ export class ReplicatedState {
     const client = clientFor(process, raw)
     const { clock } = process
     const store = await openEtcdStore({ client, clock, random, log })
-    const candidate = { id: host.nodeId, address: `${host.name}:2377` }
-    return { store, election: openElection({ client, clock, log, candidate }) }
+    return { store, client }
+  }
+
+  hostOf(memberId: string): Host | undefined {
+    return this.#hosts.find((host) => host.memberId === memberId)
   }
 
   clientOf(process: SimulatedProcess): SimulatedClient | undefined {
@@ -107,7 +148,9 @@ export class ReplicatedState {
 
   /** Members follow their machines: without power they are down, without a majority in reach they are cut off. */
   follow(areJoined: (a: Host, b: Host) => boolean): void {
-    for (const [index, host] of this.hosts.entries()) {
+    for (const host of this.hosts) {
+      const index = host.memberId === undefined ? undefined : this.etcd.indexOf(host.memberId)
+      if (index === undefined) continue
       const reached = this.hosts.filter(
         (other) => other === host || (other.isUp && areJoined(host, other)),
       )

@@ -51,8 +51,8 @@ export class SimulatedTransport implements Transport {
     const { network, process, hostName, ports, isUp, self } = this.#options
     const [target = ''] = address.split(':')
     return new Promise((resolve, reject) => {
-      const refuse = (why: string): void =>
-        reject(new UserError('unavailable', `${address} ${why}`))
+      const refuse = (why: string, cause?: Error): void =>
+        reject(new UserError('unavailable', `${address} ${why}`, { cause }))
       if (signal.aborted) {
         refuse('was not waited for')
         return
@@ -64,7 +64,7 @@ export class SimulatedTransport implements Transport {
         const port = ports.get(address)
         if (!isUp(target)) return
         if (!port?.process.isAlive) {
-          down.push(into(process, () => refuse('refuses connections')))
+          down.push(into(process, () => refuse('refuses connections', connectionRefused)))
           return
         }
         const theirs = new End(down, port.process, hostName, target, self())
@@ -78,6 +78,9 @@ export class SimulatedTransport implements Transport {
     })
   }
 }
+
+/** As Node.js tells that nobody listens on a machine that is up. */
+const connectionRefused = Object.assign(new Error('connect ECONNREFUSED'), { code: 'ECONNREFUSED' })
 
 const managerPeer: Peer = { type: 'anonymous' }
 

@@ -25,8 +25,8 @@ export function secrets(): Checker {
           return `node ${nodeId} was given task ${task.id} of another node`
         // One that is to stop needs no more than it has: its secret may be gone already.
         if (isTerminal(task.status.state) || isStopWanted(task)) continue
+        // People may remove what only tasks of a revision before refer to.
         for (const { secrets } of template.containers)
-          // People may remove what only tasks of a revision before refer to.
           for (const { id, name } of secrets)
             if (!assignments.secrets.has(id) && view.get('secret', id))
               return `node ${nodeId} was given task ${task.id} without its secret ${name}`
