@@ -89,6 +89,28 @@ describe('one node', () => {
     await sim.stop()
   })
 
+  test('sends nobody to a task without a health check before it listens, and waits some seconds for that', async () => {
+    const sim = new OneNode(14)
+    await sim.start()
+    sim.dataPlane.isListening = false
+    const web = await sim.create('web', 1, { endpoint: published })
+    await sim.clock.advance(1_500)
+    assert.deepEqual(sim.routed(), [])
+    const [task] = [...sim.store.view.list('task')].filter((one) => one.workloadId === web)
+    assert.match(task?.status.message ?? '', /nothing listens on port \d+\/tcp yet/)
+    sim.dataPlane.isListening = true
+    await sim.clock.advance(500)
+    assert.equal(sim.routed().length, 1)
+    sim.dataPlane.isListening = false
+    const ports = published.ports.map((port) => ({ ...port, publishedPort: 8081 }))
+    await sim.create('mute', 1, { endpoint: { ...published, ports } })
+    await sim.clock.advance(2_000)
+    assert.equal(sim.routed().length, 1)
+    await sim.clock.advance(3_000)
+    assert.equal(sim.routed().length, 2)
+    await sim.stop()
+  })
+
   test('rolls over start-first without ever having fewer routed tasks', async () => {
     const sim = new OneNode(5, () => ({ health: { healthyAfterMs: 1_500 } }))
     await sim.start()

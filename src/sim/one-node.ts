@@ -44,6 +44,7 @@ export function seededRandom(seed: number): Random {
 export class RecordingDataPlane implements DataPlane {
   desired: DesiredNetwork = { networks: [], endpoints: [], tasks: [] }
   openConnectionsNow = 0
+  isListening = true
   async ensureNetwork(network: { readonly name: string }): Promise<string> {
     return network.name
   }
@@ -62,8 +63,8 @@ export class RecordingDataPlane implements DataPlane {
   async openConnections(): Promise<number> {
     return this.openConnectionsNow
   }
-  async silentPorts(): Promise<readonly []> {
-    return []
+  async silentPorts<Port>(_: unknown, ports: readonly Port[]): Promise<readonly Port[]> {
+    return this.isListening ? [] : ports
   }
   async clear(): Promise<void> {}
   async close(): Promise<void> {}
