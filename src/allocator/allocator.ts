@@ -28,6 +28,8 @@ export interface AllocatorDecision {
   readonly more: boolean
 }
 
+/** Objects learned at a stretch. */
+const objectsPerPart = 5_000
 /** Published ports that are given out when none is asked for. */
 const dynamicPorts = { first: 30_000, last: 32_767 } as const
 /** VXLAN network identifiers are 24 bits; the lower ones are left to others, as Docker does. */
@@ -71,10 +73,22 @@ export class Allocator {
 
   /** Learns everything. The view is kept: revisions and endpoints are read from it as they are needed. */
   static from(view: View): Allocator {
+    const parts = Allocator.inParts(view)
+    for (;;) {
+      const part = parts.next()
+      if (part.done) return part.value
+    }
+  }
+
+  /** The same in parts of a few ms each. Commits made meanwhile are to be applied once it is whole. */
+  static *inParts(view: View): Generator<undefined, Allocator> {
     const allocator = new Allocator(view)
-    for (const network of view.list('network')) allocator.#learn(network.id, undefined, network)
-    for (const endpoint of view.list('endpoint')) allocator.#learn(endpoint.id, undefined, endpoint)
-    for (const task of view.list('task')) allocator.#learn(task.id, undefined, task)
+    // As they are now: what changes meanwhile is in those commits.
+    const all = [...view.list('network'), ...view.list('endpoint'), ...view.list('task')]
+    for (const [at, object] of all.entries()) {
+      if (at > 0 && at % objectsPerPart === 0) yield
+      allocator.#learn(object.id, undefined, object)
+    }
     return allocator
   }
 

@@ -20,6 +20,7 @@ import {
   type ClusterNode,
   idFrom,
   type NodeId,
+  type Task,
   type Workload,
   type WorkloadId,
 } from '../model/index.ts'
@@ -36,6 +37,7 @@ import {
 import { Scheduler, changesFor as schedulingChanges } from '../scheduler/index.ts'
 import type { Change, Commit, Store } from '../store/store.ts'
 import type { ManagerLink } from '../wire/index.ts'
+import { Loading } from './loading.ts'
 import { runLoop, type Turn } from './loop.ts'
 
 export interface ManagerOptions {
@@ -95,15 +97,16 @@ export function startManager(options: ManagerOptions): Manager {
   const orchestration = new Orchestration(store, random)
   const traffic = new TrafficControl(store, dispatcher)
   const rebalancing = new RebalanceControl(store)
-  // Made in the first turn of its loop: each part learns a large cluster in a turn of its own.
-  let scheduler: Scheduler | undefined
-  const allocator = Allocator.from(store.view)
+  // Both learn a large cluster in parts; the scheduler begins in the first turn of its loop.
+  const allocator = new Loading(Allocator.inParts(store.view))
+  allocator.step()
+  let scheduler: Loading<Scheduler> | undefined
   const wakeAllocator = new WakeUp()
   const wakeScheduler = new WakeUp()
 
   const unsubscribe = store.subscribe((commit) => {
-    scheduler?.apply(commit)
-    allocator.apply(commit)
+    scheduler?.learn(commit)
+    allocator.learn(commit)
     orchestration.learn(commit)
     traffic.learn(commit)
     rebalancing.learn(commit)
@@ -126,7 +129,8 @@ export function startManager(options: ManagerOptions): Manager {
       name: 'allocator',
       wake: wakeAllocator,
       decide(nowMs) {
-        const decision = allocator.decide(nowMs, tasksPerTurnMax)
+        const decision = allocator.step()?.decide(nowMs, tasksPerTurnMax)
+        if (!decision) return stillLoading
         return { commits: [allocationChanges(store.view, decision)], more: decision.more }
       },
     }),
@@ -135,8 +139,9 @@ export function startManager(options: ManagerOptions): Manager {
       name: 'scheduler',
       wake: wakeScheduler,
       decide(nowMs) {
-        scheduler ??= Scheduler.from(store.view)
-        const decision = scheduler.decide(nowMs, tasksPerTurnMax)
+        scheduler ??= new Loading(Scheduler.inParts(store.view))
+        const decision = scheduler.step()?.decide(nowMs, tasksPerTurnMax)
+        if (!decision) return stillLoading
         return { commits: [schedulingChanges(store.view, decision, nowMs)], more: decision.more }
       },
     }),
@@ -152,7 +157,9 @@ export function startManager(options: ManagerOptions): Manager {
   return {
     link: dispatcher,
     dispatcher,
-    allocator,
+    get allocator() {
+      return allocator.now()
+    },
     async close() {
       stop.abort()
       unsubscribe()
@@ -161,6 +168,9 @@ export function startManager(options: ManagerOptions): Manager {
     },
   }
 }
+
+/** A turn that loaded one more part. */
+const stillLoading: Turn = { commits: [], more: true, lookedAt: tasksLookedAtMax }
 
 /** Which workloads and nodes to look at, because something of theirs changed or because their time has come. */
 class Orchestration {
@@ -337,13 +347,15 @@ class TrafficControl {
   readonly #store: Store
   readonly #dispatcher: Dispatcher
   readonly #dirty = new Set<string>()
+  /** What there was when this leader began and has not been looked at yet. */
+  readonly #unlooked: Iterator<Task>
   /** Tasks that wait until every router has taken them out, by their version: the revision that has to be followed. */
   readonly #draining = new KeyedHeap<string>()
 
   constructor(store: Store, dispatcher: Dispatcher) {
     this.#store = store
     this.#dispatcher = dispatcher
-    for (const { id } of store.view.list('task')) this.#dirty.add(id)
+    this.#unlooked = store.view.list('task')[Symbol.iterator]()
     this.wake.ring()
   }
 
@@ -372,7 +384,15 @@ class TrafficControl {
     const changes: Change[] = []
     for (const id of this.#draining.takeUpTo(this.#dispatcher.acknowledgedRevision))
       this.#dirty.add(id)
-    for (const id of take(this.#dirty, trafficPerTurnMax)) {
+    const ids = new Set<string>()
+    while (ids.size < trafficPerTurnMax) {
+      const { value, done } = this.#unlooked.next()
+      if (done) break
+      ids.add(value.id)
+    }
+    const isAllLookedAt = ids.size < trafficPerTurnMax
+    for (const id of take(this.#dirty, trafficPerTurnMax - ids.size)) ids.add(id)
+    for (const id of ids) {
       const task = view.get('task', id)
       const traffic =
         task &&
@@ -388,7 +408,7 @@ class TrafficControl {
     }
     return {
       commits: [changes],
-      more: this.#dirty.size > 0,
+      more: this.#dirty.size > 0 || !isAllLookedAt,
       failed: () => {
         for (const change of changes)
           if (change.type === 'update') this.#dirty.add(change.object.id)

@@ -73,6 +73,8 @@ interface Session {
   counts: Map<unknown, number>
 }
 
+/** Objects learned at a stretch. */
+const objectsPerPart = 5_000
 /** Nodes passed over in the shared candidates before a workload gets its own. */
 const skipsMax = 64
 /** Entries of nodes kept in shared candidates, and as many in workloads' own: about 50 bytes each. */
@@ -114,9 +116,23 @@ export class Scheduler {
 
   /** Learns everything. The view is kept: revisions and endpoints are read from it as they are needed. */
   static from(view: View): Scheduler {
+    const parts = Scheduler.inParts(view)
+    for (;;) {
+      const part = parts.next()
+      if (part.done) return part.value
+    }
+  }
+
+  /** The same in parts of a few ms each. Commits made meanwhile are to be applied once it is whole. */
+  static *inParts(view: View): Generator<undefined, Scheduler> {
     const scheduler = new Scheduler(view)
-    for (const node of view.list('node')) scheduler.#setNode(node.id, undefined, node)
-    for (const task of view.list('task')) scheduler.#setTask(task.id, undefined, task)
+    // As they are now: what changes meanwhile is in those commits.
+    const all = [...view.list('node'), ...view.list('task')]
+    for (const [at, object] of all.entries()) {
+      if (at > 0 && at % objectsPerPart === 0) yield
+      if (object.kind === 'node') scheduler.#setNode(object.id, undefined, object)
+      else scheduler.#setTask(object.id, undefined, object)
+    }
     return scheduler
   }
 
