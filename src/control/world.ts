@@ -28,9 +28,9 @@ const plansMax = 50
 const waitingMax = 1_000
 
 /**
- * Carries out one change at a time: a plan is checked against the view and committed before the next one looks, so a
- * checked reference cannot vanish between check and commit. A plan that lost a race against a loop's write is made again
- * on the new view; its own checks say when the race was with a person.
+ * Carries out one change at a time, on all managers together: a plan is checked against the view, and committed only if
+ * nobody else's was since. So a checked reference cannot vanish between check and commit, nor a port be published twice.
+ * A plan that lost a race is made again on the new view; its own checks say when the race was with a person.
  */
 export class Changes {
   readonly #store: Store
@@ -61,10 +61,12 @@ export class Changes {
     plan: (view: View) => Plan<T>,
   ): Promise<{ result: T; commit: Commit | undefined }> {
     for (let left = plansMax; ; left--) {
-      const { changes, result } = plan(this.#store.view)
+      const { view } = this.#store
+      const checkedAt = view.revision
+      const { changes, result } = plan(view)
       if (changes.length === 0) return { result, commit: undefined }
       try {
-        return { result, commit: await this.#store.commit(changes) }
+        return { result, commit: await this.#store.commit(changes, { checkedAt }) }
       } catch (error) {
         const isRace = error instanceof UserError && error.code === 'outOfSequence'
         if (!isRace || left <= 1) throw error

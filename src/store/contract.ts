@@ -248,6 +248,30 @@ export function describeStoreContract(
       assert.equal(store.view.byName('config', 'x').length, 1)
     })
 
+    on(
+      'of two commits that were checked on the same view, the second comes too late',
+      async (store) => {
+        await store.commit([create(buildConfig('a'))])
+        const checkedAt = store.view.revision
+        const outcomes = await Promise.allSettled(
+          ['b', 'c'].map((id) => store.commit([create(buildConfig(id))], { checkedAt })),
+        )
+        assert.deepEqual(
+          outcomes.map((outcome) => outcome.status === 'rejected' && outcome.reason.code),
+          [false, 'outOfSequence'],
+        )
+        await assert.rejects(store.commit([create(buildConfig('d'))], { checkedAt }), {
+          code: 'outOfSequence',
+        })
+        // What was not checked so holds nobody up.
+        await store.commit([create(buildConfig('e'))])
+        await store.commit([create(buildConfig('f'))], { checkedAt: store.view.revision })
+        assert.deepEqual([...store.view.list('config')].map(({ id }) => id).sort(), [
+          ...['a', 'b', 'e', 'f'],
+        ])
+      },
+    )
+
     on('only the leader of the current epoch may write with a fence', async (store, place) => {
       assert.equal(store.epoch, 0)
       assert.equal(await store.advanceEpoch(), 1)

@@ -176,6 +176,13 @@ export class Staging {
   }
 }
 
+/** Why a commit that was checked across objects comes too late. */
+export function checkedTooEarly(): UserError {
+  return new UserError('outOfSequence', 'another change was declared since this one was checked', {
+    next: 'Check it on the newest view and try again.',
+  })
+}
+
 function checkVersion(kind: Kind, id: string, before: AnyObject | undefined, version: number) {
   if (before === undefined) {
     throw new UserError('notFound', `there is no ${kind} ${id}`, {

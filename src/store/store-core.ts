@@ -2,7 +2,7 @@ import { type Clock, messageOf, UserError } from '../base/index.ts'
 import type { AnyObject } from '../model/index.ts'
 import { isKind, MemoryView } from './memory-view.ts'
 import { PersistError, type Persistence, type Write } from './persistence.ts'
-import { type StagedCommit, Staging } from './staging.ts'
+import { checkedTooEarly, type StagedCommit, Staging } from './staging.ts'
 import type { Change, Commit, CommitOptions, LeaderEpoch, Store, View } from './store.ts'
 
 /** Most commits that may wait for the disk, those under way included. */
@@ -26,6 +26,8 @@ type Entry =
   | {
       readonly type: 'commit'
       readonly changes: readonly Change[]
+      /** Whether it was checked across objects: see `CommitOptions.checkedAt`. */
+      readonly isChecked: boolean
       staged: StagedCommit
       readonly resolve: (commit: Commit) => void
       readonly reject: (error: UserError) => void
@@ -50,6 +52,8 @@ export class StoreCore implements Store, LeaderEpoch {
   #staging: Staging
   #epoch = 0
   #epochStaged = 0
+  /** Revision of the last commit that was checked across objects, durable or under way. */
+  #checkedStaged = 0
   #queue: Entry[] = []
   #charactersQueued = 0
   #inFlight = 0
@@ -107,11 +111,16 @@ export class StoreCore implements Store, LeaderEpoch {
         { next: 'Another manager leads now; leave it to that one.' },
       )
     }
+    if (options.checkedAt !== undefined && options.checkedAt < this.#checkedStaged) {
+      throw checkedTooEarly()
+    }
     const staged = this.#staging.stage(changes, this.#clock.nowMs())
+    const isChecked = options.checkedAt !== undefined
+    if (isChecked) this.#checkedStaged = staged.revision
     if (this.#freeze) for (const { after } of staged.applied) deepFreeze(after)
     this.#charactersQueued += staged.size
     const { promise, resolve, reject } = Promise.withResolvers<Commit>()
-    this.#enqueue({ type: 'commit', changes, staged, resolve, reject })
+    this.#enqueue({ type: 'commit', changes, isChecked, staged, resolve, reject })
     return promise
   }
 
@@ -254,6 +263,8 @@ export class StoreCore implements Store, LeaderEpoch {
     this.#queue = []
     this.#staging = this.#newStaging()
     this.#epochStaged = this.#epoch
+    // What was not stored was not declared either.
+    this.#checkedStaged = Math.min(this.#checkedStaged, this.#view.revision)
     this.#charactersQueued = 0
     for (const entry of again) {
       if (entry.type === 'epoch') {
@@ -264,6 +275,7 @@ export class StoreCore implements Store, LeaderEpoch {
       }
       try {
         entry.staged = this.#staging.stage(entry.changes, this.#clock.nowMs())
+        if (entry.isChecked) this.#checkedStaged = entry.staged.revision
         this.#charactersQueued += entry.staged.size
         this.#queue.push(entry)
       } catch {

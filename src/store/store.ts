@@ -48,6 +48,12 @@ export type Change =
 export interface CommitOptions {
   /** Leader epoch: the commit fails with `outOfSequence` unless it is the current one. */
   readonly fence?: number
+  /**
+   * Revision of the view that references and conflicts across objects were checked on: the commit fails with
+   * `outOfSequence` when another one with this option, on any manager, came after it. Versions of the objects that are
+   * written do not show such a race: two services may publish the same port, each an object of its own.
+   */
+  readonly checkedAt?: number
 }
 
 /** What one commit did, in the order it was asked for. */

@@ -8,7 +8,7 @@ import {
 } from '../../base/index.ts'
 import { type AnyObject, uniquelyNamedKinds } from '../../model/index.ts'
 import { MemoryView } from '../memory-view.ts'
-import { type StagedCommit, Staging } from '../staging.ts'
+import { checkedTooEarly, type StagedCommit, Staging } from '../staging.ts'
 import type {
   AppliedChange,
   Change,
@@ -79,7 +79,7 @@ export class OutcomeUnknownError extends Error {
 
 /**
  * Most operations in one of our transactions: what etcd has to be started with as `--max-txn-ops`. A change takes up
- * to three (the object, the name it had, the name it gets), a commit three more.
+ * to three (the object, the name it had, the name it gets), a commit four more.
  */
 export const txnOpsMax = 8_192
 /** Most bytes in one of our transactions; `--max-request-bytes` has to be greater. */
@@ -114,6 +114,7 @@ type Entry = { readonly reject: (error: UserError) => void } & (
       readonly type: 'commit'
       readonly changes: readonly Change[]
       readonly fence: number | undefined
+      readonly checkedAt: number | undefined
       readonly resolve: (commit: Commit) => void
     }
   | { readonly type: 'epoch'; readonly resolve: (epoch: number) => void }
@@ -171,6 +172,8 @@ class WatchedStore implements EtcdStore {
   readonly #objectByKey = new Map<string, KeyState>()
   readonly #nameRevisionByKey = new Map<string, number>()
   #metaRevision = 0
+  /** etcd's revision of the last commit that was checked across objects; 0: there was none. */
+  #checkedRevision = 0
   /** Store revision = etcd's revision + this. */
   #offset = 0
   #epoch = 0
@@ -224,8 +227,9 @@ class WatchedStore implements EtcdStore {
 
   async commit(changes: readonly Change[], options: CommitOptions = {}): Promise<Commit> {
     this.#checkOpen()
+    const { fence, checkedAt } = options
     const { promise, resolve, reject } = Promise.withResolvers<Commit>()
-    this.#enqueue({ type: 'commit', changes, fence: options.fence, resolve, reject })
+    this.#enqueue({ type: 'commit', changes, fence, checkedAt, resolve, reject })
     return promise
   }
 
@@ -335,6 +339,7 @@ class WatchedStore implements EtcdStore {
     for (const kv of kvs) {
       if (this.#layout.isNameKey(kv.key)) this.#nameRevisionByKey.set(kv.key, kv.modRevision)
       if (kv.key === this.#layout.epoch) epoch = kv
+      if (kv.key === this.#layout.checked) this.#checkedRevision = kv.modRevision
       const known = this.#objectByKey.get(kv.key)
       if (known?.modRevision === kv.modRevision || !this.#layout.parseObjectKey(kv.key)) continue
       const { object, place } = decodeObject(kv, this.#offset)
@@ -458,6 +463,8 @@ class WatchedStore implements EtcdStore {
         head = parseHead(event.kv.value)
       } else if (key === this.#layout.epoch && event.type === 'put') {
         this.#setEpoch(event.kv)
+      } else if (key === this.#layout.checked && event.type === 'put') {
+        this.#checkedRevision = revision
       } else if (key === this.#layout.meta && event.type === 'put') {
         this.#metaRevision = revision
         this.#offset = parseMeta(event.kv.value).offset
@@ -732,6 +739,7 @@ class WatchedStore implements EtcdStore {
     const when: Compare[] = []
     let epoch = this.#epoch
     let isFenced = false
+    let isChecked = false
     let bytes = 0
     let place = 0
     while (this.#queue.length > 0) {
@@ -747,6 +755,8 @@ class WatchedStore implements EtcdStore {
       let staged: StagedCommit
       try {
         if (entry.fence !== undefined && entry.fence !== epoch) throw staleEpoch(entry.fence, epoch)
+        if (entry.checkedAt !== undefined && (isChecked || this.#wasCheckedAfter(entry.checkedAt)))
+          throw checkedTooEarly()
         staged = staging.stage(entry.changes, atMs)
       } catch (error) {
         if (!(error instanceof UserError)) throw error
@@ -767,7 +777,7 @@ class WatchedStore implements EtcdStore {
         return { type: 'put', key, value }
       })
       const size = puts.reduce((sum, op) => sum + bytesOf(op), 0)
-      const ops = objectOps.length + nameOps.length + puts.length + names.size + 3
+      const ops = objectOps.length + nameOps.length + puts.length + names.size + 4
       const isFull = bytes + size > txnBytesMax || ops > txnOpsMax
       if (isFull && written.size > 0) break
       this.#queue.shift()
@@ -782,6 +792,7 @@ class WatchedStore implements EtcdStore {
       }
       bytes += size
       isFenced ||= entry.fence !== undefined
+      isChecked ||= entry.checkedAt !== undefined
       parts.push({ entry, staged })
       objectOps.push(...puts)
       for (const key of objectKeys) {
@@ -795,8 +806,10 @@ class WatchedStore implements EtcdStore {
       }
     }
     if (isFenced) when.push(unchanged(layout.epoch, this.#epochRevision))
+    if (isChecked) when.push(unchanged(layout.checked, this.#checkedRevision))
     when.push(unchanged(layout.meta, this.#metaRevision))
     const apply: Op[] = [...objectOps, ...nameOps]
+    if (isChecked) apply.push({ type: 'put', key: layout.checked, value: token })
     if (epoch !== this.#epoch) apply.push({ type: 'put', key: layout.epoch, value: String(epoch) })
     apply.push(
       { type: 'put', key: layout.head, value: JSON.stringify({ token, atMs } satisfies Head) },
@@ -813,6 +826,11 @@ class WatchedStore implements EtcdStore {
       settled: false,
       land: resolve,
     }
+  }
+
+  /** Whether a commit that was checked across objects came after this revision of the view. */
+  #wasCheckedAfter(revision: number): boolean {
+    return this.#checkedRevision > 0 && this.#offset + this.#checkedRevision > revision
   }
 
   /** The names that a commit takes (with the id) and gives back, by key. */

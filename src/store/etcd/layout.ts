@@ -15,6 +15,7 @@ const layoutVersion = 1
  * ```
  * meta                    the layout's version, and what is added to etcd's revisions to make the store's
  * head                    who made the last commit, and when
+ * checked                 put by each commit that was checked across objects, so that another one shows
  * epoch                   counts the leaders
  * leader                  who leads now; hangs on the leader's lease
  * writer/<writer>         the last transaction of that manager: tells whether one whose answer was lost was done
@@ -26,6 +27,7 @@ export class Layout {
   readonly prefix: string
   readonly meta: string
   readonly head: string
+  readonly checked: string
   readonly epoch: string
   readonly leader: string
   readonly #objects: string
@@ -35,6 +37,7 @@ export class Layout {
     this.prefix = prefix
     this.meta = `${prefix}meta`
     this.head = `${prefix}head`
+    this.checked = `${prefix}checked`
     this.epoch = `${prefix}epoch`
     this.leader = `${prefix}leader`
     this.#objects = `${prefix}object/`
