@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { request as httpRequest, type IncomingMessage } from 'node:http'
 import type { RequestOptions } from 'node:https'
 import { join } from 'node:path'
+import type { Duplex } from 'node:stream'
 import { messageOf, UserError } from '../base/index.ts'
 import { parseEngineAddress } from '../engine/index.ts'
 import type { CliContext } from './command.ts'
@@ -38,6 +39,8 @@ export interface Client {
   call<T>(path: string, call?: Call): Promise<T>
   /** The answer as it comes. Throws as `call` does. */
   open(path: string, call?: Call): Promise<IncomingMessage>
+  /** A connection of bytes; it allows half of it to end. Throws as `call` does when it is refused. */
+  upgrade(path: string, signal: AbortSignal): Promise<Duplex>
 }
 
 /** The place to talk to: `-H`, `SKEP_HOST`, `DOCKER_HOST`, then the default. */
@@ -61,6 +64,7 @@ export async function openClient(context: CliContext): Promise<Client> {
   return {
     where,
     open,
+    upgrade: (path, signal) => upgrade(target, where, path, signal),
     async call<T>(path: string, call: Call = {}): Promise<T> {
       const text = await textOf(await open(path, call)).catch((error: unknown) => {
         throw call.signal?.aborted ? call.signal.reason : error
@@ -175,6 +179,54 @@ async function respond(
       reject(signal?.aborted ? signal.reason : connectionError(where, error))
     })
     sent.end(json)
+  })
+}
+
+async function upgrade(
+  target: RequestOptions,
+  where: string,
+  path: string,
+  signal: AbortSignal,
+): Promise<Duplex> {
+  const send = target.protocol === 'https:' ? (await import('node:https')).request : httpRequest
+  return new Promise((resolve, reject) => {
+    // Of use until the connection stands; later it is the caller's.
+    const giveUp = (): void => {
+      sent.destroy()
+    }
+    const sent = send({
+      ...target,
+      method: 'POST',
+      path,
+      headers: {
+        ...(target.socketPath && { Host: 'docker' }),
+        Connection: 'Upgrade',
+        Upgrade: 'tcp',
+        'Content-Length': 0,
+      },
+      agent: false,
+    })
+    signal.addEventListener('abort', giveUp, { once: true })
+    if (signal.aborted) giveUp()
+    sent.once('upgrade', (_response, socket: Duplex, head) => {
+      signal.removeEventListener('abort', giveUp)
+      if ('allowHalfOpen' in socket) socket.allowHalfOpen = true
+      if (head.length > 0) socket.unshift(head)
+      resolve(socket)
+    })
+    sent.once('response', (response) => {
+      textOf(response).then(
+        (text) => {
+          const status = response.statusCode ?? 0
+          reject(new ApiError(status, messageOfBody(status, text)))
+        },
+        (error: unknown) => reject(error),
+      )
+    })
+    sent.on('error', (error) => {
+      reject(signal.aborted ? signal.reason : connectionError(where, error))
+    })
+    sent.end()
   })
 }
 

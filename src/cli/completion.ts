@@ -22,6 +22,8 @@ const namedArguments: readonly (readonly [string, Kind])[] = [
   ...['inspect', 'rm'].map((verb) => [`network ${verb}`, 'network'] as const),
   ...['deploy', 'services', 'ps', 'rm'].map((verb) => [`stack ${verb}`, 'stack'] as const),
   ['explain', 'service'],
+  ['exec', 'service'],
+  ['port-forward', 'service'],
 ]
 
 /**

@@ -19,6 +19,18 @@ const groups: Readonly<Record<string, Group>> = {
     description: 'Stacks: services that are deployed together',
     load: async (context) => (await import('./stack-command.ts')).buildCommand(context),
   },
+  exec: {
+    description: 'Run a command in a task, on whichever node it is',
+    load: async (context) => (await import('./exec-command.ts')).buildCommand(context),
+  },
+  cp: {
+    description: 'Copy between a task, on whichever node it is, and this machine',
+    load: async (context) => (await import('./cp-command.ts')).buildCommand(context),
+  },
+  'port-forward': {
+    description: 'Reach TCP ports of a task, on whichever node it is, from here',
+    load: async (context) => (await import('./port-forward-command.ts')).buildCommand(context),
+  },
   node: {
     description: 'Nodes: the machines of the cluster',
     load: async (context) => (await import('./node-command.ts')).buildCommand(context),

@@ -37,6 +37,7 @@ export type {
   MemberAdmission,
   SessionSettings,
 } from './messages.ts'
+export { parseAnswer } from './messages.ts'
 export { NodeAnswers, type NodeServices } from './node-answers.ts'
 export {
   isRefused,

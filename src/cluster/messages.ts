@@ -159,12 +159,19 @@ export type Closing = 'restart' | 'hostStops'
 /** What a manager can ask of a node, beside its assignments. */
 export type NodeRequest =
   | { readonly kind: 'logs'; readonly taskId: TaskId; readonly options: LogOptions }
-  /** A connection to the node's own engine, byte for byte: exec, copies and inspection of its tasks' containers. */
+  /** A connection that speaks the Engine API, for exec, copies and inspection of its tasks' containers. */
   | { readonly kind: 'engine' }
   /** How the node finds its part of the cluster's networks. */
   | { readonly kind: 'examine' }
   /** A part in a test of the paths between nodes. */
   | { readonly kind: 'probe'; readonly order: PathProbeOrder }
+  /** A connection to a TCP port of a task, byte for byte. `by`: who asked, for the node's record. */
+  | {
+      readonly kind: 'forward'
+      readonly taskId: TaskId
+      readonly port: number
+      readonly by: string
+    }
 
 export interface Refusal {
   readonly code: UserError['code']
@@ -475,9 +482,13 @@ function withBytes(delta: {
 }
 
 function parseRequest(fields: Fields): NodeRequest {
-  const kind = fields.oneOf('kind', ['logs', 'engine', 'examine', 'probe'])
+  const kind = fields.oneOf('kind', ['logs', 'engine', 'forward', 'examine', 'probe'])
   if (kind === 'engine' || kind === 'examine') return { kind }
   if (kind === 'probe') return { kind, order: parseProbeOrder(fields.inside('order')) }
+  if (kind === 'forward') {
+    const taskId = idFrom<'task'>(fields.text('taskId', 100))
+    return { kind, taskId, port: fields.number('port'), by: fields.text('by', 1_000) }
+  }
   const options = fields.inside('options')
   const tail = options.raw('tail')
   return {

@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream'
 import { type Log, messageOf } from '../base/index.ts'
+import type { TaskId } from '../model/index.ts'
 import type { LogSource, NetworkExaminer, PathProbeOrder } from '../wire/index.ts'
 import { bridge } from './byte-bridge.ts'
 import { callMessage, logLineMessage, type NodeRequest, refused } from './messages.ts'
@@ -9,9 +10,11 @@ import type { MessageStream, Transport } from './transport.ts'
 /** What a node can be asked for. */
 export interface NodeServices {
   readonly logs: LogSource
-  /** A new connection to the local engine, which allows half of it to end. */
+  /** A new connection to what takes managers' calls about tasks' containers; it allows half of it to end. */
   readonly connectEngine: () => Duplex
   readonly network: NetworkExaminer
+  /** A connection to a port of a task on this node; it allows half of it to end. */
+  readonly dial: (taskId: TaskId, port: number, by: string) => Promise<Duplex>
 }
 
 /** Questions that one node answers at the same time. */
@@ -86,6 +89,13 @@ export class NodeAnswers {
         case 'probe':
           await probePaths(this.#services.network, request.order, stream, signal)
           break
+        case 'forward': {
+          const { taskId, port, by } = request
+          const socket = await this.#services.dial(taskId, port, by)
+          await stream.send({ type: 'connected' })
+          await bridge(stream, socket)
+          break
+        }
         default:
           request satisfies never
       }

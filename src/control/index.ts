@@ -12,6 +12,7 @@ export type {
   TokenWish,
 } from './node-control.ts'
 export type { NodeDeclaration } from './nodes.ts'
+export { nameOfTask, pickTask, type RunningTask } from './pick-task.ts'
 export { decideQuorum, quorumOf } from './quorum.ts'
 export type { ConfigDeclaration, SecretDeclaration } from './secrets.ts'
 export { templateHash } from './template-hash.ts'

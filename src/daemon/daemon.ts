@@ -15,6 +15,8 @@ import type { Member } from './member.ts'
 import { Membership } from './membership.ts'
 import { openNodeEngines } from './node-engines.ts'
 import type { DaemonOptions } from './options.ts'
+import { openTaskForward } from './task-forward.ts'
+import { openTaskReach } from './task-reach.ts'
 import { version } from './version.ts'
 
 /** Bits of a unix socket's file: owner and group may use it. */
@@ -41,7 +43,9 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
   // Before anything is read: a second daemon must not touch the first one's state.
   const lock = lockDataRoot(options.dataRoot)
   const engine = openEngine({ address: options.engine })
-  const membership = new Membership({ options, engine, clock, random: realRandom, log })
+  const proxy = createEngineProxy({ engineAddress: options.engine, log })
+  const reach = await openTaskReach({ engine, proxy, runDir: options.runDir, clock, log })
+  const membership = new Membership({ options, engine, reach, clock, random: realRandom, log })
   const requireMember = (): Member => {
     if (membership.member) return membership.member
     throw new UserError('notInCluster', 'This node is not part of a swarm')
@@ -54,7 +58,7 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
       logs: (taskId, logOptions, signal) => requireMember().logs.logs(taskId, logOptions, signal),
     },
     proxy: openNodeEngines({
-      local: createEngineProxy({ engineAddress: options.engine, log }),
+      local: proxy,
       runDir: options.runDir,
       cluster: () => {
         const { member } = membership
@@ -69,6 +73,7 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
       log,
     }),
     engine,
+    forward: openTaskForward({ reach, member: requireMember }),
     attachments: {
       reserve: (wish) => requireAttachments().reserve(wish),
       release: (networkId, containers) => requireAttachments().release(networkId, containers),
@@ -130,6 +135,7 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
   await api.close()
   await http?.close()
   await membership.close((await isHostStopping()) ? 'hostStops' : 'restart')
+  await reach.close()
   engine.close()
   lock.release()
   log.info('stopped', {})

@@ -1,26 +1,21 @@
-import { connect } from 'node:net'
-import type { Duplex } from 'node:stream'
 import { type Clock, type Log, messageOf, type Random } from '../base/index.ts'
-import { connectOptionsOf, type Engine, parseEngineAddress } from '../engine/index.ts'
+import type { NodeServices } from '../cluster/index.ts'
+import type { Engine } from '../engine/index.ts'
 import { type DataPlane, openLinuxDataPlane } from '../network/index.ts'
 import { openDockerRuntime, type Runtime, removeSecretsDir } from '../runtime/index.ts'
+import type { NetworkExaminer } from '../wire/index.ts'
 import { dataPaths, type Identity } from './identity.ts'
 import type { DaemonOptions } from './options.ts'
+import type { TaskReach } from './task-reach.ts'
 
 export interface MemberWorld {
   readonly options: DaemonOptions
   readonly engine: Engine
+  /** The ways into this node's tasks, for managers. */
+  readonly reach: TaskReach
   readonly clock: Clock
   readonly random: Random
   readonly log: Log
-}
-
-/** A new connection to the engine, for an asker on another node. */
-export function connectEngine(address: string): Duplex {
-  const target = connectOptionsOf(parseEngineAddress(address))
-  return 'socketPath' in target
-    ? connect({ path: target.socketPath, allowHalfOpen: true })
-    : connect({ ...target, allowHalfOpen: true })
 }
 
 /** What a member does on its host: containers and packets. */
@@ -47,6 +42,20 @@ export async function openHost(
     log,
   })
   return { runtime, dataPlane }
+}
+
+/** What managers can ask of this node. */
+export function servicesOf(
+  { reach }: MemberWorld,
+  runtime: Runtime,
+  network: NetworkExaminer,
+): NodeServices {
+  return {
+    logs: runtime,
+    network,
+    connectEngine: () => reach.connectEngine(),
+    dial: (taskId, port, by) => reach.dial(taskId, port, by),
+  }
 }
 
 export async function clearHost(

@@ -26,7 +26,7 @@ import {
 import { type LeaderEpoch, nextCommit, openSqliteStore, type Store } from '../store/index.ts'
 import type { LogSource } from '../wire/index.ts'
 import { openAttachmentDesk } from './attachment-desk.ts'
-import { clearHost, connectEngine, type MemberWorld, openHost } from './host.ts'
+import { clearHost, type MemberWorld, openHost, servicesOf } from './host.ts'
 import { hostSubnets } from './host-facts.ts'
 import { dataPaths, type Identity, writeIdentity } from './identity.ts'
 import { LeaderLink, otherManagersOf } from './leader-link.ts'
@@ -214,11 +214,11 @@ export class Member {
           log,
         }),
         attachments: (id) => (member ? member.#deskOf(id) : undefined),
-        services: {
-          logs: runtime,
-          connectEngine: () => connectEngine(options.engine),
-          network: openNetworkExaminer({ dataPlane, agent: () => member?.agent, clock }),
-        },
+        services: servicesOf(
+          world,
+          runtime,
+          openNetworkExaminer({ dataPlane, agent: () => member?.agent, clock }),
+        ),
       })
       const parts = { store, alone, shared, leading, keyring, runtime, dataPlane, port }
       member = new Member(world, identity, parts)

@@ -3,10 +3,20 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { createServer, type Server } from 'node:net'
 import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
-import { createEngineProxy, type EngineProxy } from '../api/proxy/index.ts'
+import {
+  type CallRecord,
+  type ContainerCall,
+  callerOf,
+  containerCallOf,
+  createEngineProxy,
+  type EngineProxy,
+  nameCaller,
+  recordOf,
+  refuseCall,
+} from '../api/proxy/index.ts'
 import { type Log, messageOf } from '../base/index.ts'
 import { bridge, type ClusterPort } from '../cluster/index.ts'
-import { idFrom, type NodeId } from '../model/index.ts'
+import { idFrom, type NodeId, type Task, type TaskId } from '../model/index.ts'
 import type { View } from '../store/index.ts'
 
 /** Commands in containers of other nodes (`docker exec`) whose place is remembered. */
@@ -35,6 +45,12 @@ export function openNodeEngines(options: NodeEnginesOptions): EngineProxy {
   return new NodeEngines(options)
 }
 
+interface Place {
+  readonly nodeId: NodeId
+  readonly taskId: TaskId | undefined
+  readonly isElsewhere: boolean
+}
+
 interface Route {
   readonly server: Server
   readonly proxy: EngineProxy
@@ -53,31 +69,71 @@ class NodeEngines implements EngineProxy {
   }
 
   readonly handle = (request: IncomingMessage, response: ServerResponse): void => {
-    const nodeId = this.#nodeOf(request)
-    if (nodeId === undefined) {
+    const call = containerCallOf(request)
+    const place = call && this.#placeOf(call)
+    if (!call || !place) {
       this.#options.local.handle(request, response)
       return
     }
-    if (isExecCreate(request)) {
-      this.#options.log.info('a command is run in a container of another node', {
-        nodeId,
-        call: request.url,
-      })
-      this.#learnExec(response, nodeId)
-    }
-    this.#with(nodeId, (proxy) => proxy.handle(request, response))
+    const by = callerOf(request)
+    recordOf(call, request).then(
+      ({ record, request: recorded }) => {
+        if (record) this.#record(record, place, by)
+        if (!place.isElsewhere) {
+          this.#options.local.handle(recorded, response)
+          return
+        }
+        if (call.about === 'container' && call.verb === 'exec')
+          this.#learnExec(response, place.nodeId)
+        this.#name(recorded, by)
+        this.#with(place.nodeId, (proxy) => proxy.handle(recorded, response))
+      },
+      (error: unknown) => refuseCall(response, 413, messageOf(error)),
+    )
   }
 
   readonly checkContinue = (request: IncomingMessage, response: ServerResponse): void => {
-    const nodeId = this.#nodeOf(request)
-    if (nodeId === undefined) this.#options.local.checkContinue(request, response)
-    else this.#with(nodeId, (proxy) => proxy.checkContinue(request, response))
+    const call = containerCallOf(request)
+    const place = call && this.#placeOf(call)
+    if (!call || !place) {
+      this.#options.local.checkContinue(request, response)
+      return
+    }
+    if (call.verb === 'exec') {
+      // Its body is read here.
+      response.writeContinue()
+      this.handle(request, response)
+      return
+    }
+    const by = callerOf(request)
+    void recordOf(call, request).then(({ record }) => {
+      if (record) this.#record(record, place, by)
+      if (!place.isElsewhere) {
+        this.#options.local.checkContinue(request, response)
+        return
+      }
+      this.#name(request, by)
+      this.#with(place.nodeId, (proxy) => proxy.checkContinue(request, response))
+    })
   }
 
   readonly upgrade = (request: IncomingMessage, socket: Duplex, head: Buffer): void => {
-    const nodeId = this.#nodeOf(request)
-    if (nodeId === undefined) this.#options.local.upgrade(request, socket, head)
-    else this.#with(nodeId, (proxy) => proxy.upgrade(request, socket, head))
+    const call = containerCallOf(request)
+    const place = call && this.#placeOf(call)
+    if (!call || !place) {
+      this.#options.local.upgrade(request, socket, head)
+      return
+    }
+    const by = callerOf(request)
+    void recordOf(call, request).then(({ record }) => {
+      if (record) this.#record(record, place, by)
+      if (!place.isElsewhere) {
+        this.#options.local.upgrade(request, socket, head)
+        return
+      }
+      this.#name(request, by)
+      this.#with(place.nodeId, (proxy) => proxy.upgrade(request, socket, head))
+    })
   }
 
   readonly close = (): void => {
@@ -108,16 +164,27 @@ class NodeEngines implements EngineProxy {
     )
   }
 
-  /** The other node, if the call names a container or command there. */
-  #nodeOf({ url = '' }: IncomingMessage): NodeId | undefined {
-    const match = /^(?:\/v[\d.]+)?\/(containers|exec)\/([^/?]+)/.exec(url)
+  /** Where the task is whose container or command the call names. Undefined: it names none, or there is no cluster. */
+  #placeOf({ about, name }: ContainerCall): Place | undefined {
     const cluster = this.#options.cluster()
-    if (!match || !cluster) return undefined
-    const [, kind, encoded = ''] = match
-    const name = decode(encoded)
-    if (kind === 'exec') return this.#nodeByExec.get(name)
-    const nodeId = nodeOfContainer(cluster.view, name)
-    return nodeId === cluster.nodeId ? undefined : nodeId
+    if (!cluster) return undefined
+    if (about === 'command') {
+      const nodeId = this.#nodeByExec.get(name)
+      return nodeId === undefined ? undefined : { nodeId, taskId: undefined, isElsewhere: true }
+    }
+    const task = taskOfContainer(cluster.view, name)
+    if (task?.nodeId === undefined) return undefined
+    const { id: taskId, nodeId } = task
+    return { nodeId, taskId, isElsewhere: nodeId !== cluster.nodeId }
+  }
+
+  #record(record: CallRecord, { nodeId, taskId }: Place, by: string): void {
+    this.#options.log.info('a call into a task', { ...record, taskId, nodeId, by })
+  }
+
+  /** So that the node can record who called, and through which manager. */
+  #name(request: IncomingMessage, by: string): void {
+    nameCaller(request, `${by}, through manager ${this.#options.cluster()?.nodeId}`)
   }
 
   /** Remembers where the command runs whose id the engine answers with. */
@@ -195,26 +262,14 @@ class NodeEngines implements EngineProxy {
   }
 }
 
-/** The node of the task whose container goes by this name or id; undefined when it is none of a task. */
-function nodeOfContainer(view: View, name: string): NodeId | undefined {
+/** The task whose container goes by this name or id; undefined when it is none of a task. */
+function taskOfContainer(view: View, name: string): Task | undefined {
   const taskId = /(?:^|\.)([0-9a-z]{25})$/.exec(name)?.[1]
   const named = taskId === undefined ? undefined : view.get('task', idFrom<'task'>(taskId))
-  if (named) return named.nodeId
+  if (named) return named
   if (name.length < shortIdLength || !/^[0-9a-f]+$/.test(name)) return undefined
-  for (const { nodeId, status } of view.list('task')) {
-    if (status.container?.containerId.startsWith(name)) return nodeId
+  for (const task of view.list('task')) {
+    if (task.status.container?.containerId.startsWith(name)) return task
   }
   return undefined
-}
-
-function isExecCreate({ method, url = '' }: IncomingMessage): boolean {
-  return method === 'POST' && /^(?:\/v[\d.]+)?\/containers\/[^/?]+\/exec(\?|$)/.test(url)
-}
-
-function decode(text: string): string {
-  try {
-    return decodeURIComponent(text)
-  } catch {
-    return text
-  }
 }

@@ -16,7 +16,7 @@ import { bridgePrefix, type DataPlane } from '../network/index.ts'
 import type { Runtime } from '../runtime/index.ts'
 import type { ManagerLink } from '../wire/index.ts'
 import { type CertificateRenewal, keepRenewed } from './certificate-renewal.ts'
-import { clearHost, connectEngine, type MemberWorld, openHost } from './host.ts'
+import { clearHost, type MemberWorld, openHost, servicesOf } from './host.ts'
 import { hostSubnets } from './host-facts.ts'
 import { dataPaths, type Identity } from './identity.ts'
 import { openNetworkExaminer } from './network-examiner.ts'
@@ -67,20 +67,13 @@ export class WorkerMember {
       clock,
       log,
     })
-    this.#answers = new NodeAnswers(
-      this.#transport,
-      {
-        logs: host.runtime,
-        connectEngine: () => connectEngine(options.engine),
-        network: openNetworkExaminer({
-          dataPlane: host.dataPlane,
-          agent: () => this.agent,
-          clock,
-        }),
-      },
-      version,
-      log,
-    )
+    const network = openNetworkExaminer({
+      dataPlane: host.dataPlane,
+      agent: () => this.agent,
+      clock,
+    })
+    const services = servicesOf(world, host.runtime, network)
+    this.#answers = new NodeAnswers(this.#transport, services, version, log)
     this.#renewal = keepRenewed({
       certificate: () => certificates.certificate,
       renew: (signal) => this.#renew(signal),

@@ -338,6 +338,7 @@ export interface ImageBuildQuery {
 
 export interface ExecInspect {
   readonly ID: string
+  readonly ContainerID: string
   readonly Running: boolean
   readonly ExitCode: number | null
   /** On the host. 0 before the start. */

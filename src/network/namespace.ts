@@ -38,26 +38,28 @@ export function identify(pid: number): ProcessIdentity | undefined {
   }
 }
 
+/** Opens the namespace of a process; the caller closes it. `undefined`: the process has ended. */
+export async function holdNamespace(identity: ProcessIdentity): Promise<FileHandle | undefined> {
+  let handle: FileHandle
+  try {
+    handle = await open(`/proc/${identity.pid}/ns/net`)
+  } catch {
+    return undefined // It ended.
+  }
+  const now = identify(identity.pid)
+  if (now?.startTicks === identity.startTicks && now.namespace === identity.namespace) {
+    return handle
+  }
+  await handle.close()
+  return undefined
+}
+
 /** The namespace of a process. Held only while a command runs, so that it may end with its processes. */
 export function processNamespace(name: string, identity: ProcessIdentity): Namespace {
-  const hold = async (): Promise<FileHandle | undefined> => {
-    let handle: FileHandle
-    try {
-      handle = await open(`/proc/${identity.pid}/ns/net`)
-    } catch {
-      return undefined // It ended.
-    }
-    const now = identify(identity.pid)
-    if (now?.startTicks === identity.startTicks && now.namespace === identity.namespace) {
-      return handle
-    }
-    await handle.close()
-    return undefined
-  }
   return {
     name,
     async run(program, args, stdin) {
-      const handle = await hold()
+      const handle = await holdNamespace(identity)
       if (!handle) return undefined
       try {
         return await runCommand('nsenter', ['--net=/proc/self/fd/3', program, ...args], {

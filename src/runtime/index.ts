@@ -1,3 +1,4 @@
+export { clusterLabel, taskIdLabel } from './container-body.ts'
 export {
   type DockerRuntime,
   type DockerRuntimeOptions,

@@ -1,4 +1,4 @@
-import { IncomingMessage, type ServerResponse } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { FastifyReply, FastifyRequest, HTTPMethods } from 'fastify'
 import { UserError } from '../../base/index.ts'
 import { type Filters, parseFilters } from './filters.ts'
@@ -170,30 +170,4 @@ function textOf(values: unknown, name: string): string | undefined {
   const found: unknown = Object.entries(values).find(([key]) => key === name)?.[1]
   const value: unknown = Array.isArray(found) ? found[0] : found
   return typeof value === 'string' ? value : undefined
-}
-
-/** The request again, with a body that has been read from it (or another one). */
-export function replayed(request: IncomingMessage, body: Buffer | undefined): IncomingMessage {
-  const bytes = body ?? Buffer.alloc(0)
-  const copy = new IncomingMessage(request.socket)
-  copy.method = request.method
-  copy.url = request.url
-  copy.httpVersion = request.httpVersion
-  copy.httpVersionMajor = request.httpVersionMajor
-  copy.httpVersionMinor = request.httpVersionMinor
-  const length = String(bytes.length)
-  copy.headers = { ...request.headers, 'content-length': length }
-  delete copy.headers['transfer-encoding']
-  const raw = request.rawHeaders
-  for (let i = 0; i + 1 < raw.length; i += 2) {
-    const [name = '', value = ''] = [raw[i], raw[i + 1]]
-    const lower = name.toLowerCase()
-    if (lower === 'content-length' || lower === 'transfer-encoding') continue
-    copy.rawHeaders.push(name, value)
-  }
-  copy.rawHeaders.push('Content-Length', length)
-  copy.complete = true
-  copy.push(bytes)
-  copy.push(null)
-  return copy
 }

@@ -3,7 +3,7 @@ import type { Duplex } from 'node:stream'
 import type { Clock, Log, Random } from '../../base/index.ts'
 import type { Control, NodeControl } from '../../control/index.ts'
 import type { Engine } from '../../engine/index.ts'
-import type { NetworkId } from '../../model/index.ts'
+import type { NetworkId, NodeId, TaskId } from '../../model/index.ts'
 import type { View } from '../../store/store.ts'
 import type { LogSource, NetworkFinding } from '../../wire/index.ts'
 import type { ClusterEvents } from './events.ts'
@@ -68,6 +68,25 @@ export interface NetworkReport {
   readonly pathsTested: number
 }
 
+/** A connection to a port of a task, which waits to be joined with the caller's. */
+export interface TaskConnection {
+  /** Carries bytes both ways until both directions have ended. Rejects when something broke. */
+  join(socket: Duplex): Promise<void>
+  close(): void
+}
+
+/** Connects to a TCP port of a task wherever it runs. Rejects with UserError when nothing listens there. */
+export type TaskForward = (
+  target: {
+    readonly taskId: TaskId
+    readonly nodeId: NodeId
+    readonly port: number
+    /** Who asked, for the records. */
+    readonly by: string
+  },
+  signal: AbortSignal,
+) => Promise<TaskConnection>
+
 export interface DockerApiOptions {
   /** The cluster this node manages; `undefined` while there is none. */
   readonly control: () => Control | undefined
@@ -76,6 +95,8 @@ export interface DockerApiOptions {
   readonly proxy: EngineProxy
   readonly engine: EngineReader
   readonly attachments: Attachments
+  /** Absent where there are no tasks to reach. */
+  readonly forward?: TaskForward
   readonly explain: Explain
   readonly checkTemplate: CheckTemplate
   /** Asks the nodes, as a person names them (none: all), how their networks are. */

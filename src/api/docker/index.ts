@@ -4,5 +4,7 @@ export type {
   EngineProxy,
   EngineReader,
   Explain,
+  TaskConnection,
+  TaskForward,
 } from './context.ts'
 export { type DockerApi, type ListenAddress, type MemoryCall, openDockerApi } from './server.ts'

@@ -5,7 +5,8 @@ import { connect } from 'node:net'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { UserError } from '../../base/index.ts'
 import type { Control } from '../../control/index.ts'
-import { type Answer, bodyBytesMax, Call, type Route, replayed } from './call.ts'
+import { replayed } from '../proxy/index.ts'
+import { type Answer, bodyBytesMax, Call, type Route } from './call.ts'
 import {
   type ApiContext,
   apiVersionMin,
@@ -19,6 +20,7 @@ import { ClusterEvents } from './events.ts'
 import { attachmentRoutes } from './routes-attachments.ts'
 import { networkRoutes } from './routes-networks.ts'
 import { nodeRoutes } from './routes-nodes.ts'
+import { forward, isForward, reachRoutes } from './routes-reach.ts'
 import { secretRoutes } from './routes-secrets.ts'
 import { serviceRoutes } from './routes-services.ts'
 import { skepRoutes } from './routes-skep.ts'
@@ -84,6 +86,7 @@ export function openDockerApi(options: DockerApiOptions): DockerApi {
     ...networkRoutes(api),
     ...attachmentRoutes(api),
     ...skepRoutes(api),
+    ...reachRoutes(api),
   ]
   const apps = new Set<FastifyInstance>()
   const servers = new Set<Server>()
@@ -154,7 +157,10 @@ function openListener(
         expecting.add(request)
         handler(request, response)
       })
-      server.on('upgrade', (request, socket, head) => api.proxy.upgrade(request, socket, head))
+      server.on('upgrade', (request, socket, head) => {
+        if (isForward(request)) void forward(api, request, socket, head)
+        else api.proxy.upgrade(request, socket, head)
+      })
       return server
     },
     rewriteUrl: splitVersion,

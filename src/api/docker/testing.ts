@@ -58,7 +58,9 @@ export interface HarnessOptions {
   /** State in which new tasks end up. */
   readonly taskState?: TaskState
   /** Parts to take instead of the fake ones. */
-  readonly parts?: Partial<Pick<DockerApiOptions, 'engine' | 'proxy' | 'attachments' | 'log'>>
+  readonly parts?: Partial<
+    Pick<DockerApiOptions, 'engine' | 'proxy' | 'attachments' | 'forward' | 'log'>
+  >
 }
 
 /** Opens an API over a cluster in memory, whose tasks run as soon as they are wanted. */
