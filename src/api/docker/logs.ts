@@ -1,5 +1,5 @@
 import type { ServerResponse } from 'node:http'
-import { messageOf, Semaphore, UserError } from '../../base/index.ts'
+import { type Clock, messageOf, Semaphore, UserError, WakeUp } from '../../base/index.ts'
 import {
   idFrom,
   isTerminal,
@@ -59,10 +59,20 @@ export async function streamLogs(
     writeLine(response, task, line, { ...wish, isTty }, signal)
   const missing = new Set<string>()
   const read = async (task: Task) => {
+    const place = new LogPlace()
+    while ((await readOnce(task, place)) === 'broken') {
+      if (!(await nodeIsBack(api.clock, store, task.id, signal))) return
+    }
+  }
+  /** `broken`: the node can't be reached, and the rest comes when it is back. */
+  const readOnce = async (task: Task, place: LogPlace): Promise<'done' | 'broken'> => {
     try {
-      for await (const line of api.logs.logs(task.id, wish, signal)) await write(task, line)
+      for await (const line of api.logs.logs(task.id, place.wish(wish), signal)) {
+        if (place.isNews(line)) await write(task, line)
+      }
+      return 'done'
     } catch (error) {
-      if (signal.aborted) return
+      if (signal.aborted) return 'done'
       api.log.debug('logs of a task could not be read', { taskId: task.id, error: String(error) })
       const node = task.nodeId && store.view.get('node', task.nodeId)
       const isAway = error instanceof UserError && error.code === 'unavailable'
@@ -70,6 +80,7 @@ export async function streamLogs(
       const why = isAway ? `node ${name} is not available` : `node ${name}: ${messageOf(error)}`
       missing.add(why)
       if (wish.follow) await write(task, warningLine(task, why, api.clock.nowMs()))
+      return wish.follow && isAway ? 'broken' : 'done'
     }
   }
   try {
@@ -83,6 +94,72 @@ export async function streamLogs(
     response.end()
   }
   return { type: 'streamed' }
+}
+
+/** Between a break and the next attempt, at least, in ms. */
+const resumeMs = 1_000
+
+/** Waits until the task's node is ready again. False: its logs will not come any more, or the client has gone. */
+async function nodeIsBack(
+  clock: Clock,
+  store: Store,
+  taskId: TaskId,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const changed = new WakeUp()
+  const stop = store.subscribe(({ changes }) => {
+    if (changes.some(({ kind, id }) => kind === 'node' || id === taskId)) changed.ring()
+  })
+  try {
+    await clock.sleep(resumeMs, signal)
+    while (!signal.aborted) {
+      const task = store.view.get('task', taskId)
+      const node = task?.nodeId === undefined ? undefined : store.view.get('node', task.nodeId)
+      if (!task || !node || task.status.state === 'orphaned') return false
+      if (node.status.state === 'ready') return true
+      await changed.wait(clock, signal)
+    }
+    return false
+  } finally {
+    stop()
+  }
+}
+
+/** How far a task's log has been told, so that it goes on there. */
+class LogPlace {
+  /** The newest line's, as digits that can be compared; empty before the first line. */
+  #at = ''
+  /** Lines that have been told of that time. */
+  #told = 0
+  /** Lines of that time that came again; undefined while nothing comes again. */
+  #again: number | undefined
+
+  /** What to ask for: all from the newest line on. */
+  wish(wish: LogOptions): LogOptions {
+    if (this.#at === '') return wish
+    this.#again = 0
+    return { ...wish, tail: 'all', sinceMs: Math.floor(Date.parse(this.#at)) }
+  }
+
+  isNews({ timestamp }: LogLine): boolean {
+    const at = comparable(timestamp)
+    if (this.#again !== undefined) {
+      if (at < this.#at) return false
+      if (at === this.#at && ++this.#again <= this.#told) return false
+      if (at > this.#at) this.#again = undefined
+    }
+    if (at > this.#at) {
+      this.#at = at
+      this.#told = 1
+    } else if (at === this.#at) this.#told += 1
+    return true
+  }
+}
+
+/** RFC 3339 in UTC with all nine digits, which engines leave out where they are zeros. */
+function comparable(timestamp: string): string {
+  const match = /^([^.Z]*)(?:\.(\d*))?Z$/.exec(timestamp)
+  return match ? `${match[1]}.${(match[2] ?? '').padEnd(9, '0')}Z` : timestamp
 }
 
 /** Reads each task's logs once it has some, those of tasks that come later too, until the client goes. */

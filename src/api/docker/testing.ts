@@ -59,7 +59,7 @@ export interface HarnessOptions {
   readonly taskState?: TaskState
   /** Parts to take instead of the fake ones. */
   readonly parts?: Partial<
-    Pick<DockerApiOptions, 'engine' | 'proxy' | 'attachments' | 'forward' | 'log'>
+    Pick<DockerApiOptions, 'engine' | 'proxy' | 'attachments' | 'forward' | 'log' | 'logs'>
   >
 }
 
