@@ -24,6 +24,7 @@ import { NodeAttachments } from './node-attachments.ts'
 import type { NodeCertificates } from './node-certificates.ts'
 import { openFileJournal } from './node-journal.ts'
 import { type PlainContainers, watchPlainContainers } from './plain-containers.ts'
+import { heedRemoval } from './removed-node.ts'
 import { version } from './version.ts'
 
 /** For a manager to take note that this node leaves, in ms. */
@@ -179,6 +180,23 @@ export class WorkerMember {
       asked: (ask) => this.#answers.answer(ask),
       closing: () => this.#closesBecause,
     })
+    return heedRemoval(this.#observed(remote), {
+      clusterId: this.#certificates.clusterId,
+      clock,
+      log,
+      removed: () => {
+        this.#refused = new UserError(
+          'notInCluster',
+          'this node was removed from the cluster, and its tasks are stopped',
+          { next: 'Run `docker swarm leave` here; the node can join again then.' },
+        )
+      },
+    })
+  }
+
+  /** Notes whether there is a session, and why there is none. */
+  #observed(remote: ManagerLink): ManagerLink {
+    const { log } = this.#world
     return {
       open: async (nodeId, description, signal) => {
         try {
