@@ -252,6 +252,12 @@ export class SimulatedCluster {
     return newest
   }
 
+  /** What time it is for whoever leads: what is stored is told in it, and its clock may have been wrong by an hour. */
+  get leaderMs(): number {
+    const name = this.leader?.process.name
+    return name === undefined ? this.time.nowMs : this.host(name).clock.nowMs()
+  }
+
   /** Of some manager that runs. */
   get store(): (Store & LeaderEpoch) | undefined {
     const running = this.managers().filter(({ process }) => process.isRunning)

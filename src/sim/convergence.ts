@@ -24,7 +24,7 @@ export function unconverged(cluster: SimulatedCluster, view: View): string | und
     if (what !== undefined) return what
   }
   for (const workload of view.list('workload')) {
-    const what = workloadLag(workload, view, cluster.time.nowMs)
+    const what = workloadLag(workload, view, cluster.leaderMs)
     if (what !== undefined) return what
   }
   for (const task of view.list('task')) {

@@ -46,6 +46,8 @@ const convergenceMsMax = 30_000
 /** Monitor periods and restart delays may end after that; then nothing may be written any more. */
 const settlingMs = 25_000
 const quietMs = 60_000
+/** A clock that is ahead takes longer for a second, until time has caught up with it. */
+const slowedAtMost = 1.2
 const eventsShown = 50
 
 lightenAborts()
@@ -125,7 +127,7 @@ export async function runSeed(seed: number, options: RunOptions = {}): Promise<O
     // What waits out a restart delay is at rest until that ends.
     for (let untilMs = time.nowMs + settlingMs; time.nowMs < untilMs && !isOver(); ) {
       await time.runUntil(untilMs, isOver)
-      untilMs = Math.max(untilMs, heldUntilMs(judge, time.nowMs))
+      untilMs = Math.max(untilMs, heldUntilMs(judge, cluster))
     }
     const { commitCount } = judge
     await time.runUntil(time.nowMs + quietMs, isOver)
@@ -207,12 +209,12 @@ async function begin(cluster: SimulatedCluster, seed: number): Promise<void> {
 }
 
 /** When the last restart delay that still runs has ended and what follows from it is done, in true ms. */
-function heldUntilMs({ view }: Judge, nowMs: number): number {
+function heldUntilMs({ view }: Judge, { time, leaderMs }: SimulatedCluster): number {
   let untilMs = 0
   for (const { startNotBeforeMs = 0, desiredState, status } of view.list('task')) {
     const isHeld = desiredState === 'ready' || status.state === 'rejected'
-    if (isHeld && startNotBeforeMs > nowMs)
-      untilMs = Math.max(untilMs, startNotBeforeMs + settlingMs)
+    const leftMs = (startNotBeforeMs - leaderMs) * slowedAtMost
+    if (isHeld && leftMs > 0) untilMs = Math.max(untilMs, time.nowMs + leftMs + settlingMs)
   }
   return untilMs
 }
