@@ -158,10 +158,16 @@ describe('several managers', { skip, concurrency: false }, () => {
     const said = /of 2 managers 2 have to agree, and only this one is in reach; missing: node3 /
     await eventually('each command says why it can not', async () => {
       const results = await Promise.all(
-        ['service', 'node', 'secret', 'stack'].map((kind) => two.skepDocker(kind, 'ls')),
+        [
+          ...['service', 'node', 'secret', 'stack', 'network'].map((kind) => [kind, 'ls']),
+          ['swarm', 'join-token', 'worker'],
+          ['network', 'inspect', 'ingress'],
+        ].map((words) => two.skepDocker(...words)),
       )
       return results.every(({ code, stderr }) => code !== 0 && said.test(stderr))
     })
+    // What the host's own engine has can be told of.
+    await two.skepDockerOk('network', 'inspect', 'bridge')
     await two.stopDaemon()
     await two.startDaemon()
     const { stderr } = await two.skepDocker('service', 'ls')

@@ -1,7 +1,8 @@
+import { setTimeout as pause } from 'node:timers/promises'
 import { judge, Writer } from '../../test/support/write-history.ts'
 import type { FailoverBench } from './failover-bench.ts'
 import { beginWithManagers } from './failover-leader.ts'
-import { LabCluster, memoryMb, pause } from './lab-cluster.ts'
+import { LabCluster, memoryMb } from './lab-cluster.ts'
 import { median } from './rows.ts'
 import { until } from './services.ts'
 

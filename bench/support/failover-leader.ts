@@ -1,6 +1,7 @@
+import { setTimeout as pause } from 'node:timers/promises'
 import type { LabHost } from '../../test/lab/host.ts'
 import { compare, type FailoverBench, Sampler } from './failover-bench.ts'
-import { type LabCluster, pause } from './lab-cluster.ts'
+import type { LabCluster } from './lab-cluster.ts'
 
 const base = 'bench-base'
 const replicas = 10

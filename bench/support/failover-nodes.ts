@@ -1,6 +1,7 @@
+import { setTimeout as pause } from 'node:timers/promises'
 import type { LabHost } from '../../test/lab/host.ts'
 import { compare, type FailoverBench, Sampler } from './failover-bench.ts'
-import { type LabCluster, msOf, pause } from './lab-cluster.ts'
+import { type LabCluster, msOf } from './lab-cluster.ts'
 import { until } from './services.ts'
 
 const service = 'bench-failover'

@@ -1,6 +1,8 @@
+import { setTimeout as pause } from 'node:timers/promises'
+import { DownWatch } from '../../test/lab/down-watch.ts'
 import type { FailoverBench } from './failover-bench.ts'
 import { beginWithManagers } from './failover-leader.ts'
-import { DownWatch, LabCluster, pause, scale } from './lab-cluster.ts'
+import { LabCluster, scale } from './lab-cluster.ts'
 
 const lengthsMs = [1_000, 3_000, 8_000, 15_000, 30_000]
 /** Silence that is none yet: a node that stands still for no longer is not to be called down itself. */
@@ -40,7 +42,7 @@ export async function measurePauses({ lab, report, image, runs }: FailoverBench)
     // What a leader that came back might still do, it has done by then.
     await pause(5_000)
     const called = downs.take()
-    wrongDowns += called.filter((id) => id !== own || lengthMs <= silenceMs).length
+    wrongDowns += called.filter(({ nodeId }) => nodeId !== own || lengthMs <= silenceMs).length
     const tasks = await cluster.tasks(by, service)
     doubled += Math.max(0, tasks.length - replicas)
     console.error(

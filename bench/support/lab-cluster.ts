@@ -1,4 +1,3 @@
-import { setTimeout as pause } from 'node:timers/promises'
 import type { LabHost } from '../../test/lab/host.ts'
 import type { Lab } from '../../test/lab/open-lab.ts'
 import { EngineApi } from '../../test/support/engine-api.ts'
@@ -231,33 +230,6 @@ export async function memoryMb(host: LabHost, of: 'daemon' | 'etcd'): Promise<nu
 export async function msOf(work: () => Promise<unknown>): Promise<number> {
   return (await secondsOf(work)) * 1000
 }
-
-/** Nodes that daemons have called down since a mark, as their logs tell: `node1 says node3`. */
-export class DownWatch {
-  readonly #lab: Lab
-  readonly #seen = new Map<LabHost, number>()
-
-  constructor(lab: Lab) {
-    this.#lab = lab
-    this.take()
-  }
-
-  /** Ids of the nodes that were called down since the last time. */
-  take(): readonly string[] {
-    return this.#lab.hosts.flatMap((host) => {
-      const log = host.log('daemon')
-      const fresh = log.slice(this.#seen.get(host) ?? 0)
-      this.#seen.set(host, log.length)
-      return fresh.split('\n').flatMap((line) => {
-        if (!line.includes('a node is down')) return []
-        const entry: unknown = JSON.parse(line)
-        return [textAt(entry, 'nodeId')]
-      })
-    })
-  }
-}
-
-export { pause }
 
 /** Version of the cluster's own count of a service's replicas, to scale it by API. */
 export async function scale(

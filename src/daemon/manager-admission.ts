@@ -39,7 +39,11 @@ export class ManagerAdmission implements ManagerMembers {
         ({ learner, peerUrls }) => !learner && peerUrls.includes(peerUrl),
       )
       if (counted) await removeMember(member)
-      const { memberId, members } = await addMember({ ...member, clock })
+      const { memberId, members } = await addMember({ ...member, clock }).catch(
+        (error: unknown) => {
+          throw explainRefusal(error, store.view.list('node'))
+        },
+      )
       await this.#changeManager(nodeId, { address, leader: false, reachability: 'unknown' })
       const [cluster] = store.view.list('cluster')
       return { memberId, token: cluster?.id ?? '', members }
@@ -73,4 +77,21 @@ export class ManagerAdmission implements ManagerMembers {
       }
     }
   }
+}
+
+/** etcd takes nobody in while one of the managers is away: says which one that is. */
+function explainRefusal(error: unknown, nodes: Iterable<ClusterNode>): unknown {
+  if (!(error instanceof UserError && error.code === 'failedPrecondition')) return error
+  const away = [...nodes].filter(({ manager }) => manager?.reachability === 'unreachable')
+  if (away.length === 0) return error
+  const names = away.map(({ name }) => name).join(', ')
+  const isOne = away.length === 1
+  return new UserError(
+    'failedPrecondition',
+    `no manager can be let in while ${isOne ? 'another is' : 'others are'} out of reach: ${names}`,
+    {
+      next: `Start ${isOne ? 'it' : 'them'} again; if lost for good, \`docker node demote\` and \`docker node rm\` ${isOne ? 'it' : 'them'}. Then join again.`,
+      cause: error,
+    },
+  )
 }

@@ -514,7 +514,7 @@ export class Member {
   async close(because: Closing = 'restart'): Promise<void> {
     this.#closesBecause = because
     const { manager } = this.#leading
-    if (because === 'hostStops' && manager) {
+    if (because === 'hostStops' && manager && this.#otherManagers().length > 0) {
       // Nobody else would know; whoever leads next shall replace the tasks of this host at once.
       const written = manager.dispatcher.hostStops(this.identity.nodeId)
       await Promise.race([written, this.#world.clock.sleep(goodbyeMs)])

@@ -109,7 +109,7 @@ export class Dispatcher implements ManagerLink {
   readonly #sessionsByNetwork = new Map<NetworkId, Set<NodeSession>>()
   /** Sessions whose node still has to follow, by the revision it has acknowledged. */
   readonly #behind = new KeyedHeap<NodeSession>()
-  /** Nodes that count as ready and have no session. */
+  /** Nodes that are not down and have no session. */
   readonly #away = new Set<NodeId>()
   readonly #routing: RoutingIndex
   readonly #rounds: RoutingRounds
@@ -122,6 +122,8 @@ export class Dispatcher implements ManagerLink {
   readonly #stop = new AbortController()
   readonly #watchWanted = new WakeUp()
   #watch: Watch
+  /** Resolves once nothing new is placed on the leader before, which may be lost. */
+  readonly #predecessorDoubted: Promise<void>
   /** Rung when a node acknowledged: draining tasks may go on. */
   readonly acknowledged = new WakeUp()
 
@@ -152,6 +154,7 @@ export class Dispatcher implements ManagerLink {
         : 0
       this.#await(node, heardAtMs)
     }
+    this.#predecessorDoubted = predecessor ? this.#doubt(predecessor.nodeId) : Promise.resolve()
     void this.#watchLoop()
   }
 
@@ -209,10 +212,12 @@ export class Dispatcher implements ManagerLink {
 
   /** Whether a node is there may differ. */
   #lookForNode(nodeId: NodeId): void {
+    const state = this.#options.store.view.get('node', nodeId)?.status.state
     const isAway =
       this.#awaited.has(nodeId) &&
       !this.#sessions.has(nodeId) &&
-      this.#options.store.view.get('node', nodeId)?.status.state === 'ready'
+      state !== undefined &&
+      state !== 'down'
     if (isAway) this.#away.add(nodeId)
     else if (this.#away.delete(nodeId)) this.acknowledged.ring()
   }
@@ -223,6 +228,7 @@ export class Dispatcher implements ManagerLink {
     signal: AbortSignal,
     { isRemote }: OpenOptions = { isRemote: false },
   ): Promise<Session> {
+    await this.#predecessorDoubted
     const node = this.#options.store.view.get('node', nodeId)
     if (!node) throw notMember(nodeId)
     this.#sessions.get(nodeId)?.close()
@@ -425,6 +431,20 @@ export class Dispatcher implements ManagerLink {
 
   *#awaitedNodes(): Iterable<WatchedNode> {
     for (const [nodeId, heardAtMs] of this.#awaited) yield { nodeId, heardAtMs }
+  }
+
+  /** Has nothing placed on a node until it has a session. Its tasks stay what they are. */
+  async #doubt(nodeId: NodeId): Promise<void> {
+    const { store, clock, log, fence } = this.#options
+    const node = store.view.get('node', nodeId)
+    if (node?.status.state !== 'ready') return
+    const message = 'it led, and its successor has not heard of it yet'
+    const status = { ...node.status, state: 'unknown' as const, message, sinceMs: clock.nowMs() }
+    try {
+      await store.commit([{ type: 'update', object: { ...node, status } }], { fence })
+    } catch (error) {
+      log.debug('the leader before could not be marked', { error: messageOf(error) })
+    }
   }
 
   /** What fails here is decided anew at the next look. */

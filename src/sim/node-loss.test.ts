@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { silentLog } from '../base/index.ts'
-import { Dispatcher } from '../dispatcher/index.ts'
+import { Dispatcher, type Predecessor } from '../dispatcher/index.ts'
 import { idFrom, type NodeId } from '../model/index.ts'
 import { buildNode } from '../model/testing.ts'
 import { simulatedDescription } from '../runtime/simulated-runtime.ts'
@@ -13,7 +13,7 @@ const [own, near, far]: readonly NodeId[] = [idFrom('own'), idFrom('near'), idFr
 const remote = { isRemote: true }
 
 /** A leader with its own node and two others, of which each speaks as long as it is in `speaking`. */
-async function openLeader() {
+async function openLeader(predecessor?: Predecessor) {
   assert.ok(own && near && far)
   const clock = new VirtualClock()
   const store = await openMemoryStore({ clock })
@@ -22,7 +22,15 @@ async function openLeader() {
   const fence = await store.advanceEpoch()
   const unseal = () => new Uint8Array()
   const localNodeId = own
-  const dispatcher = new Dispatcher({ store, unseal, clock, log: silentLog, fence, localNodeId })
+  const dispatcher = new Dispatcher({
+    store,
+    unseal,
+    clock,
+    log: silentLog,
+    fence,
+    localNodeId,
+    ...(predecessor && { predecessor }),
+  })
   const speaking = new Set<NodeId>()
   const stop = new AbortController()
   const speak = async () => {
@@ -77,6 +85,23 @@ describe('a leader', () => {
     await leader.clock.advance(10_000)
     assert.deepEqual([near, far].map(leader.stateOf), ['ready', 'down'])
     await leader.close()
+  })
+
+  test('places nothing on the leader before, and calls it down in its own time unless it is heard', async () => {
+    assert.ok(near && far)
+    const gone = await openLeader({ nodeId: near, sinceMs: 3_500, end: 'silent' })
+    await gone.open(far)
+    assert.deepEqual([near, far].map(gone.stateOf), ['unknown', 'ready'])
+    await gone.clock.advance(3_000)
+    assert.deepEqual([near, far].map(gone.stateOf), ['down', 'ready'])
+    await gone.close()
+
+    const alive = await openLeader({ nodeId: near, sinceMs: 3_500, end: 'silent' })
+    await Promise.all([alive.open(near), alive.open(far)])
+    assert.deepEqual([near, far].map(alive.stateOf), ['ready', 'ready'])
+    await alive.clock.advance(10_000)
+    assert.deepEqual([near, far].map(alive.stateOf), ['ready', 'ready'])
+    await alive.close()
   })
 
   test('replaces the tasks of a node at once whose host goes down', async () => {
