@@ -20,6 +20,7 @@ export const standingByCall: Readonly<Record<CallName, Standing>> = {
   session: 'node',
   answer: 'node',
   leave: 'node',
+  returning: 'node',
   keys: 'manager',
   addManager: 'manager',
   promoteManager: 'manager',

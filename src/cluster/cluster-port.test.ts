@@ -24,7 +24,7 @@ import { standingByCall } from './authorisation.ts'
 import { Authority } from './authority.ts'
 import { type ClusterPort, openClusterPort } from './cluster-port.ts'
 import { foundCluster } from './found-cluster.ts'
-import { type Joined, joinCluster, renewCertificate } from './join.ts'
+import { announceReturn, type Joined, joinCluster, renewCertificate } from './join.ts'
 import { type CallName, callMessage, type SessionSettings } from './messages.ts'
 import { openTlsTransport, type TransportCredentials } from './real-transport.ts'
 import { beginRotation, endRotation, isRotationDone } from './root-rotation.ts'
@@ -458,6 +458,16 @@ describe('cluster port', () => {
     manager.port.leadershipChanged()
     const session = await opening
     session.close()
+  })
+
+  test('a node says that its daemon is there again, before it has a session', async () => {
+    const node = newNode()
+    await node.join()
+    const returned: string[] = []
+    manager.dispatcher.returning = (id) => void returned.push(id)
+    const { signal } = new AbortController()
+    await announceReturn(node.world, [manager.port.address], signal)
+    assert.deepEqual(returned, [node.nodeId])
   })
 
   test('a node that is removed is cut off at once, and refused from then on', async () => {

@@ -38,7 +38,7 @@ export interface ClusterPortOptions {
   readonly authority: Authority
   /** The leader's dispatcher while this manager leads. */
   readonly dispatcher: () =>
-    | Pick<Dispatcher, 'open' | 'heard' | 'ended' | 'hostStops' | 'livenessLimits'>
+    | Pick<Dispatcher, 'open' | 'heard' | 'ended' | 'returning' | 'hostStops' | 'livenessLimits'>
     | undefined
   /** What other nodes reach this manager by, `host:port`; known once the port is open. */
   readonly ownAddress: () => string
@@ -278,6 +278,10 @@ class RunningPort implements ClusterPort {
       case 'leave':
         await this.#leave(idOf(known))
         return this.#answerOnce(stream, { type: 'left' })
+      case 'returning':
+        if (!this.#isLeaderKnown()) await this.#untilLed(stream)
+        this.#options.dispatcher()?.returning(idOf(known))
+        return this.#answerOnce(stream, { type: 'awaited' })
       case 'keys':
         log.info('a manager took the data keys', { nodeId: idOf(known) })
         return this.#answerOnce(stream, { type: 'keys', text: authority.dataKeys() })

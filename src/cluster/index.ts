@@ -22,6 +22,7 @@ export {
 export { foundCluster } from './found-cluster.ts'
 export {
   announceLeave,
+  announceReturn,
   askToBeMember,
   confirmMember,
   fetchDataKeys,

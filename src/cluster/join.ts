@@ -153,6 +153,23 @@ export async function announceLeave(
   )
 }
 
+/**
+ * Tells the managers that this node's daemon is there again, long before it has a session: whoever leads then waits for it.
+ * Resolves when all have answered or can't be reached.
+ */
+export async function announceReturn(
+  world: CallWorld,
+  managers: readonly string[],
+  signal: AbortSignal,
+): Promise<void> {
+  const call = { call: 'returning' } as const
+  await Promise.allSettled(
+    managers.map((address) =>
+      callOnce(world, address, { type: 'cluster' }, call, 'awaited', signal),
+    ),
+  )
+}
+
 function checkClock(address: string, theirsMs: number, ownMs: number): void {
   const skewMs = ownMs - theirsMs
   if (Math.abs(skewMs) <= clockSkewMsMax) return

@@ -39,6 +39,8 @@ export type Call =
   | { readonly call: 'session'; readonly description: NodeDescription }
   | { readonly call: 'answer'; readonly requestId: string }
   | { readonly call: 'leave' }
+  /** A node's daemon has been started again, and will have a session once it is ready. */
+  | { readonly call: 'returning' }
   | { readonly call: 'keys' }
   /** A manager asks to take part in keeping the state: how it is reached, and later that its part runs. */
   | { readonly call: 'addManager'; readonly address: string }
@@ -247,6 +249,7 @@ const callNames: readonly CallName[] = [
   'session',
   'answer',
   'leave',
+  'returning',
   'keys',
   'addManager',
   'promoteManager',

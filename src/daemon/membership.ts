@@ -4,6 +4,7 @@ import type { Agent } from '../agent/index.ts'
 import { messageOf, newId, UserError, WakeUp } from '../base/index.ts'
 import {
   announceLeave,
+  announceReturn,
   askToBeMember,
   beginRotation,
   type Closing,
@@ -154,8 +155,18 @@ export class Membership implements NodeControl {
         next: 'Restore the data root from a backup, or empty it and join again.',
       })
     }
+    void this.#announceReturn(identity, certificates)
     const etcd = await MemberEtcd.start(this.#world, identity, certificates, { type: 'restart' })
     await this.#openShared(identity, keyring, certificates, etcd)
+  }
+
+  /** etcd has to start before this node can have a session. Nobody shall replace its tasks meanwhile. */
+  async #announceReturn(identity: Identity, certificates: NodeCertificates): Promise<void> {
+    const { clock, log } = this.#world
+    const credentials = () => certificates.credentials()
+    const transport = openTlsTransport({ credentials, clock, log })
+    const others = certificates.managers.filter((address) => address !== identity.address)
+    await announceReturn({ transport, clock, skepVersion: version }, others, this.#closing.signal)
   }
 
   /** Opens the state that this manager shares with others; waits for them in the background when too few are there. */

@@ -119,6 +119,8 @@ export class Dispatcher implements ManagerLink {
   readonly #unsubscribe: () => void
   /** Nodes that should be heard and are not down: those with a session over the network, and those without any. */
   readonly #awaited = new Map<NodeId, number>()
+  /** Those whose daemon has been started again since they had a session. */
+  readonly #returning = new Set<NodeId>()
   readonly #stop = new AbortController()
   readonly #watchWanted = new WakeUp()
   #watch: Watch
@@ -183,6 +185,18 @@ export class Dispatcher implements ManagerLink {
     const limits = this.livenessLimits()
     if (this.#awaited.has(nodeId))
       this.#awaited.set(nodeId, this.#watch.awakeMs + allowedMs(end, limits) - limits.silenceMs)
+  }
+
+  /**
+   * The daemon of a node without a session has been started again: it gets the time of a restart, counted from when it was
+   * lost. Once only: one that is started again and again is lost in the end.
+   */
+  returning(nodeId: NodeId): void {
+    const heardAtMs = this.#awaited.get(nodeId)
+    if (heardAtMs === undefined || this.#sessions.has(nodeId) || this.#returning.has(nodeId)) return
+    const { restartMs, returnMs } = this.livenessLimits()
+    this.#returning.add(nodeId)
+    this.#awaited.set(nodeId, heardAtMs + restartMs - returnMs)
   }
 
   /** A node's host is being shut down: its tasks end now, and it is not waited for. Resolves once that is written down. */
@@ -254,6 +268,7 @@ export class Dispatcher implements ManagerLink {
     // Someone else may have been faster while the node was written.
     this.#sessions.get(nodeId)?.close()
     this.#sessions.set(nodeId, session)
+    this.#returning.delete(nodeId)
     if (!isRemote) this.#awaited.delete(nodeId)
     else if (nodeId !== this.#options.localNodeId) this.#awaited.set(nodeId, this.#watch.awakeMs)
     this.#lookForNode(nodeId)
@@ -314,13 +329,13 @@ export class Dispatcher implements ManagerLink {
         break
       case 'node':
         if (after?.kind === 'node') {
-          if (after.status.state === 'down') this.#awaited.delete(after.id)
+          if (after.status.state === 'down') this.#gone(after.id)
           // A node that has just been made has yet to begin: it gets the time of one that comes back.
           else if (!this.#sessions.has(after.id))
             this.#await(after, this.#watch.awakeMs + this.livenessLimits().graceMs)
         } else {
           const nodeId: NodeId = idFrom(id)
-          this.#awaited.delete(nodeId)
+          this.#gone(nodeId)
           this.#sessions.get(nodeId)?.close(notMember(nodeId))
         }
         this.#lookForNode(idFrom(id))
@@ -401,6 +416,11 @@ export class Dispatcher implements ManagerLink {
   }
 
   // ---- Which nodes are there ----
+
+  #gone(nodeId: NodeId): void {
+    this.#awaited.delete(nodeId)
+    this.#returning.delete(nodeId)
+  }
 
   #await(node: ClusterNode, heardAtMs: number): void {
     if (node.status.state === 'down' || node.id === this.#options.localNodeId) return

@@ -130,6 +130,24 @@ describe('a leader', () => {
     await leader.close()
   })
 
+  test('gives a daemon that is started again the time of a restart, but once', async () => {
+    assert.ok(near)
+    const leader = await openLeader()
+    const session = await leader.open(near)
+    await leader.clock.advance(20_000)
+    leader.speaking.delete(near)
+    leader.dispatcher.ended(near, 'ended')
+    session.close()
+    for (let second = 0; second < 14; second++) {
+      await leader.clock.advance(1_000)
+      leader.dispatcher.returning(near)
+      assert.equal(leader.stateOf(near), 'ready')
+    }
+    await leader.clock.advance(2_000)
+    assert.equal(leader.stateOf(near), 'down')
+    await leader.close()
+  })
+
   test('gives a node whose daemon stops in order the time of a restart', async () => {
     assert.ok(near)
     const leader = await openLeader()
