@@ -22,6 +22,7 @@ import {
 } from '../model/testing.ts'
 import { openMemoryStore, type Store } from '../store/index.ts'
 import { Allocator, changesFor } from './index.ts'
+import { countAddresses } from './usage.ts'
 
 const meta = {
   namespace: 'default',
@@ -410,7 +411,13 @@ describe('tasks', () => {
       'no free address in network a (10.1.0.0/29: 5 of 5 used): ' +
         'stop what is not needed on it, or use a network with a larger subnet',
     )
+    const usage = () => {
+      const network = lab.store.view.get('network', 'a')
+      return network && countAddresses(lab.store.view, network)
+    }
+    assert.deepEqual(usage(), { size: 5, used: 5 })
     await lab.change({ ...lab.task(one), status: { ...lab.task(one).status, state: 'shutdown' } })
+    assert.deepEqual(usage(), { size: 5, used: 4 })
     await lab.settle()
     assert.deepEqual(lab.addresses(waits), ['10.1.0.2'])
     assert.equal(lab.task(waits).status.error, undefined)

@@ -3,3 +3,4 @@ export {
   type AllocatorDecision,
   changesFor,
 } from './allocator.ts'
+export { type AddressUsage, countAddresses } from './usage.ts'

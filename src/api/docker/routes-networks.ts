@@ -1,4 +1,5 @@
 import ipaddr from 'ipaddr.js'
+import { countAddresses } from '../../allocator/index.ts'
 import { UserError } from '../../base/index.ts'
 import { lookUp, type NetworkDeclaration } from '../../control/index.ts'
 import { isTerminal, type Network, type NetworkId } from '../../model/index.ts'
@@ -141,8 +142,26 @@ async function inspectNetwork(api: ApiContext, call: Call): Promise<Answer> {
   return json({
     ...raiseNetwork(network, containers),
     ...(peers.length > 0 ? { Peers: peers } : {}),
+    Status: statusOf(view, network),
     ...(call.flag('verbose') ? { Services: servicesOn(view, network) } : {}),
   })
+}
+
+/** As newer engines say it (API 1.52), and what people have to do something about. */
+function statusOf(view: View, network: Network): object {
+  const usage = countAddresses(view, network)
+  const { subnet, range, error } = network.status
+  const from = range ?? subnet
+  if (!usage || from === undefined) return error === undefined ? {} : { Error: error }
+  const { size, used } = usage
+  return {
+    IPAM: { Subnets: { [from]: { IPsInUse: used, DynamicIPsAvailable: size - used } } },
+    ...(used < size
+      ? {}
+      : {
+          Error: `no free address is left (${from}: ${used} of ${size} used): stop what is not needed on it, or use a network with a larger subnet`,
+        }),
+  }
 }
 
 /** Containers on this node that are on the network, by the engine. */
