@@ -1101,6 +1101,23 @@ describe('an update', () => {
     assert.deepEqual(quiet(actions).slice(0, 2), ['new1>shutdown', '?1@r2'])
   })
 
+  test('tries again where a try before it failed, whatever its restart policy', () => {
+    const template = buildTemplate({ restart: { condition: 'none' } })
+    const once = [buildRevision({ healthyAtMs: 0 }), buildRevision({ number: 2, template })]
+    const tried = (createdAtMs: number) =>
+      fresh(1, {
+        id: 'tried',
+        createdAtMs,
+        desiredState: 'shutdown',
+        status: { state: 'failed', atMs: createdAtMs, ready: false },
+      })
+    const workload = to2({ update: buildUpdatePolicy({ onFailure: 'continue' }) }, 'updating', 1)
+    const decided = (createdAtMs: number) =>
+      quiet(decide({ workload, tasks: [running(1), tried(createdAtMs)], revisions: once }).actions)
+    assert.deepEqual(decided(50), ['t1>shutdown', '?1@r2'])
+    assert.deepEqual(decided(200), [], 'its own tries bind it')
+  })
+
   test('remembers what failed until it is over, however short the history', () => {
     const failed = { state: 'failed', atMs: 400, ready: false } as const
     const over = { desiredState: 'shutdown', status: failed } as const

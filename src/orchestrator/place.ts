@@ -264,11 +264,14 @@ export function replaceLive(
   const live = picture.liveAt(place)
   const old = live.at(-1)
   const revisionId = successorRevision(picture, old)
+  // What a try before this update came to does not bind it: people asked again.
+  const begunAtMs = picture.phase === 'rolling' ? (picture.update?.startedAtMs ?? 0) : 0
   const failedTry = place.tasks.findLast(
     (task) =>
       endedByItself(task) &&
       isSameKind(picture, task, revisionId) &&
-      (old === undefined || task.createdAtMs >= old.createdAtMs),
+      (old === undefined || task.createdAtMs >= old.createdAtMs) &&
+      task.createdAtMs >= begunAtMs,
   )
   const verdict = failedTry && verdictOn(picture, failedTry)
   if (verdict?.restart === false) return false

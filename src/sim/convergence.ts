@@ -61,12 +61,13 @@ function workloadLag(workload: Workload, view: View, nowMs: number): string | un
   const tasks = view.tasksOfWorkload(workload.id)
   const slice = observeWorkload(view, workload.id)
   if (!slice) return undefined
+  const isHeldUp = isBlocked(tasks) || tasks.some((task) => isLastTry(task, workload, view))
   const isPaused = status.update?.state === 'paused' || status.update?.state === 'rollbackPaused'
   if (
     !isPaused &&
     status.update &&
     /updating|rollbackStarted/.test(status.update.state) &&
-    !isBlocked(tasks)
+    !isHeldUp
   )
     return `${name} is still ${status.update.state}: ${status.update.waitingFor ?? ''}`
   const live = tasks.filter(isLive)
@@ -84,7 +85,7 @@ function workloadLag(workload: Workload, view: View, nowMs: number): string | un
       return `task ${task.id} of ${name} gets no traffic`
     if (
       !isPaused &&
-      !isBlocked(tasks) &&
+      !isHeldUp &&
       spec.mode.type !== 'replicatedJob' &&
       spec.mode.type !== 'globalJob'
     ) {
@@ -117,6 +118,17 @@ function isBlocked(tasks: readonly Task[]): boolean {
       isLive(task) &&
       (task.status.state === 'pending' || task.status.state === 'new') &&
       task.status.error !== undefined,
+  )
+}
+
+/** What an update tried failed, and its restart policy allows no other try: the old task goes on, which it says. */
+function isLastTry(task: Task, { spec, status }: Workload, view: View): boolean {
+  const wanted = view.get('revision', spec.revisionId)
+  return (
+    isTerminal(task.status.state) &&
+    (task.desiredBecause ?? '').startsWith('not restarted') &&
+    task.createdAtMs >= (status.update?.startedAtMs ?? 0) &&
+    view.get('revision', task.revisionId)?.templateHash === wanted?.templateHash
   )
 }
 

@@ -2,6 +2,7 @@ import {
   isLive,
   isStopWanted,
   isTerminal,
+  placementFits,
   type Revision,
   type Task,
   type UpdatePolicy,
@@ -108,7 +109,11 @@ function wrongWith(
   const { name, spec } = workload
   if (policy.parallelism > 0 && inProgress > policy.parallelism)
     return `${name} replaces ${inProgress} slots at once; its policy allows ${policy.parallelism}`
-  const total = spec.mode.type === 'replicated' ? spec.mode.replicas : slots
+  // Of a workload with a task on each node, a place where nothing runs any more counts too.
+  const nodes = [...view.list('node')].filter((node) =>
+    placementFits(node, wanted.template.placement),
+  )
+  const total = spec.mode.type === 'replicated' ? spec.mode.replicas : Math.max(slots, nodes.length)
   if (policy.onFailure !== 'continue' && failed / Math.max(1, total) > policy.maxFailureRatio)
     return `${name} goes on with its update although ${failed} of ${total} slots failed (ratio ${policy.maxFailureRatio} allowed)`
   return undefined
