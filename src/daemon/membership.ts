@@ -126,6 +126,8 @@ export class Membership implements NodeControl {
           next: 'Restore the data root from a backup, or empty it and join again.',
         })
       }
+      // One is enough, the leader as last known: with many nodes each call counts.
+      void this.#announceReturn(certificates, certificates.managers.slice(0, 1))
       this.#beginWorker(await WorkerMember.open(this.#world, identity, certificates))
       return
     }
@@ -155,18 +157,22 @@ export class Membership implements NodeControl {
         next: 'Restore the data root from a backup, or empty it and join again.',
       })
     }
-    void this.#announceReturn(identity, certificates)
+    const others = certificates.managers.filter((address) => address !== identity.address)
+    void this.#announceReturn(certificates, others)
     const etcd = await MemberEtcd.start(this.#world, identity, certificates, { type: 'restart' })
     await this.#openShared(identity, keyring, certificates, etcd)
   }
 
-  /** etcd has to start before this node can have a session. Nobody shall replace its tasks meanwhile. */
-  async #announceReturn(identity: Identity, certificates: NodeCertificates): Promise<void> {
+  /** Much has to start before this node can have a session, etcd on a manager. Nobody shall replace its tasks meanwhile. */
+  async #announceReturn(
+    certificates: NodeCertificates,
+    managers: readonly string[],
+  ): Promise<void> {
     const { clock, log } = this.#world
     const credentials = () => certificates.credentials()
     const transport = openTlsTransport({ credentials, clock, log })
-    const others = certificates.managers.filter((address) => address !== identity.address)
-    await announceReturn({ transport, clock, skepVersion: version }, others, this.#closing.signal)
+    const world = { transport, clock, skepVersion: version }
+    await announceReturn(world, managers, this.#closing.signal)
   }
 
   /** Opens the state that this manager shares with others; waits for them in the background when too few are there. */

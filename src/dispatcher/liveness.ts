@@ -21,8 +21,8 @@ const heartbeatMsMin = 500
 /** A link that flaps for a second, and TCP that waits twice as long before it sends again, is no loss. */
 const silenceMsMin = 3_000
 const lookMs = 250
-/** A daemon that its host starts again at once has a session within two seconds. */
-const returnMsMin = 4_000
+/** A daemon that its host starts again at once says within a second or two that it is there. */
+const returnMsMin = 3_500
 const restartMs = 15_000
 const graceMsMin = 8_000
 /** What the leader before gets in any case to find this one: it may have lost its lease and nothing else. */
