@@ -13,6 +13,7 @@ import {
   type Protocol,
   type Task,
   type TaskAddress,
+  type WorkloadId,
 } from '../model/index.ts'
 import type { AppliedChange, Change, Commit, View } from '../store/store.ts'
 import { AddressPool } from './address-pool.ts'
@@ -38,6 +39,18 @@ const vniLast = 2 ** 24 - 1
 /** Of the ingress network's addresses, the share that nodes may have. */
 const nodesShareMax = 0.5
 const vniOption = 'com.docker.network.driver.overlay.vxlanid_list'
+
+/** Why a task gets no addresses, and what has to change before it may. */
+interface Waiting {
+  readonly why: string
+  readonly waitsFor: NetworkId | WorkloadId
+}
+
+interface SettledTask {
+  /** The same object when nothing is to do. */
+  readonly settled: Task
+  readonly waitsFor?: NetworkId | WorkloadId
+}
 
 /** What can hold addresses, ports or a subnet. */
 type Holder = Network | Endpoint | Task
@@ -66,6 +79,9 @@ export class Allocator {
   readonly #networksToCheck = new Set<NetworkId>()
   readonly #endpointsToCheck = new Set<EndpointId>()
   readonly #newTasks = new Map<string, Task>()
+  /** New tasks that have been told why they wait, by the network or workload that has to change first. */
+  readonly #stuckTasks = new Map<NetworkId | WorkloadId, Map<string, Task>>()
+  readonly #stuckOn = new Map<string, NetworkId | WorkloadId>()
 
   private constructor(view: View) {
     this.#view = view
@@ -105,19 +121,29 @@ export class Allocator {
         this.#endPromises(object.id)
         this.#setHolder(id, after?.kind === 'network' ? after : undefined)
         this.#networkChanged(object, after !== undefined)
+        this.#lookAgainAt(object.id)
         return
       case 'endpoint':
         this.#undecided.delete(id)
         this.#setHolder(id, after?.kind === 'endpoint' ? after : undefined)
         if (after) this.#endpointsToCheck.add(object.id)
         else this.#endpointsToCheck.delete(object.id)
+        for (const endpoint of [before, after]) {
+          if (endpoint?.kind !== 'endpoint') continue
+          for (const { workloadId } of endpoint.spec.backends) this.#lookAgainAt(workloadId)
+          this.#lookAgainAtNetworksOf(endpoint)
+        }
         return
-      case 'task':
+      case 'task': {
+        const held = this.#holders.get(id)
         this.#undecided.delete(id)
         this.#setHolder(id, after?.kind === 'task' ? after : undefined)
+        if (held && !this.#holders.has(id)) this.#lookAgainAtNetworksOf(held)
+        this.#unstick(id)
         if (after?.kind === 'task' && after.status.state === 'new') this.#newTasks.set(id, after)
         else this.#newTasks.delete(id)
         return
+      }
       case 'node':
         this.#hostBlocks = undefined
         // The attachments of a node that is gone are dropped; waiting networks may find room.
@@ -134,6 +160,41 @@ export class Allocator {
       default:
         unreachable(object)
     }
+  }
+
+  /** What waits for this may go on. */
+  #lookAgainAt(id: NetworkId | WorkloadId): void {
+    const stuck = this.#stuckTasks.get(id)
+    if (!stuck) return
+    this.#stuckTasks.delete(id)
+    for (const [taskId, task] of stuck) {
+      this.#stuckOn.delete(taskId)
+      this.#newTasks.set(taskId, task)
+    }
+  }
+
+  /** What it held of them is free again, or may be. */
+  #lookAgainAtNetworksOf(holder: Holder): void {
+    if (this.#stuckOn.size === 0 || holder.kind === 'network') return
+    const held = holder.kind === 'task' ? holder.addresses : holder.status.vips
+    for (const { networkId } of held) this.#lookAgainAt(networkId)
+  }
+
+  #stick(task: Task, on: NetworkId | WorkloadId): void {
+    this.#newTasks.delete(task.id)
+    this.#stuckOn.set(task.id, on)
+    const stuck = this.#stuckTasks.get(on)
+    if (stuck) stuck.set(task.id, task)
+    else this.#stuckTasks.set(on, new Map([[task.id, task]]))
+  }
+
+  #unstick(id: string): void {
+    const on = this.#stuckOn.get(id)
+    if (on === undefined) return
+    this.#stuckOn.delete(id)
+    const stuck = this.#stuckTasks.get(on)
+    stuck?.delete(id)
+    if (stuck?.size === 0) this.#stuckTasks.delete(on)
   }
 
   #networkChanged(network: Network, isThere: boolean): void {
@@ -324,7 +385,11 @@ export class Allocator {
   }
 
   #takeBack(): void {
-    for (const [id, before] of this.#undecided) this.#setHolder(id, before)
+    for (const [id, before] of this.#undecided) {
+      const wanted = this.#holders.get(id)
+      this.#setHolder(id, before)
+      if (wanted) this.#lookAgainAtNetworksOf(wanted)
+    }
     this.#undecided.clear()
   }
 
@@ -365,10 +430,11 @@ export class Allocator {
     }
     for (const task of this.#newTasks.values()) {
       if (isFull()) return answer(true)
-      const settled = this.#settleTask(task, nowMs)
-      if (settled === task) continue
-      this.#want(settled)
-      tasks.push(settled)
+      const { settled, waitsFor } = this.#settleTask(task, nowMs)
+      if (settled !== task) {
+        this.#want(settled)
+        tasks.push(settled)
+      } else if (waitsFor !== undefined) this.#stick(task, waitsFor)
     }
     return answer(false)
   }
@@ -620,36 +686,40 @@ export class Allocator {
   }
 
   /** The task with its addresses, ready for the scheduler; or with why it waits; or the same object. */
-  #settleTask(task: Task, nowMs: number): Task {
+  #settleTask(task: Task, nowMs: number): SettledTask {
     if (isStopWanted(task)) {
       // One to be removed is deleted by the reaper: it was never anywhere.
-      if (task.desiredState === 'remove') return task
-      const { error: _, ...status } = task.status
-      return { ...task, status: { ...status, state: 'shutdown', atMs: nowMs, message: 'shutdown' } }
+      if (task.desiredState === 'remove') return { settled: task, waitsFor: task.workloadId }
+      const { error: _, ...rest } = task.status
+      const status = { ...rest, state: 'shutdown', atMs: nowMs, message: 'shutdown' } as const
+      return { settled: { ...task, status } }
     }
     const addresses = this.#chooseAddresses(task)
-    if (typeof addresses === 'string') {
-      return task.status.error === addresses
-        ? task
-        : { ...task, status: { ...task.status, error: addresses } }
+    if ('why' in addresses) {
+      const { why, waitsFor } = addresses
+      if (task.status.error === why) return { settled: task, waitsFor }
+      return { settled: { ...task, status: { ...task.status, error: why } } }
     }
-    const { error: _, ...status } = task.status
-    return {
-      ...task,
-      addresses,
-      status: { ...status, state: 'pending', atMs: nowMs, message: 'pending task scheduling' },
-    }
+    const { error: _, ...rest } = task.status
+    const message = 'pending task scheduling'
+    const status = { ...rest, state: 'pending', atMs: nowMs, message } as const
+    return { settled: { ...task, addresses, status } }
   }
 
-  #chooseAddresses(task: Task): readonly TaskAddress[] | string {
+  #chooseAddresses(task: Task): readonly TaskAddress[] | Waiting {
     const revision = this.#view.get('revision', task.revisionId)
-    if (!revision) return `revision ${task.revisionId} no longer exists`
+    if (!revision)
+      return {
+        why: `revision ${task.revisionId} no longer exists`,
+        waitsFor: task.workloadId,
+      }
     const wanted = new Set(revision.template.networks.map(({ networkId }) => networkId))
     for (const { id } of this.#view.endpointsOfWorkload(task.workloadId)) {
       const endpoint = this.#endpoint(id)
       if (!endpoint) continue
       if (endpoint.status.error !== undefined) {
-        return `waits for endpoint ${endpoint.name}: ${endpoint.status.error}`
+        const why = `waits for endpoint ${endpoint.name}: ${endpoint.status.error}`
+        return { why, waitsFor: task.workloadId }
       }
       if (isPublished(endpoint.spec.ports)) for (const ingress of this.#ingress) wanted.add(ingress)
     }
@@ -658,9 +728,9 @@ export class Allocator {
       const known = this.#network(networkId)
       if (known && !isOurs(known)) continue
       const network = this.#usable(networkId)
-      if (typeof network === 'string') return network
+      if (typeof network === 'string') return { why: network, waitsFor: networkId }
       const address = this.#pool(networkId).free()
-      if (address === undefined) return this.#fullText(network)
+      if (address === undefined) return { why: this.#fullText(network), waitsFor: networkId }
       addresses.push({ networkId, address: formatAddress(address), mac: macOf(address) })
     }
     return addresses
@@ -682,7 +752,7 @@ export class Allocator {
       vnis: sorted(this.#vnis, (holders) => holders),
       ports: sorted(this.#ports, (holders) => [...holders].sort()),
       hostPorts: sorted(this.#hostPorts, (holders) => [...holders].sort()),
-      newTasks: [...this.#newTasks.keys()].sort(),
+      newTasks: [...this.#newTasks.keys(), ...this.#stuckOn.keys()].sort(),
     }
   }
 }
