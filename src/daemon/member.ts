@@ -76,6 +76,10 @@ export class Member {
   readonly #dataPlane: DataPlane
   readonly #plain: PlainContainers
   readonly #unfollowLock: () => void
+  /** One change of the lock at a time. */
+  #locking: Promise<void> = Promise.resolve()
+  /** This node is about to be no manager any more. */
+  #isLockOver = false
   readonly #leading: Leading
   /** The only manager's own store, until it is shared. */
   readonly #alone: (Store & LeaderEpoch) | undefined
@@ -412,9 +416,23 @@ export class Member {
    * Brings the lock of the data keys on this node's disk in step with what the cluster says. Resolves once it is durable.
    * Every manager does so for its own disk.
    */
-  async keepLocked(): Promise<void> {
+  keepLocked(): Promise<void> {
+    const work = this.#locking.then(() => this.#keepLockedNow())
+    this.#locking = work.catch(() => {})
+    return work
+  }
+
+  /** What this node keeps as a worker has to open without the cluster's keys: from now on its own key is not sealed. */
+  async endLock(): Promise<void> {
+    this.#isLockOver = true
+    this.#unfollowLock()
+    await this.#locking
+    await this.port.keepSealed(undefined)
+  }
+
+  async #keepLockedNow(): Promise<void> {
     const [cluster] = this.store.view.list('cluster')
-    if (!cluster) return
+    if (!cluster || this.#isLockOver) return
     const sealed = cluster.spec.autoLock ? cluster.status.unlockKey : undefined
     const key =
       sealed &&
