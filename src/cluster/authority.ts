@@ -25,7 +25,7 @@ import {
   rootHashOf,
   tokenHashOf,
 } from '../security/index.ts'
-import { type Change, nextCommit, type Store } from '../store/index.ts'
+import { type Change, nextCommit, type Store, type View } from '../store/index.ts'
 import type { Admission, AdmissionRequest, ManagerAddress } from './messages.ts'
 
 export interface AuthorityOptions {
@@ -37,6 +37,8 @@ export interface AuthorityOptions {
   readonly managersRefused: () => UserError | undefined
 }
 
+/** After this a join of a manager has ended one way or the other, in ms: it waits 70 s for an answer at most. */
+const joinMsMax = 90_000
 /** Times a commit is tried again when someone else changed the same objects first. */
 const retriesMax = 20
 
@@ -76,7 +78,12 @@ export class Authority {
         return this.#admission(before.id, again.certificatePem, known)
       }
       const node = newNode(nodeId, pass, request, address, made.certificate)
-      const changes: Change[] = [{ type: 'create', object: node }]
+      const changes: Change[] = [
+        ...leftovers(store.view, node, clock.nowMs()).map(
+          ({ id, version }): Change => ({ type: 'delete', kind: 'node', id, version }),
+        ),
+        { type: 'create', object: node },
+      ]
       if (pass.issued?.usesLeft !== undefined) {
         const status = countUse(cluster.status, pass.issued)
         changes.push({ type: 'update', object: { ...cluster, status } })
@@ -315,4 +322,26 @@ export function managersOf(nodes: Iterable<ClusterNode>): readonly ManagerAddres
 
 function isRace(error: unknown): boolean {
   return error instanceof UserError && (error.code === 'outOfSequence' || error.code === 'notFound')
+}
+
+/** Whether a manager was let in and never took up its part. */
+export function isHalfJoined(view: View, { id, spec, manager, status }: ClusterNode): boolean {
+  const neverCame = manager === undefined || manager.joining === true
+  const isManager = spec.role === 'manager' && neverCame
+  return isManager && status.state !== 'ready' && view.tasksOfNode(id).length === 0
+}
+
+/** What a join of the same host left that ended half-way: the next one takes its place. */
+function leftovers(
+  view: View,
+  { name, status }: ClusterNode,
+  nowMs: number,
+): readonly ClusterNode[] {
+  return [...view.list('node')].filter(
+    (old) =>
+      old.name === name &&
+      old.status.address === status.address &&
+      nowMs - old.createdAtMs >= joinMsMax &&
+      isHalfJoined(view, old),
+  )
 }

@@ -24,7 +24,7 @@ import { standingByCall } from './authorisation.ts'
 import { Authority } from './authority.ts'
 import { type ClusterPort, openClusterPort } from './cluster-port.ts'
 import { foundCluster } from './found-cluster.ts'
-import { announceReturn, type Joined, joinCluster, renewCertificate } from './join.ts'
+import { announceReturn, type Joined, joinCluster, renewCertificate, withdrawJoin } from './join.ts'
 import { type CallName, callMessage, type SessionSettings } from './messages.ts'
 import { openTlsTransport, type TransportCredentials } from './real-transport.ts'
 import { beginRotation, endRotation, isRotationDone } from './root-rotation.ts'
@@ -50,6 +50,7 @@ class TestManager {
   credentials!: TransportCredentials
   transport!: ReturnType<typeof openTlsTransport>
   isLeading = true
+  takesManagers = false
   #folder = ''
   readonly #key = createNodeKey()
 
@@ -90,7 +91,8 @@ class TestManager {
       keyring: this.keyring,
       clock,
       random: realRandom,
-      managersRefused: () => new UserError('unsupported', 'no managers here'),
+      managersRefused: () =>
+        this.takesManagers ? undefined : new UserError('unsupported', 'no managers here'),
     })
     await this.takeCertificate()
     const fence = await store.advanceEpoch()
@@ -230,6 +232,10 @@ class TestNode {
     this.#take(await renewCertificate(this.world, this.keyPem, addresses, signal))
   }
 
+  withdraw(): Promise<void> {
+    return withdrawJoin(this.world, [this.#manager.port.address], this.#stop.signal)
+  }
+
   #take({ clusterId, certificatePem, rootsPem }: Joined['admission']): void {
     this.credentials = {
       clusterId,
@@ -347,6 +353,84 @@ describe('cluster port', () => {
       joinWith(openToken(manager.keyring, manager.cluster, 'manager')),
       /no managers here/,
     )
+  })
+
+  describe('a manager that joins and can not take up its part', () => {
+    const nodeOf = ({ nodeId }: TestNode) => manager.store.view.get('node', nodeId)
+    const joinAsManager = async (): Promise<TestNode> => {
+      const node = newNode()
+      await node.join(openToken(manager.keyring, manager.cluster, 'manager'))
+      return node
+    }
+    before(() => {
+      manager.takesManagers = true
+    })
+    after(() => {
+      manager.takesManagers = false
+      manager.clock.skewMs = 0
+    })
+
+    test('takes its join back, and is forgotten', async () => {
+      const node = await joinAsManager()
+      const known = nodeOf(node)
+      assert.equal(known?.spec.role, 'manager')
+      assert(known)
+      // The leader has not heard of it yet.
+      const part = { address: '127.0.0.1:9', leader: false, joining: true } as const
+      const object = { ...known, manager: { ...part, reachability: 'unreachable' as const } }
+      await manager.store.commit([{ type: 'update', object }])
+      await node.withdraw()
+      assert.equal(nodeOf(node), undefined)
+    })
+
+    test('is a worker that is down when it counted already', async () => {
+      const node = await joinAsManager()
+      const known = nodeOf(node)
+      assert(known)
+      const part = { address: '127.0.0.1:9', leader: false, reachability: 'reachable' } as const
+      await manager.store.commit([{ type: 'update', object: { ...known, manager: part } }])
+      await node.withdraw()
+      assert.equal(nodeOf(node)?.spec.role, 'worker')
+      assert.equal(nodeOf(node)?.status.state, 'down')
+    })
+
+    test('makes way for the next join of the same host when it could say nothing', async () => {
+      const crashed = await joinAsManager()
+      const early = await joinAsManager()
+      assert(nodeOf(crashed), 'the first one may still be on its way')
+      manager.clock.skewMs = 100_000
+      const late = await joinAsManager()
+      assert.deepEqual(
+        [crashed, early, late].map((node) => nodeOf(node) !== undefined),
+        [false, false, true],
+      )
+      await late.withdraw()
+    })
+  })
+
+  test('a host is told when the manager speaks a version that it does not', async () => {
+    const other = openTlsTransport({
+      credentials: () => manager.credentials,
+      clock: realClock,
+      log: silentLog,
+    })
+    const listener = await other.listen('127.0.0.1:0', (stream) => {
+      void stream.receive().then(() =>
+        stream.send({
+          ...{ type: 'root', certificatePem: '', nowMs: 0 },
+          ...{ protocol: 99, skepVersion: '9.9.9' },
+        }),
+      )
+    })
+    const wish = {
+      ...{ token: manager.workerToken, keyPem: createNodeKey().keyPem, hostname: 'x' },
+      ...{ availability: 'active' as const, advertiseAddress: '', addresses: [listener.address] },
+    }
+    await assert.rejects(
+      joinCluster(newNode().world, wish, AbortSignal.timeout(5_000)),
+      /Skep 9\.9\.9 there is newer than this host understands/,
+    )
+    await listener.close()
   })
 
   test('a token with labels and a bound gives the labels, and lets in so many', async () => {

@@ -11,10 +11,10 @@ import { clusterOf } from '../control/index.ts'
 import type { Dispatcher } from '../dispatcher/index.ts'
 import type { ClusterNode, NodeId } from '../model/index.ts'
 import { rootHashOf } from '../security/index.ts'
-import type { Commit, Store } from '../store/index.ts'
+import { type Commit, nextCommit, type Store } from '../store/index.ts'
 import type { AttachmentDesk } from './attachments.ts'
 import { decideRefusal } from './authorisation.ts'
-import { type Authority, managersOf, rootsOf } from './authority.ts'
+import { type Authority, isHalfJoined, managersOf, rootsOf } from './authority.ts'
 import {
   type Call,
   callMessage,
@@ -276,7 +276,8 @@ class RunningPort implements ClusterPort {
         return
       }
       case 'leave':
-        await this.#leave(idOf(known))
+        if (call.withdraw) await this.#withdraw(idOf(known))
+        else await this.#leave(idOf(known))
         return this.#answerOnce(stream, { type: 'left' })
       case 'returning':
         if (!this.#isLeaderKnown()) await this.#untilLed(stream)
@@ -412,6 +413,31 @@ class RunningPort implements ClusterPort {
       }
     } finally {
       done.abort()
+    }
+  }
+
+  /** Forgets a node that could not complete its join. One that counts already becomes a worker that is down. */
+  async #withdraw(nodeId: NodeId): Promise<void> {
+    const { store, clock, log } = this.#options
+    for (;;) {
+      const node = store.view.get('node', nodeId)
+      if (!node) return
+      const isForgotten = isHalfJoined(store.view, node)
+      const sinceMs = clock.nowMs()
+      const status = { ...node.status, state: 'down' as const, message: 'did not join', sinceMs }
+      const asWorker = { ...node, spec: { ...node.spec, role: 'worker' as const }, status }
+      try {
+        await store.commit([
+          isForgotten
+            ? { type: 'delete', kind: 'node', id: node.id, version: node.version }
+            : { type: 'update', object: asWorker, specChanged: true },
+        ])
+        log.info('a node took its join back', { nodeId })
+        return
+      } catch (error) {
+        if (!(error instanceof UserError && error.code === 'outOfSequence')) throw error
+        await nextCommit(store, clock)
+      }
     }
   }
 

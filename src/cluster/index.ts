@@ -29,6 +29,7 @@ export {
   type Joined,
   joinCluster,
   renewCertificate,
+  withdrawJoin,
 } from './join.ts'
 export type {
   Admission,

@@ -153,6 +153,18 @@ export async function announceLeave(
   )
 }
 
+/** Takes back a join that was not completed: the managers forget this node. */
+export async function withdrawJoin(
+  world: CallWorld,
+  managers: readonly string[],
+  signal: AbortSignal,
+): Promise<void> {
+  const call: Call = { call: 'leave', withdraw: true }
+  await firstOf(managers, (address) =>
+    callOnce(world, address, { type: 'cluster' }, call, 'left', signal),
+  )
+}
+
 /**
  * Tells the managers that this node's daemon is there again, long before it has a session: whoever leads then waits for it.
  * Resolves when all have answered or can't be reached.

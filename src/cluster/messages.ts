@@ -38,7 +38,8 @@ export type Call =
   | { readonly call: 'renew'; readonly csrPem: string }
   | { readonly call: 'session'; readonly description: NodeDescription }
   | { readonly call: 'answer'; readonly requestId: string }
-  | { readonly call: 'leave' }
+  /** `withdraw`: it only just joined, and could not take up its part after all. */
+  | { readonly call: 'leave'; readonly withdraw?: true }
   /** A node's daemon has been started again, and will have a session once it is ready. */
   | { readonly call: 'returning' }
   | { readonly call: 'keys' }
@@ -278,6 +279,8 @@ function parseCallOf(call: CallName, fields: Fields): Call {
       return { call, csrPem: fields.text('csrPem', 10_000) }
     case 'session':
       return { call, description: parseDescription(fields.raw('description')) }
+    case 'leave':
+      return fields.has('withdraw') ? { call, withdraw: true } : { call }
     case 'answer':
       return { call, requestId: fields.text('requestId', 100) }
     case 'addManager':

@@ -44,7 +44,9 @@ export class ManagerAdmission implements ManagerMembers {
           throw explainRefusal(error, store.view.list('node'))
         },
       )
-      await this.#changeManager(nodeId, { address, leader: false, reachability: 'unknown' })
+      const joining = true
+      const reachability = 'unknown'
+      await this.#changeManager(nodeId, { address, leader: false, reachability, joining })
       const [cluster] = store.view.list('cluster')
       return { memberId, token: cluster?.id ?? '', members }
     })
@@ -57,7 +59,9 @@ export class ManagerAdmission implements ManagerMembers {
     if (!client) throw new UserError('failedPrecondition', 'this manager shares no state yet')
     await promoteMember({ client, memberId, clock })
     const manager = store.view.get('node', nodeId)?.manager
-    if (manager) await this.#changeManager(nodeId, { ...manager, reachability: 'reachable' })
+    if (!manager) return
+    const { joining: _, ...taken } = manager
+    await this.#changeManager(nodeId, { ...taken, reachability: 'reachable' })
   }
 
   async #changeManager(

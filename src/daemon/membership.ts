@@ -3,7 +3,6 @@ import { hostname } from 'node:os'
 import type { Agent } from '../agent/index.ts'
 import { messageOf, newId, UserError, WakeUp } from '../base/index.ts'
 import {
-  announceLeave,
   announceReturn,
   askToBeMember,
   beginRotation,
@@ -17,6 +16,7 @@ import {
   openToken,
   renewCertificate,
   type Transport,
+  withdrawJoin,
   withNewTokens,
   withoutToken,
 } from '../cluster/index.ts'
@@ -343,7 +343,9 @@ export class Membership implements NodeControl {
     const { managers, keyPem } = certificates
     const others = managers.filter((address) => address !== identity.address)
     const admission = await renewCertificate(world, keyPem, others, this.#closing.signal)
-    await certificates.sealWith(undefined)
+    // No change of the swarm may seal it again: the keys that open it go.
+    if (member) await member.endLock()
+    else await certificates.sealWith(undefined)
     await certificates.renew(admission)
     const { store: _, ...rest } = identity
     const asWorker: Identity = { ...rest, role: 'worker' }
@@ -717,7 +719,7 @@ export class Membership implements NodeControl {
     while (!worker.isInSession && clock.nowMs() < untilMs) await clock.sleep(sessionLookMs)
   }
 
-  /** All or nothing: a host that could not take part is in no cluster, and the managers know it to be down. */
+  /** All or nothing: a host that could not take part is in no cluster, and the managers forget it. */
   async #joinAsManager(identity: Identity, certificates: NodeCertificates): Promise<void> {
     const { options, clock, log } = this.#world
     const transport = openTlsTransport({
@@ -729,14 +731,14 @@ export class Membership implements NodeControl {
       await this.#takePart(identity, certificates, transport, async () => {})
     } catch (error) {
       const world = { transport, clock, skepVersion: version }
-      await announceLeave(world, certificates.managers, this.#closing.signal).catch(
+      await withdrawJoin(world, certificates.managers, this.#closing.signal).catch(
         (failure: unknown) =>
           log.warn('no manager knows that this node did not join after all', {
             error: messageOf(failure),
           }),
       )
       await removeIdentity(options.dataRoot)
-      throw error
+      throw notJoined(error)
     }
     if (this.#member) await this.#untilReady(this.#member)
   }
@@ -810,6 +812,17 @@ function remoteManagersOf({ store, identity }: Member): NodeState['remoteManager
     manager && id !== nodeId ? [{ nodeId: id, address: manager.address }] : [],
   )
   return [{ nodeId, address }, ...others]
+}
+
+/** Why a host is in no cluster after all, though its token was taken. */
+function notJoined(error: unknown): UserError {
+  const { code, next } =
+    error instanceof UserError ? error : { code: 'internal' as const, next: undefined }
+  const again = 'Join again once that is mended: nothing of this attempt is left.'
+  return new UserError(code, `this host did not become a manager: ${messageOf(error)}`, {
+    next: next === undefined ? again : `${next.replace(/\.$/, '')}. ${again}`,
+    cause: error,
+  })
 }
 
 function alreadyInCluster(): UserError {

@@ -25,6 +25,8 @@ export interface ClusterNode extends ObjectMeta<'node', NodeId> {
     readonly address: string
     readonly leader: boolean
     readonly reachability: 'unknown' | 'unreachable' | 'reachable'
+    /** It was let in, and has not taken up its part yet: it has no voice. */
+    readonly joining?: true
   }
 }
 
