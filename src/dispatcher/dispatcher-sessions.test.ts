@@ -434,3 +434,35 @@ describe('sessions with nodes', () => {
     close()
   })
 })
+
+describe('a leader that has just begun', () => {
+  test('waits for its own node, which still routes as the leader before said, but not for ever', async () => {
+    const clock = new SteppedClock()
+    const store = await openMemoryStore({ clock })
+    await store.commit(['n1', 'n2'].map((id) => ({ type: 'create', object: buildNode({ id }) })))
+    const begin = async (ids: readonly string[]) => {
+      const leader = new Dispatcher({
+        store,
+        unseal: () => new Uint8Array(),
+        clock,
+        log: silentLog,
+        fence: 0,
+        localNodeId: idFrom('n1'),
+      })
+      const nodes = ids.map((id) => new TestNode(id))
+      for (const node of nodes) await node.open(leader)
+      await new Promise((resolve) => setImmediate(resolve))
+      for (const node of nodes) node.acknowledge()
+      return leader
+    }
+    const whole = await begin(['n2', 'n1'])
+    assert.ok(whole.acknowledgedRevision >= 0, 'both have followed')
+    whole.close()
+    const leader = await begin(['n2'])
+    assert.equal(leader.acknowledgedRevision, -1)
+    clock.goOn()
+    await new Promise((resolve) => setImmediate(resolve))
+    assert.ok(leader.acknowledgedRevision >= 0, 'it is late, and nobody waits for it')
+    leader.close()
+  })
+})

@@ -111,6 +111,7 @@ export class Dispatcher implements ManagerLink {
   readonly #behind = new KeyedHeap<NodeSession>()
   /** Nodes that are not down and have no session. */
   readonly #away = new Set<NodeId>()
+  #isOwnLate = false
   readonly #routing: RoutingIndex
   readonly #rounds: RoutingRounds
   readonly #neighbours: NeighbourTable
@@ -157,7 +158,21 @@ export class Dispatcher implements ManagerLink {
       this.#await(node, heardAtMs)
     }
     this.#predecessorDoubted = predecessor ? this.#doubt(predecessor.nodeId) : Promise.resolve()
+    void this.#waitForOwn(limits.silenceMs)
     void this.#watchLoop()
+  }
+
+  /**
+   * The leader's own node routes as it was told by the leader before, until its agent has a session with this one. It is
+   * waited for as long as a node that falls silent, and never called down: its engine may be slow to start.
+   */
+  async #waitForOwn(forMs: number): Promise<void> {
+    const { localNodeId, clock } = this.#options
+    if (localNodeId === undefined) return
+    this.#lookForNode(localNodeId)
+    await clock.sleep(forMs, this.#stop.signal)
+    this.#isOwnLate = true
+    this.#lookForNode(localNodeId)
   }
 
   /** What nodes are held to now: it grows with their number. */
@@ -227,11 +242,10 @@ export class Dispatcher implements ManagerLink {
   /** Whether a node is there may differ. */
   #lookForNode(nodeId: NodeId): void {
     const state = this.#options.store.view.get('node', nodeId)?.status.state
+    const isExpected =
+      nodeId === this.#options.localNodeId ? !this.#isOwnLate : this.#awaited.has(nodeId)
     const isAway =
-      this.#awaited.has(nodeId) &&
-      !this.#sessions.has(nodeId) &&
-      state !== undefined &&
-      state !== 'down'
+      isExpected && !this.#sessions.has(nodeId) && state !== undefined && state !== 'down'
     if (isAway) this.#away.add(nodeId)
     else if (this.#away.delete(nodeId)) this.acknowledged.ring()
   }
