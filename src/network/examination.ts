@@ -5,7 +5,8 @@ import { type Clock, messageOf } from '../base/index.ts'
 import type { NetworkAssignment, NetworkFinding } from '../wire/index.ts'
 import { bridgeName } from './bridge-name.ts'
 import { hostNamespace } from './namespace.ts'
-import type { ResolverState } from './resolver/zones.ts'
+import { addressesOf } from './resolver/lookup.ts'
+import { type ResolverState, tiers } from './resolver/zones.ts'
 
 /** What of the host's settings and of other firewalls cluster networks depend on. */
 export interface HostSettings {
@@ -141,9 +142,11 @@ export async function examineNames(
   clock: Clock,
 ): Promise<readonly NetworkFinding[]> {
   const findings = await Promise.all(
-    state.networks.map(async ({ id, gateway, names }): Promise<readonly NetworkFinding[]> => {
-      const known = Object.entries(names).find(([, addresses]) => addresses.length > 0)
-      const [name = 'skep-doctor', addresses = []] = known ?? []
+    state.networks.map(async (zone): Promise<readonly NetworkFinding[]> => {
+      const { id, gateway } = zone
+      const names = zone.pages.flatMap((page) => tiers.flatMap((tier) => Object.keys(page[tier])))
+      const name = names.find((one) => addressesOf(zone, one)?.length) ?? 'skep-doctor'
+      const addresses = addressesOf(zone, name) ?? []
       const network = nameById.get(id) ?? id
       const next =
         "See the resolver's log (resolver.log in the data root's folder network) and what else listens on port 53."

@@ -11,6 +11,7 @@ import {
   type ResolverStatus,
   resolverFiles,
 } from './resolver/control.ts'
+import { renderState } from './resolver/state-file.ts'
 import type { ResolverState } from './resolver/zones.ts'
 
 /** Longest a resolver may take to begin, and to answer, in ms. */
@@ -66,7 +67,7 @@ export class ResolverLink {
    */
   publish(state: ResolverState, force = false): Promise<Readonly<Record<string, string>>> {
     return this.#inTurn(async () => {
-      const text = JSON.stringify(state)
+      const text = renderState(state)
       this.#isWanted = state.networks.length > 0
       if (!this.#isWanted) {
         await this.#stop()

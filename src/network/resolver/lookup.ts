@@ -1,4 +1,4 @@
-import type { Client, ResolverState, Zone } from './zones.ts'
+import { type Client, mergeAddresses, type ResolverState, tiers, type Zone } from './zones.ts'
 
 /** What to do with a question. */
 export type Answer =
@@ -60,24 +60,48 @@ export function lookUp(
   const forward = decideForward(zones, client?.nameservers ?? [])
   if (question.class !== 'IN' && question.class !== 'ANY') return forward
   for (const zone of zones) {
-    if (!Object.hasOwn(zone.names, name)) continue
-    const addresses = zone.names[name] ?? []
+    const addresses = addressesOf(zone, name)
+    if (!addresses) continue
     const isAsked = question.type === 'A' || question.type === 'ANY'
     if (!isAsked || addresses.length === 0) return { type: 'empty' }
-    const shares = zone.shares[name]
+    const shares = sharesOf(zone, addresses)
     return { type: 'addresses', addresses, ...(shares && { shares }) }
   }
   const address = reverseAddress(name)
   if (address === undefined) return forward
-  for (const zone of zones) {
-    if (!Object.hasOwn(zone.reverse, address)) continue
+  for (const { pages } of zones) {
+    const page = pages.find(({ reverse }) => Object.hasOwn(reverse, address))
+    if (!page) continue
     return question.type === 'PTR' || question.type === 'ANY'
-      ? { type: 'name', name: zone.reverse[address] ?? '' }
+      ? { type: 'name', name: page.reverse[address] ?? '' }
       : { type: 'empty' }
   }
   // Nobody outside knows the cluster's addresses, nor has to hear of them.
   const asked = parseAddress(address)
   return asked !== undefined && isWithin(asked, directory.subnets) ? { type: 'unknown' } : forward
+}
+
+/** Undefined: the zone does not know the name. */
+export function addressesOf({ pages }: Zone, name: string): readonly string[] | undefined {
+  for (const tier of tiers) {
+    const lists = pages.flatMap((page) => {
+      const names = page[tier]
+      return Object.hasOwn(names, name) ? [names[name] ?? []] : []
+    })
+    if (lists.length > 0) return lists.length === 1 ? lists[0] : mergeAddresses(lists)
+  }
+  return undefined
+}
+
+/** What each address is due, where there are several and one is a VIP. */
+function sharesOf({ pages }: Zone, addresses: readonly string[]): readonly number[] | undefined {
+  if (addresses.length < 2) return undefined
+  const weights = addresses.map(
+    (address) => pages.find((page) => Object.hasOwn(page.weights, address))?.weights[address],
+  )
+  return weights.some((weight) => weight !== undefined)
+    ? weights.map((weight) => weight ?? 1)
+    : undefined
 }
 
 function decideForward(zones: readonly Zone[], nameservers: readonly string[]): Answer {

@@ -8,7 +8,7 @@ import { createServer } from 'node:net'
 import { controlVersion, parseRequest, type ResolverStatus, resolverFiles } from './control.ts'
 import { Forwarder } from './forwarder.ts'
 import { ResolverServer } from './server.ts'
-import { readState } from './state-file.ts'
+import { StateReader } from './state-file.ts'
 
 /** Longest line a daemon may send, in characters. */
 const requestCharsMax = 1024
@@ -32,6 +32,7 @@ const server = new ResolverServer({
   below: (limit) => Math.floor(Math.random() * limit),
   port: 53,
 })
+const reader = new StateReader(resolverFiles.state)
 let failures: Readonly<Record<string, string>> = {}
 let error: string | undefined
 /** One load at a time: each listens on what is missing. */
@@ -40,7 +41,7 @@ let loading: Promise<void> = Promise.resolve()
 function load(): Promise<void> {
   loading = loading.then(async () => {
     try {
-      failures = await server.serve(readState(resolverFiles.state))
+      failures = await server.serve(reader.read())
       error = undefined
     } catch (reason) {
       // The state before goes on being answered.

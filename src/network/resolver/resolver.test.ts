@@ -13,6 +13,7 @@ import { Forwarder, frame, parseResolvConf, splitFrames } from './forwarder.ts'
 import { indexState, lookUp, parseAddress, pickByShare } from './lookup.ts'
 import { encodeAddresses, encodeName, parseQuery, type Query } from './message.ts'
 import { ResolverServer } from './server.ts'
+import { renderState, StateReader } from './state-file.ts'
 import { buildZones } from './zones.ts'
 
 const front = buildNetwork('front', { subnet: '10.0.1.0/24', gateway: '10.0.1.1' })
@@ -257,18 +258,57 @@ describe('messages', () => {
   })
 })
 
+describe('the state', () => {
+  test('is read as it was written, and what did not change is not parsed again', (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'resolver-state-'))
+    t.after(() => rmSync(folder, { recursive: true }))
+    const path = join(folder, 'state')
+    const reader = new StateReader(path)
+    const plain = (value: unknown): unknown => JSON.parse(JSON.stringify(value))
+    writeFileSync(path, renderState(state))
+    const first = reader.read()
+    assert.deepEqual(plain(first), plain(state))
+    const second = reader.read()
+    assert.equal(second.networks[1]?.pages[0], first.networks[1]?.pages[0])
+    writeFileSync(path, renderState(state).slice(0, -1))
+    assert.throws(() => reader.read())
+    writeFileSync(path, renderState(state).split('\n').slice(0, -1).join('\n'))
+    assert.throws(() => reader.read(), /damaged/)
+  })
+
+  test('a change of one endpoint changes one page', () => {
+    const endpoints = Array.from({ length: 200 }, (_, number) =>
+      buildEndpoint(`service${number}`, { networks: [{ networkId: back.id, aliases: [] }] }),
+    )
+    const zoneOf = (list: typeof endpoints) =>
+      buildZones({ networks: [back], tasks: [], endpoints: list }).networks[0]
+    const before = new Set(zoneOf(endpoints)?.pages)
+    const changed = endpoints.map((one, at) =>
+      at === 77 ? { ...one, backends: [backendOf(db)] } : one,
+    )
+    // The page of the node's own tasks is always made anew.
+    assert.equal(zoneOf(changed)?.pages.filter((page) => !before.has(page)).length, 2)
+  })
+})
+
 describe('the server', () => {
   const zone = {
     id: 'z',
     subnet: '127.0.0.0/8',
     gateway: '127.0.0.1',
     internal: false,
-    names: { web: ['10.0.0.1', '10.0.0.2'] },
-    shares: {},
-    reverse: {},
+    pages: [
+      {
+        declared: { web: ['10.0.0.1', '10.0.0.2'] },
+        derived: {},
+        hosts: {},
+        reverse: {},
+        weights: {},
+      },
+    ],
   }
   const served = (clients: Record<string, { networks: string[]; nameservers: string[] }>) => ({
-    version: 2 as const,
+    version: 3 as const,
     networks: [zone],
     clients,
   })
@@ -318,10 +358,10 @@ describe('the server', () => {
   test('a gateway that is not there yet is named, and listened on at the next call', async () => {
     const server = open()
     const absent = { ...zone, id: 'y', gateway: '203.0.113.77' }
-    const failures = await server.serve({ version: 2, networks: [zone, absent], clients: {} })
+    const failures = await server.serve({ version: 3, networks: [zone, absent], clients: {} })
     assert.match(failures['203.0.113.77'] ?? '', /EADDRNOTAVAIL/)
     assert.deepEqual(server.listening, ['127.0.0.1'])
-    await server.serve({ version: 2, networks: [], clients: {} })
+    await server.serve({ version: 3, networks: [], clients: {} })
     assert.deepEqual(server.listening, [])
     server.close()
   })

@@ -25,7 +25,7 @@ export class ResolverServer {
   readonly #below: (limit: number) => number
   readonly #port: number
   readonly #listeners = new Map<string, { readonly udp: UdpSocket; readonly tcp: Server }>()
-  #directory: Directory = indexState({ version: 2, networks: [], clients: {} })
+  #directory: Directory = indexState({ version: 3, networks: [], clients: {} })
 
   constructor(options: {
     readonly forwarder: Forwarder

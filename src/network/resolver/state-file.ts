@@ -1,28 +1,83 @@
 import { readFileSync } from 'node:fs'
-import { type Client, type ResolverState, stateVersion, type Zone } from './zones.ts'
+import {
+  type Client,
+  type ResolverState,
+  stateVersion,
+  tiers,
+  type Zone,
+  type ZonePage,
+} from './zones.ts'
 
-/** Reads the state that the daemon wrote. Throws with a sentence on anything else. */
-export function readState(path: string): ResolverState {
-  const parsed: unknown = JSON.parse(readFileSync(path, 'utf8'))
-  if (!isRecord(parsed) || parsed['version'] !== stateVersion) {
-    throw new Error(`${path} is not a resolver state of version ${stateVersion}`)
+/** Texts of pages: one that did not change is neither rendered nor parsed again. */
+const renderedPages = new WeakMap<ZonePage, string>()
+
+/** As the file has it: a line for all but the pages, then a line for each page. */
+export function renderState({ version, networks, clients }: ResolverState): string {
+  const zones = networks.map(({ pages, ...zone }) => ({ ...zone, pages: pages.length }))
+  const lines = [JSON.stringify({ version, networks: zones, clients })]
+  for (const page of networks.flatMap(({ pages }) => pages)) {
+    const text = renderedPages.get(page) ?? JSON.stringify(page)
+    renderedPages.set(page, text)
+    lines.push(text)
   }
-  const { networks, clients } = parsed
-  // Looked at, not copied: there are tens of thousands of names, and questions wait meanwhile.
-  if (!Array.isArray(networks) || !networks.every(isZone) || !isRecordOf(clients, isClient)) {
-    throw new Error(`${path} is damaged`)
-  }
-  return { version: stateVersion, networks, clients }
+  return lines.join('\n')
 }
 
-function isZone(value: unknown): value is Zone {
+/** Reads the state that the daemon wrote, again and again. */
+export class StateReader {
+  readonly #path: string
+  /** By text, as last read: questions wait while a state is read, and little of it changes at a time. */
+  #pages: ReadonlyMap<string, ZonePage> = new Map()
+
+  constructor(path: string) {
+    this.#path = path
+  }
+
+  /** Throws with a sentence where the file is not a state. */
+  read(): ResolverState {
+    const [head = '', ...lines] = readFileSync(this.#path, 'utf8').split('\n')
+    const parsed: unknown = JSON.parse(head)
+    if (!isRecord(parsed) || parsed['version'] !== stateVersion) {
+      throw new Error(`${this.#path} is not a resolver state of version ${stateVersion}`)
+    }
+    const damaged = () => new Error(`${this.#path} is damaged`)
+    const pages = new Map<string, ZonePage>()
+    for (const line of lines) {
+      const page: unknown = this.#pages.get(line) ?? JSON.parse(line)
+      if (!isPage(page)) throw damaged()
+      pages.set(line, page)
+    }
+    const { networks, clients } = parsed
+    if (!Array.isArray(networks) || !isRecordOf(clients, isClient)) throw damaged()
+    let next = 0
+    const zones = networks.map((zone: unknown): Zone => {
+      if (!isZoneHead(zone)) throw damaged()
+      const own = lines.slice(next, next + zone.pages)
+      next += zone.pages
+      if (own.length !== zone.pages) throw damaged()
+      const { id, subnet, gateway, internal } = zone
+      return { id, subnet, gateway, internal, pages: own.flatMap((line) => pages.get(line) ?? []) }
+    })
+    this.#pages = pages
+    return { version: stateVersion, networks: zones, clients }
+  }
+}
+
+function isZoneHead(value: unknown): value is Omit<Zone, 'pages'> & { readonly pages: number } {
   return (
     isRecord(value) &&
     [value['id'], value['subnet'], value['gateway']].every(isString) &&
     typeof value['internal'] === 'boolean' &&
-    isRecordOf(value['names'], isStrings) &&
-    isRecordOf(value['shares'], isNumbers) &&
-    isRecordOf(value['reverse'], isString)
+    typeof value['pages'] === 'number'
+  )
+}
+
+function isPage(value: unknown): value is ZonePage {
+  return (
+    isRecord(value) &&
+    tiers.every((tier) => isRecordOf(value[tier], isStrings)) &&
+    isRecordOf(value['reverse'], isString) &&
+    isRecordOf(value['weights'], isNumber)
   )
 }
 
@@ -47,8 +102,8 @@ function isStrings(value: unknown): value is readonly string[] {
   return Array.isArray(value) && value.every(isString)
 }
 
-function isNumbers(value: unknown): value is readonly number[] {
-  return Array.isArray(value) && value.every((item) => typeof item === 'number')
+function isNumber(value: unknown): value is number {
+  return typeof value === 'number'
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {

@@ -13,7 +13,7 @@ export interface ResolverState {
   /** By address: containers on this node. */
   readonly clients: Readonly<Record<string, Client>>
 }
-export const stateVersion = 2
+export const stateVersion = 3
 
 /** What the containers of one network can ask for. */
 export interface Zone {
@@ -23,15 +23,26 @@ export interface Zone {
   readonly gateway: string
   /** Its containers have no way out, for questions neither. */
   readonly internal: boolean
-  /** Addresses by name, lower case, without a closing dot. None: a known name that nobody answers for now. */
-  readonly names: Readonly<Record<string, readonly string[]>>
-  /**
-   * Names that several endpoints have, one with a VIP among them: the traffic each address is due, in the order of
-   * `names`. A VIP is due the sum of its backends' weights, so that a task's part does not depend on what it is behind.
-   */
-  readonly shares: Readonly<Record<string, readonly number[]>>
+  /** Together its names. A change of one endpoint changes one page. */
+  readonly pages: readonly ZonePage[]
+}
+
+/** Addresses by name, lower case, without a closing dot. None: a known name that nobody answers for now. */
+type NamesByTier = Readonly<
+  Record<(typeof tiers)[number], Readonly<Record<string, readonly string[]>>>
+>
+
+/** A name has the addresses of the first tier that knows it, in all pages. */
+export const tiers = ['declared', 'derived', 'hosts'] as const
+
+export interface ZonePage extends NamesByTier {
   /** Name by address. */
   readonly reverse: Readonly<Record<string, string>>
+  /**
+   * By VIP: the traffic it is due where a name has other addresses too. It is the sum of its backends' weights, so that a task's
+   * part does not depend on what it is behind.
+   */
+  readonly weights: Readonly<Record<string, number>>
 }
 
 export interface Client {
@@ -77,57 +88,94 @@ export function buildZones(desired: DesiredNetwork): ResolverState {
   }
 }
 
-/** Addresses by name, lower case. */
-type Names = Map<string, readonly string[]>
+/** Endpoints share this many pages of a zone. */
+const pageCount = 32
 
 function buildZone(
   network: NetworkAssignment,
   desired: DesiredNetwork,
   neighbours: readonly NeighbourAssignment[],
 ): Zone {
-  const declared: Names = new Map()
-  const derived: Names = new Map()
-  const hosts: Names = new Map()
-  const reverse: Record<string, string> = Object.create(null)
-  const weights = new Map<string, number>()
-
+  const { id, subnet, gateway, internal } = network
+  const shelves = Array.from({ length: pageCount }, (): EndpointAssignment[] => [])
   // Nobody declares names on the ingress network, and published services are many.
   for (const endpoint of network.ingress ? [] : desired.endpoints) {
-    const part = partOf(endpoint, network.id)
-    if (!part) continue
-    for (const [name, addresses] of part.declared) put(declared, name, addresses)
-    for (const [name, addresses] of part.derived) put(derived, name, addresses)
-    for (const [name, addresses] of part.hosts) put(hosts, name, addresses)
-    for (const [address, name] of part.reverse) reverse[address] = name
-    if (part.vip !== undefined) weights.set(part.vip, part.weight)
-  }
-  for (const task of desired.tasks) {
-    const address = task.addresses.find(({ networkId }) => networkId === network.id)?.address
-    if (address === undefined) continue
-    put(hosts, task.name.toLowerCase(), [address])
-    if (task.hostname !== '' && !task.hostname.includes('.')) {
-      put(hosts, task.hostname.toLowerCase(), [address])
+    if (endpoint.networks.some(({ networkId }) => networkId === id)) {
+      shelves[shelfOf(endpoint.id)]?.push(endpoint)
     }
-    reverse[address] = task.name
+  }
+  const own = emptyPage()
+  for (const task of desired.tasks) {
+    const address = task.addresses.find(({ networkId }) => networkId === id)?.address
+    if (address === undefined) continue
+    put(own.hosts, task.name.toLowerCase(), [address])
+    if (task.hostname !== '' && !task.hostname.includes('.')) {
+      put(own.hosts, task.hostname.toLowerCase(), [address])
+    }
+    own.reverse[address] = task.name
   }
   for (const { address, names = [] } of neighbours) {
-    for (const name of new Set(names)) put(hosts, name.toLowerCase(), [address])
-    if (names[0] !== undefined) reverse[address] = names[0]
+    for (const name of new Set(names)) put(own.hosts, name.toLowerCase(), [address])
+    if (names[0] !== undefined) own.reverse[address] = names[0]
   }
+  const pages = shelves.flatMap((endpoints) => pageOf(endpoints, id) ?? [])
+  return { id, subnet, gateway, internal, pages: [own, ...pages] }
+}
 
-  const names: Record<string, readonly string[]> = Object.create(null)
-  const shares: Record<string, readonly number[]> = Object.create(null)
-  for (const tier of [hosts, derived, declared]) {
-    for (const [name, addresses] of tier) {
-      names[name] = addresses
-      delete shares[name]
-      if (addresses.length > 1 && addresses.some((address) => weights.has(address))) {
-        shares[name] = addresses.map((address) => weights.get(address) ?? 1)
-      }
-    }
+function shelfOf(endpointId: string): number {
+  let sum = 0
+  for (let index = 0; index < endpointId.length; index++) {
+    sum = (sum * 31 + endpointId.charCodeAt(index)) % 65_521
   }
-  const { id, subnet, gateway, internal } = network
-  return { id, subnet, gateway, internal, names, shares, reverse }
+  return sum % pageCount
+}
+
+/** By the first endpoint of each: a page is made again only when one of its endpoints is another. */
+const knownPages = new WeakMap<
+  EndpointAssignment,
+  Map<NetworkId, { readonly endpoints: readonly EndpointAssignment[]; readonly page: ZonePage }>
+>()
+
+function pageOf(
+  endpoints: readonly EndpointAssignment[],
+  networkId: NetworkId,
+): ZonePage | undefined {
+  const [first] = endpoints
+  if (!first) return undefined
+  const ofFirst = knownPages.get(first) ?? new Map()
+  knownPages.set(first, ofFirst)
+  const known = ofFirst.get(networkId)
+  if (
+    known?.endpoints.length === endpoints.length &&
+    known.endpoints.every((endpoint: EndpointAssignment, at: number) => endpoint === endpoints[at])
+  ) {
+    return known.page
+  }
+  const page = emptyPage()
+  for (const endpoint of endpoints) {
+    const part = partOf(endpoint, networkId)
+    if (!part) continue
+    for (const tier of tiers) {
+      for (const [name, addresses] of part[tier]) put(page[tier], name, addresses)
+    }
+    for (const [address, name] of part.reverse) page.reverse[address] = name
+    if (part.vip !== undefined) page.weights[part.vip] = part.weight
+  }
+  ofFirst.set(networkId, { endpoints, page })
+  return page
+}
+
+type Names = Record<string, readonly string[]>
+
+function emptyPage() {
+  const empty = <Value>(): Record<string, Value> => Object.create(null)
+  return {
+    declared: empty<readonly string[]>(),
+    derived: empty<readonly string[]>(),
+    hosts: empty<readonly string[]>(),
+    reverse: empty<string>(),
+    weights: empty<number>(),
+  } satisfies ZonePage
 }
 
 /** What one endpoint adds to one network's zone. Addresses are in order, each once. */
@@ -178,8 +226,13 @@ function partOf(endpoint: EndpointAssignment, networkId: NetworkId): ZonePart | 
 }
 
 function put(names: Names, name: string, addresses: readonly string[]): void {
-  const known = names.get(name)
-  names.set(name, known ? [...new Set([...known, ...addresses])].sort() : addresses)
+  const known = names[name]
+  names[name] = known ? mergeAddresses([known, addresses]) : addresses
+}
+
+/** In order, each once. */
+export function mergeAddresses(lists: readonly (readonly string[])[]): readonly string[] {
+  return [...new Set(lists.flat())].sort()
 }
 
 function backendAddresses(endpoint: EndpointAssignment, networkId: NetworkId): readonly string[] {
