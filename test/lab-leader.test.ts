@@ -11,6 +11,9 @@ import { judge, Writer } from './support/write-history.ts'
 
 const skip = (await whyNoLab()) ?? etcdIsMissing
 
+/** A daemon that was killed is waited for so long, in ms: `returnMs` of the dispatcher. */
+const awayMsMax = 4_000
+
 /** What three managers do while the one that leads is killed, stands still, or is shut down. */
 describe('a leader that is lost', { skip, concurrency: false }, () => {
   let lab: Lab
@@ -73,11 +76,12 @@ describe('a leader that is lost', { skip, concurrency: false }, () => {
     const writers = lab.hosts.map((host) => new Writer(host.api, host.name))
     t.after(() => Promise.all(writers.map((writer) => writer.stop())))
     for (const writer of writers) writer.start()
+    const backMs: number[] = []
     for (let kill = 0; kill < 4; kill++) {
       const { host, other } = await leader()
       const killedAtMs = performance.now()
       await host.stopDaemon('SIGKILL')
-      const back = pause(500).then(() => host.startDaemon())
+      const back = host.startDaemon().then(() => backMs.push(performance.now() - killedAtMs))
       const others = writers.filter((_, at) => lab.hosts[at] !== host)
       await eventually('the others take writes', async () =>
         others.every((writer) => writer.firstDoneSince(killedAtMs) !== undefined),
@@ -94,7 +98,9 @@ describe('a leader that is lost', { skip, concurrency: false }, () => {
     )
     assert.ok(verdict.acknowledged > 20)
     assert.deepEqual([verdict.lost, verdict.phantom, verdict.doubled], [[], [], []])
-    assert.deepEqual(await containers(), before)
+    t.diagnostic(`daemons were back after ${backMs.map(Math.round).join(', ')} ms`)
+    // A machine so busy that a daemon is away for longer is right to have its tasks replaced.
+    if (backMs.every((ms) => ms < awayMsMax)) assert.deepEqual(await containers(), before)
   })
 
   for (const seconds of [3, 20]) {

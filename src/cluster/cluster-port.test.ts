@@ -50,6 +50,7 @@ class TestManager {
   credentials!: TransportCredentials
   transport!: ReturnType<typeof openTlsTransport>
   isLeading = true
+  isElected = false
   takesManagers = false
   #folder = ''
   readonly #key = createNodeKey()
@@ -116,7 +117,10 @@ class TestManager {
       authority: this.authority,
       dispatcher: () => (this.isLeading ? this.dispatcher : undefined),
       leader: () =>
-        this.isLeading ? { nodeId: this.nodeId, address: this.port.address } : undefined,
+        this.isLeading || this.isElected
+          ? { nodeId: this.nodeId, address: this.port.address }
+          : undefined,
+      own: { nodeId: this.nodeId, ask: () => {} },
       ownAddress: () => this.port.address,
       clock,
       random: realRandom,
@@ -538,6 +542,10 @@ describe('cluster port', () => {
     const opening = node.open()
     // Its question arrives before the answer is there.
     await realClock.sleep(200)
+    // It is elected before it begins.
+    manager.isElected = true
+    manager.port.leadershipChanged()
+    await realClock.sleep(50)
     manager.isLeading = true
     manager.port.leadershipChanged()
     const session = await opening

@@ -391,8 +391,11 @@ class RunningPort implements ClusterPort {
   }
 
   #isLeaderKnown(): boolean {
-    const { dispatcher, leader } = this.#options
-    return dispatcher() !== undefined || leader === undefined || leader() !== undefined
+    const { dispatcher, leader, own } = this.#options
+    if (dispatcher() !== undefined || leader === undefined) return true
+    // One that was elected just now has yet to begin.
+    const led = leader()
+    return led !== undefined && led.nodeId !== own?.nodeId
   }
 
   /** While a leader is being elected, a node waits here rather than asking all managers again and again. */

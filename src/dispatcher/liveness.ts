@@ -22,7 +22,7 @@ const heartbeatMsMin = 500
 const silenceMsMin = 3_000
 const lookMs = 250
 /** A daemon that its host starts again at once says within a second or two that it is there. */
-const returnMsMin = 3_500
+const returnMsMin = 4_000
 const restartMs = 15_000
 const graceMsMin = 8_000
 /** What the leader before gets in any case to find this one: it may have lost its lease and nothing else. */
