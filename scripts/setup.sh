@@ -22,6 +22,7 @@ package_of() {
     nft) echo nftables ;;
     ip) echo iproute2 ;;
     etcd) echo etcd-server ;;
+    wg) echo wireguard-tools ;;
     *) echo "$1" ;;
   esac
 }

@@ -40,7 +40,7 @@ export interface AgentOptions {
   readonly log: Log
   /** Host facts that the runtime does not know. */
   readonly describeHost: () => Promise<
-    Pick<NodeDescription, 'skepVersion' | 'tls' | 'hostSubnets' | 'dataPathAddress'>
+    Pick<NodeDescription, 'skepVersion' | 'tls' | 'hostSubnets' | 'dataPathAddress' | 'encryption'>
   >
   /** Containers that are no tasks but run on cluster networks all the same. */
   readonly plainContainers?: () => readonly LocalTask[]

@@ -680,11 +680,20 @@ export function parseDescription(value: unknown): NodeDescription {
       issuerSubject: tls.text('issuerSubject'),
       issuerPublicKey: tls.text('issuerPublicKey'),
     },
+    encryption: fields.has('encryption') ? parseEncryption(fields.inside('encryption')) : undefined,
     hostSubnets: fields.texts('hostSubnets'),
     dataPathAddress: fields.has('dataPathAddress')
       ? fields.text('dataPathAddress', 255)
       : undefined,
   })
+}
+
+function parseEncryption(fields: Fields): NonNullable<NodeDescription['encryption']> {
+  const how = fields.oneOf('how', ['kernel', 'userspace', 'none'])
+  if (how === 'none') return { how, why: fields.text('why', 1_000) }
+  const publicKey = fields.text('publicKey', 44)
+  if (/^[A-Za-z0-9+/]{43}=$/.test(publicKey)) return { how, publicKey }
+  throw new UserError('invalidInput', 'a node sent what is no public key of WireGuard')
 }
 
 type Generic = NodeDescription['resources']['generic'][number]

@@ -257,6 +257,33 @@ describe('workloads', () => {
     await control.removeNetwork(network.id)
   })
 
+  test('an encrypted network is refused while a node can not encrypt, and the node is named', async () => {
+    const { store, control } = await open()
+    const spec = {
+      ...{ driver: 'overlay', internal: false, attachable: false, ingress: false, ipv6: false },
+      ...{ encrypted: true, options: {}, ipam: [], predefined: false },
+    }
+    const source = { dialect: 'docker' as const, document: {} }
+    const create = () => control.createNetwork({ name: 'secret', labels: {}, spec, source })
+    const encryption = { how: 'kernel', publicKey: 'k' } as const
+    const unable = { how: 'none', why: 'wg is not installed' } as const
+    const nodes = [
+      buildNode({ id: 'n1', hostname: 'able', encryption }),
+      buildNode({ id: 'n2', hostname: 'unable', encryption: unable }),
+      buildNode({ id: 'n3', hostname: 'away', state: 'down' }),
+    ]
+    await store.commit(nodes.map((object) => ({ type: 'create', object })))
+    await assert.rejects(create(), {
+      code: 'failedPrecondition',
+      message: /and these have none: unable \(wg is not installed\)$/,
+    })
+    const node = store.view.get('node', 'n2')
+    assert.ok(node)
+    const description = { ...node.description, encryption }
+    await store.commit([{ type: 'update', object: { ...node, description } }])
+    assert.equal((await create()).spec.encrypted, true)
+  })
+
   test('where a task may run is no part of what it runs', () => {
     const at = (constraint: string) =>
       templateHash(

@@ -79,10 +79,33 @@ export async function createNetwork(
         }
       }
     }
+    if (network.spec.encrypted) refuseUnencrypted(view)
     return { changes: [{ type: 'create', object: network }], result: network }
   })
   return result
 }
+
+/** A network that some node would have to send in plain, or not at all, is not made. */
+function refuseUnencrypted(view: View): void {
+  const unable = [...view.list('node')].flatMap(({ name, status, description }) => {
+    const { encryption } = description
+    if (status.state !== 'ready' || (encryption && encryption.how !== 'none')) return []
+    return [`${name} (${encryption?.why ?? 'its version of Skep does not know how'})`]
+  })
+  if (unable.length === 0) return
+  const named = unable.slice(0, unableNamedMax).join(', ')
+  const more = unable.length - unableNamedMax
+  throw new UserError(
+    'failedPrecondition',
+    `an encrypted network needs WireGuard on every node, and these have none: ${named}${more > 0 ? ` and ${more} more` : ''}`,
+    {
+      next: 'Install wireguard-tools there, and wireguard-go where the kernel has no WireGuard, and restart the daemon; or leave --opt encrypted out.',
+    },
+  )
+}
+
+/** Nodes that are named where many lack something. */
+const unableNamedMax = 10
 
 export async function removeNetwork(changes: Changes, id: string): Promise<void> {
   await changes.run((view) => {

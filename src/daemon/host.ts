@@ -1,7 +1,13 @@
 import { type Clock, type Log, messageOf, type Random } from '../base/index.ts'
 import type { NodeServices } from '../cluster/index.ts'
 import type { Engine } from '../engine/index.ts'
-import { type DataPlane, openLinuxDataPlane } from '../network/index.ts'
+import type { NodeDescription } from '../model/index.ts'
+import {
+  type DataPlane,
+  type Encryption,
+  openEncryption,
+  openLinuxDataPlane,
+} from '../network/index.ts'
 import { openDockerRuntime, type Runtime, removeSecretsDir } from '../runtime/index.ts'
 import type { NetworkExaminer } from '../wire/index.ts'
 import { dataPaths, type Identity } from './identity.ts'
@@ -23,7 +29,11 @@ export async function openHost(
   { options, engine, clock, log }: MemberWorld,
   identity: Identity,
   clusterId: string,
-): Promise<{ readonly runtime: Runtime; readonly dataPlane: DataPlane }> {
+): Promise<{
+  readonly runtime: Runtime
+  readonly dataPlane: DataPlane
+  readonly encryption: Encryption
+}> {
   const runtime = openDockerRuntime({
     engine,
     clusterId,
@@ -33,15 +43,28 @@ export async function openHost(
     clock,
     log,
   })
+  const encryption = await openEncryption(dataPaths(options.dataRoot).network)
+  if (encryption.how === 'none')
+    log.info('encrypted networks can not be here', { why: encryption.why })
   const dataPlane = await openLinuxDataPlane({
     engine,
+    encryption,
     stateDir: dataPaths(options.dataRoot).network,
     // Its own, so that daemons of several clusters can share a machine.
     tableName: `skep-${clusterId.slice(0, 8)}`,
     clock,
     log,
   })
-  return { runtime, dataPlane }
+  return { runtime, dataPlane, encryption }
+}
+
+/** What others are told of how this node encrypts: never the key itself. */
+export function describeEncryption(
+  encryption: Encryption,
+): NonNullable<NodeDescription['encryption']> {
+  if (encryption.how === 'none') return encryption
+  const { how, publicKey } = encryption
+  return { how, publicKey }
 }
 
 /** What managers can ask of this node. */

@@ -13,7 +13,7 @@ import {
 } from '../cluster/index.ts'
 import { type Control, findObject, openControl } from '../control/index.ts'
 import { idFrom, type NodeId, stateSinceMs } from '../model/index.ts'
-import { bridgeName, type DataPlane } from '../network/index.ts'
+import { bridgeName, type DataPlane, type Encryption } from '../network/index.ts'
 import type { Runtime } from '../runtime/index.ts'
 import { type Keyring, parseUnlockKey } from '../security/index.ts'
 import {
@@ -26,7 +26,7 @@ import {
 import { type LeaderEpoch, nextCommit, openSqliteStore, type Store } from '../store/index.ts'
 import type { LogSource } from '../wire/index.ts'
 import { openAttachmentDesk } from './attachment-desk.ts'
-import { clearHost, type MemberWorld, openHost, servicesOf } from './host.ts'
+import { clearHost, describeEncryption, type MemberWorld, openHost, servicesOf } from './host.ts'
 import { hostSubnets } from './host-facts.ts'
 import { dataPaths, type Identity, writeIdentity } from './identity.ts'
 import { LeaderLink, otherManagersOf } from './leader-link.ts'
@@ -74,6 +74,7 @@ export class Member {
   readonly attachments: NodeAttachments
   readonly #world: MemberWorld
   readonly #dataPlane: DataPlane
+  readonly #encryption: Encryption
   readonly #plain: PlainContainers
   readonly #unfollowLock: () => void
   /** One change of the lock at a time. */
@@ -103,6 +104,7 @@ export class Member {
       readonly keyring: Keyring
       readonly runtime: Runtime
       readonly dataPlane: DataPlane
+      readonly encryption: Encryption
       readonly port: ManagerPort
     },
   ) {
@@ -116,6 +118,7 @@ export class Member {
     this.keyring = parts.keyring
     this.runtime = parts.runtime
     this.#dataPlane = parts.dataPlane
+    this.#encryption = parts.encryption
     this.port = parts.port
     this.logs = openClusterLogs({
       view: () => this.store.view,
@@ -185,7 +188,7 @@ export class Member {
           { next: 'Leave with `docker swarm leave --force`, or restore a backup.' },
         )
       }
-      const { runtime, dataPlane } = await openHost(world, identity, id)
+      const { runtime, dataPlane, encryption } = await openHost(world, identity, id)
       const { nodeId, address } = identity
       const leading = new Leading({
         world,
@@ -224,7 +227,7 @@ export class Member {
           openNetworkExaminer({ dataPlane, agent: () => member?.agent, clock }),
         ),
       })
-      const parts = { store, alone, shared, leading, keyring, runtime, dataPlane, port }
+      const parts = { store, alone, shared, leading, keyring, runtime, dataPlane, encryption, port }
       member = new Member(world, identity, parts)
       if (shared) leading.elect(shared.etcd, shared.store)
       return member
@@ -462,6 +465,7 @@ export class Member {
       skepVersion: version,
       hostSubnets: hostSubnets((name) => ownBridges.has(name)),
       tls: this.port.tls,
+      encryption: describeEncryption(this.#encryption),
       ...(dataPathAddress === undefined ? {} : { dataPathAddress }),
     }
   }

@@ -12,11 +12,11 @@ import {
   type TlsTransport,
   type Transport,
 } from '../cluster/index.ts'
-import { bridgePrefix, type DataPlane } from '../network/index.ts'
+import { bridgePrefix, type DataPlane, type Encryption } from '../network/index.ts'
 import type { Runtime } from '../runtime/index.ts'
 import type { ManagerLink } from '../wire/index.ts'
 import { type CertificateRenewal, keepRenewed } from './certificate-renewal.ts'
-import { clearHost, type MemberWorld, openHost, servicesOf } from './host.ts'
+import { clearHost, describeEncryption, type MemberWorld, openHost, servicesOf } from './host.ts'
 import { hostSubnets } from './host-facts.ts'
 import { dataPaths, type Identity } from './identity.ts'
 import { openNetworkExaminer } from './network-examiner.ts'
@@ -55,7 +55,11 @@ export class WorkerMember {
     world: MemberWorld,
     identity: Identity,
     certificates: NodeCertificates,
-    host: { readonly runtime: Runtime; readonly dataPlane: DataPlane },
+    host: {
+      readonly runtime: Runtime
+      readonly dataPlane: DataPlane
+      readonly encryption: Encryption
+    },
   ) {
     const { clock, random, log, engine, options } = world
     this.#world = world
@@ -116,6 +120,7 @@ export class WorkerMember {
         skepVersion: version,
         hostSubnets: hostSubnets((name) => name.startsWith(bridgePrefix)),
         tls: certificates.tls,
+        encryption: describeEncryption(host.encryption),
         ...(identity.dataPathAddress === undefined
           ? {}
           : { dataPathAddress: identity.dataPathAddress }),

@@ -206,6 +206,7 @@ export function networkAssignment(network: Network, nodeId: NodeId): NetworkAssi
     internal: network.spec.internal,
     attachable: network.spec.attachable,
     ingress: network.spec.ingress,
+    ...(network.spec.encrypted ? { encrypted: true } : {}),
     options: network.spec.options,
     vni: vni ?? 0,
     ...(own ? { nodeAddress: { address: own.address, mac: own.mac } } : {}),

@@ -119,6 +119,25 @@ describe('what a node is told of its neighbours', () => {
     )
   })
 
+  test('on an encrypted network, the key of the node, as soon as it has one', async () => {
+    const network = buildNetwork('a', [])
+    const sealed = { ...network, spec: { ...network.spec, encrypted: true } }
+    const store = await openStore(sealed, placed('far', n2, on(a, '10.0.0.2')))
+    const neighbourhood = openNeighbourhood(store)
+    const networks = new Set([a])
+    const keys = ({ put }: { put: readonly NeighbourAssignment[] }) =>
+      put.map(({ address, publicKey }) => [address, publicKey])
+    assert.deepEqual(keys(neighbourhood.difference(networks, [a], [], yes)), [
+      ['10.0.0.2', undefined],
+    ])
+    const node = store.view.get('node', n2)
+    assert.ok(node)
+    const encryption = { how: 'kernel', publicKey: 'k' } as const
+    const description = { ...node.description, encryption }
+    await store.commit([{ type: 'update', object: { ...node, description } }])
+    assert.deepEqual(keys(neighbourhood.difference(networks, [], [], yes)), [['10.0.0.2', 'k']])
+  })
+
   test('an address that moves to another holder is changed, not taken away', async () => {
     const store = await openStore(placed('old', n2, on(a, '10.0.0.2')))
     const neighbourhood = openNeighbourhood(store)

@@ -6,6 +6,7 @@ import {
   type NodeId,
   type Task,
   type TaskId,
+  tunnelKeyOf,
 } from '../model/index.ts'
 import type { AppliedChange, View } from '../store/store.ts'
 import type { Delta, NeighbourAssignment } from '../wire/index.ts'
@@ -75,7 +76,10 @@ export class NeighbourTable {
         changes,
       )
     } else if (after?.kind === 'node') {
-      const isSame = before?.kind === 'node' && dataAddressOf(before) === dataAddressOf(after)
+      const isSame =
+        before?.kind === 'node' &&
+        dataAddressOf(before) === dataAddressOf(after) &&
+        tunnelKeyOf(before) === tunnelKeyOf(after)
       if (!isSame) this.#learnNode(after, changes)
     }
     return changes
@@ -131,9 +135,12 @@ export class NeighbourTable {
       return
     }
     const id = `${networkId}/${address}`
+    const isEncrypted = this.#view.get('network', networkId)?.spec.encrypted ?? false
+    const publicKey = isEncrypted && node ? tunnelKeyOf(node) : undefined
     const neighbour: NeighbourAssignment = {
       ...{ id, networkId, address, mac, nodeId, nodeAddress },
       ...(names && names.length > 0 ? { names } : {}),
+      ...(publicKey === undefined ? {} : { publicKey }),
     }
     const held = this.#heldByNetwork.get(networkId)
     if (held) held.set(id, { holder, isOfNode, neighbour })

@@ -49,6 +49,7 @@ export {
   type NodeRole,
   type NodeStatus,
   stateSinceMs,
+  tunnelKeyOf,
 } from './node.ts'
 export { defaultNamespace, type ObjectMeta, type Source } from './object.ts'
 export { matchesConstraints, placementFits } from './placement.ts'

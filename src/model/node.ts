@@ -58,6 +58,12 @@ export interface NodeCertificateStatus {
   readonly expiresAtMs: number
 }
 
+/** By what others know the node where packets are encrypted. Undefined: it can't. */
+export function tunnelKeyOf({ description }: ClusterNode): string | undefined {
+  const { encryption } = description
+  return encryption && encryption.how !== 'none' ? encryption.publicKey : undefined
+}
+
 export interface NodeDescription {
   readonly hostname: string
   readonly platform: Platform
@@ -82,6 +88,10 @@ export interface NodeDescription {
   }
   /** Where other nodes send it the packets of cluster networks. Absent: `status.address`. */
   readonly dataPathAddress?: string
+  /** How it encrypts what it sends to other nodes, and the public key (base64) they know it by; or why it can't. */
+  readonly encryption?:
+    | { readonly how: 'kernel' | 'userspace'; readonly publicKey: string }
+    | { readonly how: 'none'; readonly why: string }
   /** Networks the host itself is on (CIDR), which cluster subnets must not overlap. */
   readonly hostSubnets: readonly string[]
 }

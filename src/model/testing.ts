@@ -220,6 +220,7 @@ export function buildNode(
     readonly engineLabels?: Readonly<Record<string, string>>
     readonly plugins?: ClusterNode['description']['engine']['plugins']
     readonly hostSubnets?: readonly string[]
+    readonly encryption?: ClusterNode['description']['encryption']
   } = {},
 ): ClusterNode {
   const id: NodeId = idFrom(over.id ?? 'n1')
@@ -252,6 +253,7 @@ export function buildNode(
       },
       skepVersion: '0.1.0',
       hostSubnets: over.hostSubnets ?? [],
+      ...(over.encryption ? { encryption: over.encryption } : {}),
     },
     status: { state: over.state ?? 'ready', message: '', address: over.address ?? '10.0.0.1' },
     ...(over.manager === undefined ? {} : { manager: over.manager }),

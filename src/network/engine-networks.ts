@@ -21,7 +21,7 @@ export class NodeNetworks {
   readonly #engine: EngineNetworks
   readonly #removeBridge: (networkId: string) => Promise<void>
   readonly #owner: string
-  readonly #mtu: () => Promise<number>
+  readonly #mtu: (network: NetworkAssignment) => Promise<number>
   readonly #clock: Clock
   readonly #log: Log
   /** Those known to be there as they should be, and when they were last asked for. */
@@ -35,7 +35,7 @@ export class NodeNetworks {
     readonly removeBridge: (networkId: string) => Promise<void>
     readonly owner: string
     /** Largest packet that passes between nodes, in bytes. */
-    readonly mtu: () => Promise<number>
+    readonly mtu: (network: NetworkAssignment) => Promise<number>
     readonly clock: Clock
     readonly log: Log
   }) {
@@ -141,7 +141,7 @@ export class NodeNetworks {
     if (existing && isMade(existing, network)) return this.#becomeReady(network)
     if (existing) await this.#makeWay(existing, network)
     await this.#removeBridge(network.id)
-    const body = networkBody(network, this.#owner, await this.#mtu())
+    const body = networkBody(network, this.#owner, await this.#mtu(network))
     try {
       await this.#engine.create(body)
     } catch (error) {

@@ -5,3 +5,4 @@ export { type LinuxDataPlaneOptions, openLinuxDataPlane } from './linux-data-pla
 export { openPathProbe } from './path-probe.ts'
 export { type Connection, SimulatedDataPlane } from './simulated-data-plane.ts'
 export { openTaskDialer, type TaskDialer } from './task-dialer.ts'
+export { type Encryption, openEncryption } from './wireguard.ts'

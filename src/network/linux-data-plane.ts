@@ -28,11 +28,27 @@ import { KernelTable } from './kernel-table.ts'
 import { hostNamespace, identify, type ProcessIdentity, processNamespace } from './namespace.ts'
 import { countOpenConnections, listeningPorts } from './open-connections.ts'
 import { Overlay } from './overlay.ts'
-import { type HostDevice, type OverlayPlan, overlayMtu, planOverlay } from './overlay-plan.ts'
+import {
+  type HostDevice,
+  type OverlayPlan,
+  overlayMtu,
+  planOverlay,
+  tunnelMtu,
+} from './overlay-plan.ts'
 import { overlayCommands, parseDevices } from './overlay-state.ts'
 import { buildZones, type ResolverState } from './resolver/zones.ts'
 import { ResolverLink } from './resolver-link.ts'
 import { planVipRoutes, VipRoutes, vipRoutesCommand } from './vip-routes.ts'
+import {
+  type Encryption,
+  innerOverheadBytes,
+  Tunnel,
+  type TunnelPeer,
+  type TunnelPlan,
+  tunnelAddress,
+  tunnelDevice,
+  tunnelPort,
+} from './wireguard.ts'
 
 export interface LinuxDataPlaneOptions {
   readonly engine: { readonly networks: EngineNetworks }
@@ -42,10 +58,13 @@ export interface LinuxDataPlaneOptions {
   readonly log: Log
   /** Names what this data plane makes in the kernel, so that several can share a machine. Default `skep`. */
   readonly tableName?: string
+  /** How this host encrypts. Absent: not at all. */
+  readonly encryption?: Encryption
   /** The resolver's program: `resolver-main.ts` beside the sources, or what the bundle has of it. */
   readonly resolverEntry?: string
 }
 
+const noEncryption: Encryption = { how: 'none', why: 'it was started without' }
 const noNetwork: DesiredNetwork = { networks: [], endpoints: [], tasks: [] }
 
 /** What the overlay was last made of. */
@@ -101,6 +120,7 @@ class LinuxDataPlane implements DataPlane {
   readonly #resolver: ResolverLink
   readonly #forwarding: ForwardingRules
   readonly #overlay: Overlay
+  readonly #tunnel: Tunnel
   readonly #table = new KernelTable()
   readonly #vipRoutes = new VipRoutes()
   /** By process: `<pid> <start>`. */
@@ -139,13 +159,20 @@ class LinuxDataPlane implements DataPlane {
       engine: engine.networks,
       removeBridge,
       owner: tableName,
-      mtu: async () => overlayMtu(await hostDevices(), this.#desired.node?.dataPath?.address),
+      mtu: async ({ encrypted }) => {
+        const devices = await hostDevices()
+        const address = this.#desired.node?.dataPath?.address
+        return encrypted
+          ? tunnelMtu(devices, address) - innerOverheadBytes
+          : overlayMtu(devices, address)
+      },
       clock,
       log,
     })
     this.#resolver = new ResolverLink({ stateDir, entry: resolverEntry, clock, log })
     this.#forwarding = new ForwardingRules(tableName)
     this.#overlay = new Overlay(tableName)
+    this.#tunnel = new Tunnel(options.encryption ?? noEncryption, tableName)
   }
 
   async ensureNetwork(network: NetworkAssignment): Promise<string> {
@@ -287,7 +314,10 @@ class LinuxDataPlane implements DataPlane {
         this.#table.remove(this.#tableName),
         this.#forwarding.clear(),
         this.#resolver.stop(),
-        this.#overlay.clear().then(() => this.#networks.clear()),
+        this.#overlay
+          .clear()
+          .then(() => this.#tunnel.apply(undefined))
+          .then(() => this.#networks.clear()),
       ])
       throwAll(done, 'the node still has parts of the cluster network')
     })
@@ -363,15 +393,53 @@ class LinuxDataPlane implements DataPlane {
     this.#isOverlayUsed = true
     const devices = await hostDevices()
     for (const network of networks) await settleNodeAddress(network, devices)
-    await this.#overlay.apply(this.#planOverlay(desired, devices))
+    const plan = this.#planTunnel(desired, devices)
+    // Before anything is sent. Without a tunnel encrypted networks stay apart.
+    const [opened] = await Promise.allSettled([this.#tunnel.open(plan)])
+    await this.#overlay.apply(this.#planOverlay(desired, devices, opened.status === 'fulfilled'))
+    if (opened.status === 'rejected') throw opened.reason
+    await this.#tunnel.apply(plan)
     this.#toldOverlay = { networks, neighbours, dataAddress }
+  }
+
+  /** The encrypted ways to all nodes that encrypted networks reach. Undefined: there are none. */
+  #planTunnel(
+    { networks, neighbours, node }: DesiredNetwork,
+    devices: readonly HostDevice[],
+  ): TunnelPlan | undefined {
+    const encrypted = networks.filter(
+      (network) => network.encrypted && this.#networks.isReady(network),
+    )
+    if (encrypted.length === 0 || !node?.dataPath) return undefined
+    const ids = new Set(encrypted.map(({ id }) => id))
+    const peers = new Map<string, TunnelPeer>()
+    for (const { networkId, nodeId, nodeAddress, publicKey } of neighbours?.values() ?? []) {
+      if (publicKey === undefined || !ids.has(networkId)) continue
+      const address = tunnelAddress(nodeId)
+      peers.set(nodeId, { publicKey, endpoint: nodeAddress, address })
+    }
+    const { address, port } = node.dataPath
+    return {
+      device: tunnelDevice(node.id),
+      address: tunnelAddress(node.id),
+      listenPort: tunnelPort(port),
+      mtu: tunnelMtu(devices, address),
+      peers: [...peers.values()].sort((a, b) => (a.address < b.address ? -1 : 1)),
+      vnis: encrypted.map(({ vni }) => vni).sort((a, b) => a - b),
+      dataPort: port,
+    }
   }
 
   #planOverlay(
     { networks, neighbours, node }: DesiredNetwork,
     devices: readonly HostDevice[],
+    isTunnelUp: boolean,
   ): ReadonlyMap<string, OverlayPlan> {
+    const address = node?.dataPath?.address
     return planOverlay({
+      ...(node && isTunnelUp
+        ? { tunnel: { address: tunnelAddress(node.id), mtu: tunnelMtu(devices, address) } }
+        : {}),
       networks: networks.filter((network) => this.#networks.isReady(network)),
       neighbours: neighbours?.values() ?? [],
       dataPath: node?.dataPath,
@@ -393,14 +461,17 @@ class LinuxDataPlane implements DataPlane {
     }
     if (!listings) return found
     this.#isOverlaySeen = true
-    return [
-      ...found,
+    const [tunnel] = await Promise.allSettled([
+      this.#tunnel.open(this.#planTunnel(desired, devices)).then(() => this.#tunnel.repair()),
+    ])
+    const isOpen = tunnel.status === 'fulfilled'
+    const repaired = await this.#overlay.repair(
+      this.#planOverlay(desired, devices, isOpen),
       // A bridge that got another address forgot its neighbours.
-      ...(await this.#overlay.repair(
-        this.#planOverlay(desired, devices),
-        found.length > 0 ? undefined : listings,
-      )),
-    ]
+      found.length > 0 ? undefined : listings,
+    )
+    if (!isOpen) throw tunnel.reason
+    return [...found, ...tunnel.value, ...repaired]
   }
 
   /** Another's firewall is theirs to change: it is named, once each time it begins to be in the way. */

@@ -1,5 +1,6 @@
 import type { NeighbourAssignment, NetworkAssignment } from '../wire/index.ts'
 import { bridgeName } from './bridge-name.ts'
+import { innerOverheadBytes, tunnelAddress, tunnelOverheadBytes } from './wireguard.ts'
 
 /** What VXLAN adds to a packet over IPv4: outer Ethernet, IP, UDP and VXLAN headers, in bytes. */
 const overheadBytes = 50
@@ -38,7 +39,7 @@ export interface HostDevice {
 }
 
 /** Devices that carry no packets between hosts. */
-const notUnderlay = /^(lo$|docker|br-|sk-|sv-|veth|virbr|cni|flannel)/
+const notUnderlay = /^(lo$|docker|br-|sk-|sv-|sw-|veth|virbr|cni|flannel)/
 
 /** The largest packet that still fits through what connects the nodes, once it is wrapped, in bytes. */
 export function overlayMtu(
@@ -51,22 +52,32 @@ export function overlayMtu(
   return (candidates.length > 0 ? Math.min(...candidates) : mtuUsual) - overheadBytes
 }
 
+/** The largest packet that fits through a tunnel between nodes, in bytes. */
+export function tunnelMtu(devices: readonly HostDevice[], dataAddress: string | undefined): number {
+  return overlayMtu(devices, dataAddress) + overheadBytes - tunnelOverheadBytes
+}
+
 /** One plan for each network that has part on another node. */
 export function planOverlay(options: {
   readonly networks: readonly NetworkAssignment[]
   readonly neighbours: Iterable<NeighbourAssignment>
   readonly dataPath: { readonly address: string; readonly port: number } | undefined
   readonly devices: readonly HostDevice[]
+  /** This node's way to others where packets are encrypted. Absent: it has none, and encrypted networks stay apart. */
+  readonly tunnel?: { readonly address: string; readonly mtu: number }
 }): ReadonlyMap<string, OverlayPlan> {
-  const { networks, neighbours, dataPath, devices } = options
+  const { networks, neighbours, dataPath, devices, tunnel } = options
   const plans = new Map<string, OverlayPlan & { readonly places: Map<string, OverlayPlace> }>()
   if (!dataPath) return plans
   const isOwn = devices.some(({ addresses }) => addresses.includes(dataPath.address))
   const mtu = overlayMtu(devices, dataPath.address)
   const networkById = new Map(networks.map((network) => [network.id, network]))
-  for (const { networkId, address, mac, nodeAddress } of neighbours) {
+  for (const { networkId, address, mac, nodeAddress, nodeId, publicKey } of neighbours) {
     const network = networkById.get(networkId)
     if (!network) continue
+    const isEncrypted = network.encrypted === true
+    // Rather not at all than readable.
+    if (isEncrypted && (!tunnel || publicKey === undefined)) continue
     let plan = plans.get(networkId)
     if (!plan) {
       plan = {
@@ -74,13 +85,13 @@ export function planOverlay(options: {
         bridge: bridgeName(networkId),
         vni: network.vni,
         port: dataPath.port,
-        local: isOwn ? dataPath.address : '',
-        mtu,
+        local: isEncrypted ? (tunnel?.address ?? '') : isOwn ? dataPath.address : '',
+        mtu: isEncrypted ? (tunnel?.mtu ?? mtu) - innerOverheadBytes : mtu,
         places: new Map(),
       }
       plans.set(networkId, plan)
     }
-    plan.places.set(address, { mac, node: nodeAddress })
+    plan.places.set(address, { mac, node: isEncrypted ? tunnelAddress(nodeId) : nodeAddress })
   }
   return plans
 }

@@ -44,7 +44,7 @@ export function parseOverlay(outputs: readonly string[]): ReadonlyMap<string, Se
       const shape = shapeOf({
         vni: Number(fieldOf(data, 'id')),
         port: Number(fieldOf(data, 'port')),
-        local: textOf(data, 'local'),
+        local: textOf(data, 'local') || textOf(data, 'local6'),
         bridge,
       })
       const flags = fieldOf(link, 'flags')

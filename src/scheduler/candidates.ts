@@ -1,7 +1,7 @@
-import type { ClusterNode } from '../model/index.ts'
+import { type ClusterNode, tunnelKeyOf } from '../model/index.ts'
 import { labelOf, matchesConstraints, platformFits } from '../model/placement.ts'
 import { getOrMake } from './get-or-make.ts'
-import type { Needs } from './needs.ts'
+import { encryptionPlugin, type Needs } from './needs.ts'
 import { type NodeState, type NodeTable, reasonCode, reasonCount } from './node-state.ts'
 
 /** What a node says of itself, checked once per node and change of it for all tasks with such needs. */
@@ -33,6 +33,7 @@ function judge(node: ClusterNode, needs: Needs): number {
 }
 
 function hasPlugin(node: ClusterNode, wanted: { type: string; name: string }): boolean {
+  if (wanted.type === encryptionPlugin.type) return tunnelKeyOf(node) !== undefined
   const { plugins } = node.description.engine
   // Older engines list no log drivers at all: that says nothing about which ones they have.
   if (wanted.type === 'Log' && !plugins.some(({ type }) => type === 'Log')) return true

@@ -54,6 +54,9 @@ export function needsOf(view: View, revision: Revision, hostPorts: readonly stri
 /** Keys that tasks can be spread over; others are ignored, as Swarm does. */
 export const spreadLabel = /^(node|engine)\.labels\.(.+)$/i
 
+/** What a node has to have for tasks on encrypted networks. It stands among the plugins, as it counts like one. */
+export const encryptionPlugin = { type: 'Encryption', name: 'wireguard' } as const
+
 /** Network drivers that need no plugin: Skep's own, and the engine's. */
 const builtInNetworkDrivers: ReadonlySet<string> = new Set([
   'overlay',
@@ -72,6 +75,7 @@ function pluginsOf(view: View, { template }: Revision): Needs['plugins'] {
     if (spec && !spec.predefined && !builtInNetworkDrivers.has(spec.driver)) {
       add('Network', spec.driver)
     }
+    if (spec?.encrypted) add(encryptionPlugin.type, encryptionPlugin.name)
   }
   for (const { mounts } of template.containers) {
     for (const mount of mounts) {

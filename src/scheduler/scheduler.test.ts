@@ -393,6 +393,11 @@ describe('filters', () => {
     },
     status: {},
   })
+  const overlay = network('sealed', 'overlay')
+  const sealedNetwork = { ...overlay, spec: { ...overlay.spec, encrypted: true } }
+  const sealed = {
+    networks: [{ networkId: sealedNetwork.id, aliases: [], driverOptions: {} }],
+  }
   const volume = (driver: string) =>
     buildContainer({
       mounts: [
@@ -494,6 +499,21 @@ describe('filters', () => {
       want: undefined,
     },
     {
+      name: 'nobody who can encrypt',
+      nodes: [
+        { encryption: { how: 'none', why: 'no wg' } },
+        { encryption: { how: 'kernel', publicKey: 'k' }, availability: 'pause' },
+      ],
+      template: sealed,
+      want: 'no suitable node (1 node not available for new tasks; missing plugin on 1 node: encryption wireguard)',
+    },
+    {
+      name: 'somebody who can encrypt',
+      nodes: [{}, { encryption: { how: 'userspace', publicKey: 'k' } }],
+      template: sealed,
+      want: undefined,
+    },
+    {
       name: 'a volume driver nobody has',
       nodes: [{}],
       template: { containers: [volume('nfs')] },
@@ -541,6 +561,7 @@ describe('filters', () => {
     test(name, async () => {
       const lab = await Lab.open(
         network('net', 'weave'),
+        sealedNetwork,
         ...list.map((over, index) => buildNode({ id: `n${index + 1}`, ...over })),
       )
       await lab.workload('s', template)

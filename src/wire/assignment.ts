@@ -74,6 +74,8 @@ export interface NetworkAssignment {
   readonly internal: boolean
   readonly attachable: boolean
   readonly ingress: boolean
+  /** What goes between nodes is encrypted, or not sent. Absent: no. */
+  readonly encrypted?: boolean
   readonly options: Readonly<Record<string, string>>
   readonly vni: number
   /** This node's own address there, which it sends from to tasks on other nodes: on the ingress network. */
@@ -90,6 +92,8 @@ export interface NeighbourAssignment {
   readonly nodeId: NodeId
   /** Where that node takes the packets of cluster networks. */
   readonly nodeAddress: string
+  /** On an encrypted network: by what its node is known where packets are encrypted. Absent: it can't be reached there. */
+  readonly publicKey?: string
   /** What resolves to the address: of a plain container, which no endpoint stands for. */
   readonly names?: readonly string[]
 }

@@ -275,11 +275,11 @@ function lowerNetwork(name: string, document: NetworkCreateDocument): NetworkDec
     throw new UserError('invalidInput', 'an ingress network cannot be attachable')
   }
   const options = document.Options ?? {}
-  if (Object.hasOwn(options, 'encrypted') && options['encrypted'] !== 'false') {
-    // It would be made, and its packets would be readable between the nodes.
+  const encrypted = Object.hasOwn(options, 'encrypted') && options['encrypted'] !== 'false'
+  if (encrypted && document.Ingress) {
     refuse(
-      'encrypted networks are not supported: packets between nodes would be readable',
-      'Leave --opt encrypted out where the wire between the nodes is trusted or encrypted (a VPN, WireGuard); else encrypt in the services.',
+      'the ingress network can not be encrypted',
+      'Leave --opt encrypted out there; connections to published ports are as their clients make them.',
     )
   }
   return {
@@ -291,7 +291,7 @@ function lowerNetwork(name: string, document: NetworkCreateDocument): NetworkDec
       attachable: document.Attachable ?? false,
       ingress: document.Ingress ?? false,
       ipv6: false,
-      encrypted: false,
+      encrypted,
       options,
       ipam: pools.map(lowerPool),
       predefined: false,
