@@ -100,14 +100,23 @@ describe('membership', { skip, concurrency: false }, () => {
     await one.skepDockerOk('node', 'rm', 'node3')
   })
 
-  test('a host that can not become a manager leaves nothing of its join', async () => {
+  /** Takes the port of a host's etcd, so that it can't become a manager. Resolves with what gives it back. */
+  async function blockEtcd(host: LabHost): Promise<() => Promise<void>> {
     const script = "require('net').createServer().listen(2380)"
-    const [command = '', ...inside] = three.inside()
+    const [command = '', ...inside] = host.inside()
     const blocker = spawn(command, [...inside, process.execPath, '-e', script], { stdio: 'ignore' })
     running.push(blocker)
     await eventually('the port is taken', async () => {
-      return (await three.must('ss', '-ltn')).includes(':2380')
+      return (await host.must('ss', '-ltn')).includes(':2380')
     })
+    const kill = "kill $(ss -ltnpH 'sport = :2380' | grep -o 'pid=[0-9]*' | cut -d= -f2)"
+    return async () => {
+      await host.run('bash', '-c', kill)
+    }
+  }
+
+  test('a host that can not become a manager leaves nothing of its join', async () => {
+    const unblock = await blockEtcd(three)
     const token = await one.skepDockerOk('swarm', 'join-token', '-q', 'manager')
     const how = ['swarm', 'join', '--token', token, `${one.address}:2377`]
     const refused = await three.skepDocker(...how)
@@ -119,11 +128,7 @@ describe('membership', { skip, concurrency: false }, () => {
     assert.ok((await nodes()).every((line) => !line.startsWith('node3')))
     const state = await three.skepDockerOk('info', '-f', '{{.Swarm.LocalNodeState}}')
     assert.equal(state, 'inactive')
-    await three.run(
-      'bash',
-      '-c',
-      "kill $(ss -ltnpH 'sport = :2380' | grep -o 'pid=[0-9]*' | cut -d= -f2)",
-    )
+    await unblock()
     await eventually('it joins', async () => (await three.skepDocker(...how)).code === 0)
     await eventually('it counts', async () => (await nodes()).includes('node3 Ready Reachable'))
   })
@@ -143,5 +148,18 @@ describe('membership', { skip, concurrency: false }, () => {
     assert.equal(state, 'active')
     await eventually('its task runs', async () => (await containers(three)) !== '')
     assert.match(unlockKey, /^SWMKEY-1-/)
+  })
+
+  test('a worker that is demoted before it could become a manager gives that up', async () => {
+    const unblock = await blockEtcd(three)
+    await one.skepDockerOk('node', 'promote', 'node3')
+    const says = (what: string) =>
+      eventually(what, async () => three.log('daemon').includes(what), 120_000)
+    await says('this node could not take the role it is given')
+    await one.skepDockerOk('node', 'demote', 'node3')
+    await says('this node stays a worker: it was demoted before it had become a manager')
+    await unblock()
+    assert.ok((await nodes()).includes('node3 Ready'))
+    assert.notEqual(await containers(three), '')
   })
 })

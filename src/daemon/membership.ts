@@ -283,10 +283,15 @@ export class Membership implements NodeControl {
   async #becomeManager(): Promise<void> {
     const worker = this.#worker
     if (!worker || this.#waitsBecause !== undefined) return
+    const { log } = this.#world
     const { signal } = this.#closing
     const { certificates, identity, transport } = worker
-    if (certificates.certificate.role !== 'manager') await worker.renewNow(signal)
-    if (certificates.certificate.role !== 'manager') return
+    // It may have been demoted again since it began to try.
+    if (certificates.certificate.role !== worker.wantedRole) await worker.renewNow(signal)
+    if (certificates.certificate.role !== 'manager') {
+      log.info('this node stays a worker: it was demoted before it had become a manager')
+      return
+    }
     const { store: _, ...rest } = identity
     await this.#takePart({ ...rest, role: 'manager' }, certificates, transport, async () => {
       await worker.close()

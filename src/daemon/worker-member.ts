@@ -12,6 +12,7 @@ import {
   type TlsTransport,
   type Transport,
 } from '../cluster/index.ts'
+import type { NodeRole } from '../model/index.ts'
 import { bridgePrefix, type DataPlane, type Encryption } from '../network/index.ts'
 import type { Runtime } from '../runtime/index.ts'
 import type { ManagerLink } from '../wire/index.ts'
@@ -50,6 +51,8 @@ export class WorkerMember {
   #refused: UserError | undefined
   #closesBecause: Closing | undefined
   #promoted = () => {}
+  /** What the managers want this node to be, as they said last. */
+  #wantedRole: NodeRole = 'worker'
 
   private constructor(
     world: MemberWorld,
@@ -161,6 +164,10 @@ export class WorkerMember {
     this.#promoted = promoted
   }
 
+  get wantedRole(): NodeRole {
+    return this.#wantedRole
+  }
+
   /** A new certificate, for the role that the node has by now. */
   renewNow(signal: AbortSignal): Promise<void> {
     return this.#renew(signal)
@@ -252,6 +259,7 @@ export class WorkerMember {
           error: messageOf(error),
         }),
       )
+    this.#wantedRole = settings.role ?? this.#wantedRole
     if (settings.role === 'manager') this.#promoted()
     if (settings.renewWithinMs !== undefined) this.#renewal.within(settings.renewWithinMs)
   }
