@@ -133,6 +133,29 @@ describe('decideStep', () => {
     )
   })
 
+  test('an unhealthy task is stopped only once its traffic was decided on that', () => {
+    const sick = container({ health: 'unhealthy' })
+    const known = assignmentOf(buildTask({ traffic: 'none' }))
+    const served = { ...known, endpointPorts: [{ protocol: 'tcp', port: 80 }] } as const
+    const first = decideStep(served, known.task.status, sick, 1000)
+    assert.ok(first.type === 'become' && !first.status.ready)
+    // The report of its readiness may be on its way still, and make it routable.
+    assert.equal(shortOf(decideStep(served, first.status, sick, 1000)), 'wait')
+    const told = { ...served, task: { ...known.task, status: first.status } }
+    assert.equal(shortOf(decideStep(told, first.status, sick, 1000)), 'stop, then failed')
+    // Well, and sick again: what was told of the first time says nothing of the second.
+    const well = decideStep(told, first.status, container({ health: 'healthy' }), 1000)
+    assert.ok(well.type === 'become' && well.status.ready)
+    const again = decideStep(told, well.status, sick, 1000)
+    assert.ok(again.type === 'become' && !again.status.ready)
+    assert.equal(shortOf(decideStep(told, again.status, sick, 1000)), 'wait')
+    assert.equal(
+      shortOf(decideStep(known, first.status, sick, 1000)),
+      'stop, then failed',
+      'nobody can be sent to it',
+    )
+  })
+
   test('a task that was started again in place becomes ready again, whoever saw its start', () => {
     const again = buildTask({ status: { state: 'running', ready: false } })
     const step = stepOf(again, container())

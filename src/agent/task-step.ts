@@ -83,10 +83,12 @@ export function decideStep(
         return become(runningStatus(status, observed, nowMs))
       }
       if (status.ready) {
-        return become({ ...status, ready: false, error: unhealthyText(observed), atMs: nowMs })
+        const unreadyCount = (status.unreadyCount ?? 0) + 1
+        const error = unhealthyText(observed)
+        return become({ ...status, ready: false, unreadyCount, error, atMs: nowMs })
       }
       // Out of every endpoint first; the leader answers `draining` and then `none`.
-      if (task.traffic !== 'none') return { type: 'wait' }
+      if (task.traffic !== 'none' || !isTrafficCurrent(assignment, status)) return { type: 'wait' }
       return unhealthy(observed)
     case 'complete':
     case 'shutdown':
@@ -98,6 +100,15 @@ export function decideStep(
     default:
       return unreachable(status.state)
   }
+}
+
+/**
+ * Whether the leader decided on the task's traffic knowing that it is not ready any more. Until then it may have others send
+ * there: the report that the task was ready can be on its way to it still.
+ */
+function isTrafficCurrent({ task, endpointPorts }: TaskAssignment, status: TaskStatus): boolean {
+  const mayBeServed = endpointPorts.length > 0 || task.addresses.length > 0
+  return !mayBeServed || (task.status.unreadyCount ?? 0) >= (status.unreadyCount ?? 0)
 }
 
 /** Stopped by the node itself. It is no failure of the task, so it counts for no restart policy. */

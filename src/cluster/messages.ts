@@ -632,6 +632,7 @@ function parseStatus(fields: Fields): TaskStatus {
       }),
     ready: fields.truth('ready'),
     readyAtMs: fields.has('readyAtMs') ? fields.number('readyAtMs') : undefined,
+    unreadyCount: fields.has('unreadyCount') ? fields.number('unreadyCount') : undefined,
     hostPorts: fields.list('hostPorts', (port) => {
       const inside = new Fields('port', port)
       return {

@@ -403,6 +403,19 @@ describe('sessions with nodes', () => {
     )
   })
 
+  test('a node is told that its task counts as not ready any more', async () => {
+    const { store, nodes, commit, close } = await open()
+    await commit({ type: 'place', task: 't0', workload: 1, node: 3 })
+    const task = store.view.get('task', 't0')
+    assert.ok(task)
+    const status = { ...task.status, unreadyCount: 1 }
+    await store.commit([{ type: 'update', object: { ...task, status } }])
+    await settle()
+    const told = nodes[3]?.assignments?.tasks.get(idFrom('t0'))
+    assert.equal(told?.task.status.unreadyCount, 1)
+    close()
+  })
+
   // Found by the property above: the endpoint waited for its round while the node acknowledged a later state.
   test('a drain is not done before the round that tells of it', async () => {
     const { store, clock, dispatcher, nodes, acknowledge, commit, close } = await open()

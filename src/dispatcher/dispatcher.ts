@@ -597,13 +597,17 @@ function isStale(error: unknown): boolean {
   return error instanceof UserError && (error.code === 'outOfSequence' || error.code === 'notFound')
 }
 
-/** A node acts on what it is to do, where it gets traffic from, and with what; its own reports are no news to it. */
+/**
+ * A node acts on what it is to do, where it gets traffic from, and with what. Its own reports are no news to it, but for a task
+ * that is not ready any more: the node has to know that its traffic was decided on that.
+ */
 function isSameForNode(before: Task, after: Task): boolean {
   return (
     before.nodeId === after.nodeId &&
     before.desiredState === after.desiredState &&
     before.traffic === after.traffic &&
     before.addresses === after.addresses &&
+    before.status.unreadyCount === after.status.unreadyCount &&
     isTerminal(before.status.state) === isTerminal(after.status.state) &&
     rankOf(before.status.state) >= rankOf('assigned')
   )
@@ -982,6 +986,7 @@ function sameTask(before: TaskAssignment | undefined, after: TaskAssignment): bo
     before.stopAfterMs === after.stopAfterMs &&
     before.name === after.name &&
     before.task.addresses === after.task.addresses &&
+    before.task.status.unreadyCount === after.task.status.unreadyCount &&
     isTerminal(before.task.status.state) === isTerminal(after.task.status.state)
   )
 }

@@ -103,6 +103,8 @@ export interface TaskStatus {
   readonly ready: boolean
   /** When it first became ready. */
   readonly readyAtMs?: number
+  /** How many times it has stopped being ready. Absent: never. */
+  readonly unreadyCount?: number
   /** Host-mode ports the engine bound. */
   readonly hostPorts: readonly HostPort[]
 }

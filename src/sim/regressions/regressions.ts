@@ -52,4 +52,9 @@ export const regressions: readonly Regression[] = [
     checker: 'convergence',
     what: 'an engine finished what a killed daemon had asked of it, and the container stayed: its task was gone by then (agent/agent.ts)',
   },
+  {
+    seed: 120017,
+    checker: 'no traffic to a task that stops',
+    what: 'a task that turned unhealthy while the report of its readiness was on its way was stopped at once (agent/task-step.ts)',
+  },
 ]
