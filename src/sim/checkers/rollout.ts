@@ -55,7 +55,7 @@ export function rollout(): Checker {
       }
       for (const [id, nowMs] of begunAtMs) {
         const rolling = rolloutOf(view, id)
-        const what = rolling && wrongWith(rolling, view, nowMs)
+        const what = rolling && wrongWith(rolling, view, nowMs, asKnownBefore(commit))
         if (what !== undefined) return what
       }
       return orderOf(commit, view)
@@ -74,11 +74,21 @@ function placesOf(view: View, id: WorkloadId): ReadonlyMap<number | string, read
   return places
 }
 
+/** A task as anybody could know it when the commit was decided on. */
+function asKnownBefore({ changes }: Commit): (task: Task) => Task {
+  const past = new Map(changes.map(({ id, before }) => [id, before]))
+  return (task) => {
+    const before = past.get(task.id)
+    return before?.kind === 'task' ? before : task
+  }
+}
+
 /** `nowMs`: in the time of the leader that began the next slots. */
 function wrongWith(
   { workload, update, wanted, policy, served }: Rollout,
   view: View,
   nowMs: number,
+  asKnown: (task: Task) => Task,
 ): string | undefined {
   const isClean = (task: Task) =>
     task.revisionId === wanted.id ||
@@ -98,7 +108,7 @@ function wrongWith(
     )
       continue
     slots += 1
-    if (tasks.some((task) => isNew(task) && hasFailed(task, policy, wanted))) failed += 1
+    if (tasks.some((task) => isNew(task) && hasFailed(asKnown(task), policy, wanted))) failed += 1
     else if (tasks.some((task) => isNew(task) && isOverdue(task, policy, nowMs))) continue
     else if (
       tasks.some((task) => isNew(task) && isLive(task) && !isUp(task, served)) &&
@@ -139,11 +149,7 @@ function isOverdue(task: Task, policy: UpdatePolicy, nowMs: number): boolean {
 
 /** Start first: what serves is told to stop only once its successor serves, as far as anybody knew before the commit. */
 function orderOf(commit: Commit, view: View): string | undefined {
-  const past = new Map(commit.changes.map(({ id, before }) => [id, before]))
-  const asKnown = (task: Task): Task => {
-    const before = past.get(task.id)
-    return before?.kind === 'task' ? before : task
-  }
+  const asKnown = asKnownBefore(commit)
   for (const { before, after } of commit.changes) {
     if (before?.kind !== 'task' || after?.kind !== 'task') continue
     if (isStopWanted(before) || !isStopWanted(after) || isTerminal(before.status.state)) continue
