@@ -15,6 +15,7 @@ import { LeaderLink, otherManagersOf } from '../daemon/leader-link.ts'
 import { Leading } from '../daemon/leading.ts'
 import { ManagerAdmission } from '../daemon/manager-admission.ts'
 import { peerUrlOf } from '../daemon/peer-url.ts'
+import { heedRemoval } from '../daemon/removed-node.ts'
 import { type Manager, startManager } from '../manager/index.ts'
 import { type AnyObject, idFrom, mintId, type NodeId, type NodeRole } from '../model/index.ts'
 import { buildClusterSpec, buildNode } from '../model/testing.ts'
@@ -409,12 +410,18 @@ export class SimulatedCluster {
       asked: () => {},
       heard: (word) => daemon.leading?.hear(word),
     })
+    const heeding = heedRemoval(remote, {
+      clusterId: 'simulated',
+      clock: process.clock,
+      log,
+      removed: () => {},
+    })
     const agent = startAgent({
       nodeId: host.nodeId,
       runtime: runtimeFor(process, host.engine, (taskId) => this.beforeStop(host, taskId)),
       dataPlane: dataPlaneFor(process, host.kernel),
       link: this.#watched({
-        open: (...call) => (daemon.link ?? remote).open(...call),
+        open: (...call) => (daemon.link ?? heeding).open(...call),
       }),
       clock: process.clock,
       log,

@@ -40,22 +40,32 @@ function rolloutOf(view: View, id: WorkloadId): Rollout | undefined {
   return { workload, update, wanted, policy, served }
 }
 
+/** How long a decision may be on its way to a slow disk: what happens meanwhile it was taken without, in ms. */
+const onItsWayMs = 1_000
+
 const isBegun = ({ desiredBecause }: Task) =>
   /^(update|rollback) to revision/.test(desiredBecause ?? '')
 
 /** Updates replace no more slots at once than they may, in their order, and stop once too many have failed. */
 export function rollout(): Checker {
+  /** When the state first had the end of each task. */
+  const endedAtMs = new Map<string, number>()
   return {
     name: 'updates keep their policy',
     commit(commit, view) {
       const begunAtMs = new Map<WorkloadId, number>()
-      for (const { before, after } of commit.changes) {
+      for (const { id, before, after } of commit.changes) {
+        if (after?.kind !== 'task') endedAtMs.delete(id)
+        else if (isTerminal(after.status.state) && !endedAtMs.has(id))
+          endedAtMs.set(id, commit.atMs)
         if (before || after?.kind !== 'task' || !isBegun(after)) continue
         begunAtMs.set(after.workloadId, after.createdAtMs)
       }
       for (const [id, nowMs] of begunAtMs) {
         const rolling = rolloutOf(view, id)
-        const what = rolling && wrongWith(rolling, view, nowMs, asKnownBefore(commit))
+        const isKnown = ({ id: taskId }: Task) =>
+          (endedAtMs.get(taskId) ?? 0) + onItsWayMs < commit.atMs
+        const what = rolling && wrongWith(rolling, view, nowMs, isKnown)
         if (what !== undefined) return what
       }
       return orderOf(commit, view)
@@ -74,21 +84,12 @@ function placesOf(view: View, id: WorkloadId): ReadonlyMap<number | string, read
   return places
 }
 
-/** A task as anybody could know it when the commit was decided on. */
-function asKnownBefore({ changes }: Commit): (task: Task) => Task {
-  const past = new Map(changes.map(({ id, before }) => [id, before]))
-  return (task) => {
-    const before = past.get(task.id)
-    return before?.kind === 'task' ? before : task
-  }
-}
-
 /** `nowMs`: in the time of the leader that began the next slots. */
 function wrongWith(
   { workload, update, wanted, policy, served }: Rollout,
   view: View,
   nowMs: number,
-  asKnown: (task: Task) => Task,
+  isKnown: (ended: Task) => boolean,
 ): string | undefined {
   const isClean = (task: Task) =>
     task.revisionId === wanted.id ||
@@ -108,8 +109,10 @@ function wrongWith(
     )
       continue
     slots += 1
-    if (tasks.some((task) => isNew(task) && hasFailed(asKnown(task), policy, wanted))) failed += 1
-    else if (tasks.some((task) => isNew(task) && isOverdue(task, policy, nowMs))) continue
+    const failures = tasks.filter((task) => isNew(task) && hasFailed(task, policy, wanted))
+    if (failures.some(isKnown)) failed += 1
+    if (failures.length > 0) continue
+    if (tasks.some((task) => isNew(task) && isOverdue(task, policy, nowMs))) continue
     else if (
       tasks.some((task) => isNew(task) && isLive(task) && !isUp(task, served)) &&
       !tasks.some((task) => isNew(task) && isLive(task) && isUp(task, served))
@@ -149,7 +152,11 @@ function isOverdue(task: Task, policy: UpdatePolicy, nowMs: number): boolean {
 
 /** Start first: what serves is told to stop only once its successor serves, as far as anybody knew before the commit. */
 function orderOf(commit: Commit, view: View): string | undefined {
-  const asKnown = asKnownBefore(commit)
+  const past = new Map(commit.changes.map(({ id, before }) => [id, before]))
+  const asKnown = (task: Task): Task => {
+    const before = past.get(task.id)
+    return before?.kind === 'task' ? before : task
+  }
   for (const { before, after } of commit.changes) {
     if (before?.kind !== 'task' || after?.kind !== 'task') continue
     if (isStopWanted(before) || !isStopWanted(after) || isTerminal(before.status.state)) continue
