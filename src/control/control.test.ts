@@ -12,6 +12,7 @@ import {
   templateHash,
   type WorkloadDeclaration,
 } from './index.ts'
+import { declare } from './testing.ts'
 
 async function open(): Promise<{ readonly store: Store; readonly control: Control }> {
   const clock = openRealClock()
@@ -39,31 +40,6 @@ async function open(): Promise<{ readonly store: Store; readonly control: Contro
   })
   await store.commit(initialNetworks(random).map((object) => ({ type: 'create', object })))
   return { store, control }
-}
-
-const policy = {
-  parallelism: 1,
-  delayMs: 0,
-  onFailure: 'pause',
-  monitorMs: 5_000,
-  maxFailureRatio: 0,
-  order: 'stopFirst',
-  progressDeadlineMs: 600_000,
-} as const
-
-function declare(over: Partial<WorkloadDeclaration> = {}): WorkloadDeclaration {
-  return {
-    name: 'web',
-    labels: {},
-    mode: { type: 'replicated', replicas: 1 },
-    update: policy,
-    rollback: policy,
-    onNodeLoss: { type: 'replace' },
-    template: buildTemplate(),
-    endpoint: { mode: 'vip', networks: [], ports: [] },
-    source: { dialect: 'docker', document: {} },
-    ...over,
-  }
 }
 
 const port = (publishedPort: number) =>

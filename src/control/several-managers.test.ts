@@ -6,33 +6,10 @@ import { type ClusterNode, idFrom } from '../model/index.ts'
 import { buildContainer, buildNode, buildTemplate } from '../model/testing.ts'
 import { openEtcdStore } from '../store/etcd/index.ts'
 import { SimulatedEtcd } from '../store/etcd/simulated-etcd.ts'
-import { type Control, initialNetworks, openControl, type WorkloadDeclaration } from './index.ts'
+import { type Control, initialNetworks, openControl } from './index.ts'
+import { declare } from './testing.ts'
 
 const source = { dialect: 'docker', document: {} } as const
-const policy = {
-  parallelism: 1,
-  delayMs: 0,
-  onFailure: 'pause',
-  monitorMs: 5_000,
-  maxFailureRatio: 0,
-  order: 'stopFirst',
-  progressDeadlineMs: 600_000,
-} as const
-
-function declare(over: Partial<WorkloadDeclaration>): WorkloadDeclaration {
-  return {
-    name: 'web',
-    labels: {},
-    mode: { type: 'replicated', replicas: 1 },
-    update: policy,
-    rollback: policy,
-    onNodeLoss: { type: 'replace' },
-    template: buildTemplate(),
-    endpoint: { mode: 'vip', networks: [], ports: [] },
-    source,
-    ...over,
-  }
-}
 
 function seeded(seed: number): Random {
   let state = seed
