@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
+import { formCluster } from './lab/form-cluster.ts'
 import type { LabHost } from './lab/host.ts'
 import { type Lab, openLab, whyNoLab } from './lab/open-lab.ts'
 import { eventually } from './support/daemon.ts'
@@ -37,11 +38,7 @@ describe('plain containers on attachable networks of several nodes', {
     manager = first
     one = second
     two = third
-    await manager.skepDockerOk('swarm', 'init', '--advertise-addr', manager.address)
-    const token = await manager.skepDockerOk('swarm', 'join-token', '-q', 'worker')
-    for (const host of [one, two]) {
-      await host.skepDockerOk('swarm', 'join', '--token', token, `${manager.address}:2377`)
-    }
+    await formCluster(manager, { worker: [one, two] })
     await manager.skepDockerOk('network', 'create', '-d', 'overlay', '--attachable', 'att')
     await manager.skepDockerOk('network', 'create', '-d', 'overlay', 'shut')
   })

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
+import { formCluster } from './lab/form-cluster.ts'
 import type { LabHost } from './lab/host.ts'
 import { type Lab, openLab, whyNoLab } from './lab/open-lab.ts'
 import { eventually } from './support/daemon.ts'
@@ -45,11 +46,7 @@ describe('skep net doctor', { skip: (await whyNoLab()) ?? false }, () => {
     one = first
     two = second
     three = third
-    await one.skepDockerOk('swarm', 'init', '--advertise-addr', one.address)
-    const token = await one.skepDockerOk('swarm', 'join-token', '-q', 'worker')
-    for (const host of [two, three]) {
-      await host.skepDockerOk('swarm', 'join', '--token', token, `${one.address}:2377`)
-    }
+    await formCluster(one, { worker: [two, three] })
     await one.skepDockerOk('network', 'create', '-d', 'overlay', 'net')
     await one.skepDockerOk(
       ...['service', 'create', '--name', 'web', '--mode', 'global', '--network', 'net'],

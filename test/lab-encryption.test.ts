@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
+import { formCluster } from './lab/form-cluster.ts'
 import type { LabHost } from './lab/host.ts'
 import { type Lab, openLab, whyNoLab } from './lab/open-lab.ts'
 import { eventually, run } from './support/daemon.ts'
@@ -62,9 +63,7 @@ describe('an encrypted network of several nodes', { skip: await whyNot() }, () =
     assert(first && second)
     one = first
     two = second
-    await one.skepDockerOk('swarm', 'init', '--advertise-addr', one.address)
-    const token = await one.skepDockerOk('swarm', 'join-token', '-q', 'worker')
-    await two.skepDockerOk('swarm', 'join', '--token', token, `${one.address}:2377`)
+    await formCluster(one, { worker: [two] })
     for (const host of lab.hosts) await host.must('sh', '-c', `printf '${watch}\\n' | nft -f -`)
   })
   after(() => lab.down())

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { join, resolve } from 'node:path'
 import { after, before, describe, test } from 'node:test'
+import { formCluster } from './lab/form-cluster.ts'
 import type { LabHost } from './lab/host.ts'
 import { type Lab, openLab, whyNoLab } from './lab/open-lab.ts'
 import { eventually, run } from './support/daemon.ts'
@@ -26,11 +27,7 @@ describe('the example stacks of several hosts', { skip: (await whyNoLab()) ?? fa
   before(async () => {
     lab = await openLab({ hosts: 3, daemons: true, images })
     first = lab.host(1)
-    await first.skepDockerOk('swarm', 'init', '--advertise-addr', first.address)
-    const token = await first.skepDockerOk('swarm', 'join-token', '-q', 'worker')
-    for (const host of lab.hosts.slice(1)) {
-      await host.skepDockerOk('swarm', 'join', '--token', token, `${first.address}:2377`)
-    }
+    await formCluster(first, { worker: lab.hosts.slice(1) })
     for (const [node, label] of [
       ['node2', 'zone=a'],
       ['node3', 'zone=b'],

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import { setTimeout as pause } from 'node:timers/promises'
 import { DownWatch } from './lab/down-watch.ts'
+import { formCluster } from './lab/form-cluster.ts'
 import type { LabHost } from './lab/host.ts'
 import { type Lab, openLab, whyNoLab } from './lab/open-lab.ts'
 import { eventually } from './support/daemon.ts'
@@ -20,12 +21,7 @@ describe('a leader that is lost', { skip, concurrency: false }, () => {
   before(async () => {
     lab = await openLab({ hosts: 3, daemons: true })
     const one = lab.host(1)
-    await one.skepDockerOk('swarm', 'init', '--advertise-addr', one.address)
-    const token = await one.skepDockerOk('swarm', 'join-token', '-q', 'manager')
-    for (const number of [2, 3]) {
-      const host = lab.host(number)
-      await host.skepDockerOk('swarm', 'join', '--token', token, `${one.address}:2377`)
-    }
+    await formCluster(one, { manager: [lab.host(2), lab.host(3)] })
     const flags = ['-d', '--no-resolve-image', '--name', 'web', '--replicas', '6']
     await one.skepDockerOk('service', 'create', ...flags, 'whoami:v1')
     await settled(one, 'web', 6)

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { resolve } from 'node:path'
 import { after, before, describe, test } from 'node:test'
+import { joinCluster } from './lab/form-cluster.ts'
 import type { LabHost } from './lab/host.ts'
 import { type Lab, openLab, whyNoLab } from './lab/open-lab.ts'
 import { eventually } from './support/daemon.ts'
@@ -27,18 +28,13 @@ describe('membership', { skip, concurrency: false }, () => {
     three = lab.host(3)
     await one.skepDockerOk('swarm', 'init', '--autolock', '--advertise-addr', one.address)
     unlockKey = await one.skepDockerOk('swarm', 'unlock-key', '-q')
-    await join(two, 'manager')
-    await join(three, 'worker')
+    await joinCluster(two, one, 'manager')
+    await joinCluster(three, one, 'worker')
   })
   after(async () => {
     for (const child of running) child.kill('SIGKILL')
     await lab[Symbol.asyncDispose]()
   })
-
-  async function join(host: LabHost, role: 'manager' | 'worker'): Promise<void> {
-    const token = await one.skepDockerOk('swarm', 'join-token', '-q', role)
-    await host.skepDockerOk('swarm', 'join', '--token', token, `${one.address}:2377`)
-  }
 
   /** `node3 Ready Reachable`, as the first manager has it. */
   async function nodes(): Promise<readonly string[]> {
@@ -93,7 +89,7 @@ describe('membership', { skip, concurrency: false }, () => {
     assert.match(info.stdout, /this node was removed from the cluster, and its tasks are stopped/)
     assert.match(three.log('daemon'), /this node was removed from the cluster/)
     await three.skepDockerOk('swarm', 'leave')
-    await join(three, 'worker')
+    await joinCluster(three, one, 'worker')
     await eventually('its task runs again', async () => (await containers(three)) !== '')
     await three.skepDockerOk('swarm', 'leave')
     await eventually('it is down', async () => (await nodes()).includes('node3 Down'))

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import { Probe } from '../src/network/test-bench.ts'
+import { formCluster } from './lab/form-cluster.ts'
 import type { LabHost } from './lab/host.ts'
 import { type Lab, openLab, whyNoLab } from './lab/open-lab.ts'
 import { eventually, run } from './support/daemon.ts'
@@ -40,11 +41,7 @@ describe('udp, and many ports, between nodes', { skip: (await whyNoLab()) ?? fal
     lab = await openLab({ hosts: 3, daemons: true })
     first = lab.host(1)
     third = lab.host(3)
-    await first.skepDockerOk('swarm', 'init', '--advertise-addr', first.address)
-    const token = await first.skepDockerOk('swarm', 'join-token', '-q', 'worker')
-    for (const host of lab.hosts.slice(1)) {
-      await host.skepDockerOk('swarm', 'join', '--token', token, `${first.address}:2377`)
-    }
+    await formCluster(first, { worker: lab.hosts.slice(1) })
     await first.skepDockerOk('network', 'create', '-d', 'overlay', 'net')
     const create = ['service', 'create', '-d', '--no-resolve-image', '--network', 'net', '--name']
     await first.skepDockerOk(

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
+import { joinCluster } from './lab/form-cluster.ts'
 import type { LabHost } from './lab/host.ts'
 import { type Lab, openLab, whyNoLab } from './lab/open-lab.ts'
 import { eventually, run } from './support/daemon.ts'
@@ -53,12 +54,9 @@ describe('the network of several nodes', { skip: (await whyNoLab()) ?? false }, 
     lab = await openLab({ hosts: 3, daemons: true })
     first = lab.host(1)
     await first.skepDockerOk('swarm', 'init', '--advertise-addr', first.address)
-    const token = await first.skepDockerOk('swarm', 'join-token', '-q', 'worker')
     for (const host of lab.hosts.slice(1)) {
       const dataPath = host.number === 3 ? ['--data-path-addr', 'eth0'] : []
-      await host.skepDockerOk(
-        ...['swarm', 'join', '--token', token, ...dataPath, `${first.address}:2377`],
-      )
+      await joinCluster(host, first, 'worker', ...dataPath)
     }
     await first.skepDockerOk('network', 'create', '-d', 'overlay', 'net')
     const onNet = ['service', 'create', '--detach', '--network', 'net', '--name']

@@ -5,6 +5,7 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import { resolve } from 'node:path'
 import { after, before, describe, test } from 'node:test'
+import { formCluster } from './lab/form-cluster.ts'
 import type { LabHost } from './lab/host.ts'
 import { type Lab, openLab, whyNoLab } from './lab/open-lab.ts'
 import { eventually, type Output, run } from './support/daemon.ts'
@@ -39,14 +40,7 @@ describe('the ways into a task on another node', { skip, concurrency: false }, (
     leader = lab.host(1)
     manager = lab.host(2)
     worker = lab.host(3)
-    await leader.skepDockerOk('swarm', 'init', '--advertise-addr', leader.address)
-    for (const [role, host] of [
-      ['manager', manager],
-      ['worker', worker],
-    ] as const) {
-      const token = await leader.skepDockerOk('swarm', 'join-token', '-q', role)
-      await host.skepDockerOk('swarm', 'join', '--token', token, `${leader.address}:2377`)
-    }
+    await formCluster(leader, { manager: [manager], worker: [worker] })
     await leader.skepDockerOk(
       ...['service', 'create', '-d', '--no-resolve-image', '--name', 'web', '--replicas', '2'],
       ...['--constraint', 'node.hostname==node3', '--init', 'busybox', 'sh', '-c', program],
