@@ -1,3 +1,5 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { idFrom } from '../../src/model/index.ts'
 import { RealBench, whyNotReal } from '../../src/network/test-bench.ts'
 import { backendOf, buildEndpoint } from '../../src/network/test-objects.ts'
@@ -6,7 +8,7 @@ import { median, type Report } from './rows.ts'
 const endpointCount = 1000
 const tasksEach = 10
 const containers = 10
-const changes = 20
+const changes = 40
 
 /**
  * How long a node takes to have 1,000 services of 10 tasks each in kernel and resolver, from nothing and after a change of one backend.
@@ -61,7 +63,11 @@ export async function measureProgramming(report: Report): Promise<void> {
       await bench.plane.apply({ networks, endpoints: [...endpoints, own], tasks, node })
       return performance.now() - startedMs
     }
+    const cpu = () => processorMs(join(bench.stateDir, 'resolver.pid'))
+    const atStart = cpu()
     report.add('program-start-ms', 'ms', await apply())
+    const before = cpu()
+    report.add('program-start-cpu-ms', 'ms', sum(before) - sum(atStart))
     const took: number[] = []
     for (let change = 0; change < changes; change++) {
       const changed = service(change * 7, tasksEach - 1)
@@ -69,7 +75,45 @@ export async function measureProgramming(report: Report): Promise<void> {
       took.push(await apply())
     }
     report.add('program-change-ms', 'ms', median(took))
+    const after = cpu()
+    report.add('program-change-cpu-ms', 'ms', (sum(after) - sum(before)) / changes)
+    for (const [part, spentMs] of Object.entries(after)) {
+      report.add(`program-change-cpu-ms, ${part}`, 'ms', (spentMs - (before[part] ?? 0)) / changes)
+    }
   } finally {
     await bench.close()
   }
+}
+
+/** The kernel counts processor time in these. Source: proc_pid_stat(5), with the usual 100 ticks a second. */
+const tickMs = 10
+
+/** Processor time spent so far, in ms: a busy machine makes everything wait, but not work more. */
+function processorMs(resolverPidFile: string): Record<string, number> {
+  const { user, system } = process.cpuUsage()
+  return {
+    daemon: (user + system) / 1000,
+    'nft, ip and others': ticks('self', [15, 16]) * tickMs,
+    resolver: ticks(resolverPid(resolverPidFile), [13, 14]) * tickMs,
+  }
+}
+
+/** The one of before the first programming is not there yet. */
+function resolverPid(file: string): string {
+  try {
+    return readFileSync(file, 'utf8').trim()
+  } catch {
+    return ''
+  }
+}
+
+function ticks(pid: string, places: readonly number[]): number {
+  if (pid === '') return 0
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return places.reduce((total, place) => total + Number(fields[place - 2]), 0)
+}
+
+function sum(parts: Record<string, number>): number {
+  return Object.values(parts).reduce((total, spentMs) => total + spentMs, 0)
 }
