@@ -3,6 +3,7 @@ import { describe, test } from 'node:test'
 import { type IngressPolicy, idFrom, type NodeId } from '../model/index.ts'
 import { bridgeName } from './bridge-name.ts'
 import { publishedSubnets, renderHostRules } from './host-rules.ts'
+import { elementsBySet, type Ruleset } from './ruleset.ts'
 import { backendOf, buildEndpoint, buildNetwork, buildTask } from './test-objects.ts'
 
 const ingress = buildNetwork('ingress', {
@@ -29,15 +30,23 @@ function render(...tasks: readonly (typeof published)[]) {
     ports: [{ publishedPort: 8080 }],
   })
   const ruleset = renderHostRules({ table: 'skep', networks, endpoints: [endpoint] })
-  const set = (name: string) => [...(ruleset.elements.get(name) ?? [])]
+  const set = (name: string) => [...(elementsBySet(ruleset.pages).get(name) ?? [])]
   return { ruleset, set, subnets: publishedSubnets(networks, [endpoint]) }
+}
+
+/** The rules that a map sends its key to. */
+function chainOf(ruleset: Ruleset, map: string, key: string): readonly string[] | undefined {
+  const elements = [...(elementsBySet(ruleset.pages).get(map) ?? [])]
+  const element = elements.find((text) => text.startsWith(`${key} : goto `))
+  const chain = element?.split(' goto ')[1] ?? ''
+  return ruleset.pages.flatMap(({ chains }) => chains.get(chain) ?? [])
 }
 
 describe('rules of the host', () => {
   test('a published port goes to the ingress address, and from there back by the host', () => {
     const { ruleset, set, subnets } = render(published)
-    assert.deepEqual(ruleset.chains.get('port-tcp-8080'), ['ip protocol tcp dnat to 10.0.0.5:80'])
-    assert.deepEqual(set('ports'), ['tcp . 8080 : goto port-tcp-8080'])
+    const chain = chainOf(ruleset, 'ports', 'tcp . 8080')
+    assert.deepEqual(chain, ['ip protocol tcp th dport 8080 dnat to 10.0.0.5:80'])
     // Whoever asks from a network that the backend is on too would be answered directly, by an address it never asked.
     assert.deepEqual(set('hairpin').toSorted(), [
       '10.0.0.0/24 . 10.0.0.5',
@@ -53,7 +62,8 @@ describe('rules of the host', () => {
 
   test('a task without an ingress address is reached on what network it has', () => {
     const { ruleset, set, subnets } = render(hidden)
-    assert.deepEqual(ruleset.chains.get('port-tcp-8080'), ['ip protocol tcp dnat to 10.0.2.6:80'])
+    const chain = chainOf(ruleset, 'ports', 'tcp . 8080')
+    assert.deepEqual(chain, ['ip protocol tcp th dport 8080 dnat to 10.0.2.6:80'])
     assert.deepEqual(set('unrouted'), ['10.0.2.6'])
     assert.deepEqual(subnets, ['10.0.0.0/24', '10.0.2.0/24'])
   })
@@ -67,7 +77,10 @@ describe('rules of the host', () => {
   test('the resolver is reached although a service publishes its port', () => {
     const { ruleset, set } = render()
     assert.deepEqual(set('resolvers'), ['10.0.0.1', '10.0.1.1', '10.0.2.1'])
-    assert.match(ruleset.chains.get('published')?.[0] ?? '', /@resolvers .* dport 53 return/)
+    assert.match(
+      ruleset.pages[0]?.chains.get('published')?.[0] ?? '',
+      /@resolvers .* dport 53 return/,
+    )
   })
 })
 
@@ -98,23 +111,23 @@ describe('rules of the host where tasks are on several nodes', () => {
       endpoints: [endpoint],
       nodeId: here,
     })
-    const set = (name: string) => [...(ruleset.elements.get(name) ?? [])]
+    const set = (name: string) => [...(elementsBySet(ruleset.pages).get(name) ?? [])]
     return {
       set,
-      rule: ruleset.chains.get('port-tcp-8080')?.[0],
+      rule: chainOf(ruleset, 'ports', 'tcp . 8080')?.[0],
       sources: ruleset.hooks.flatMap(({ rules }) => rules).filter((rule) => /@own snat/.test(rule)),
     }
   }
 
   test("a node's own tasks come first, and see the client's address", () => {
     const { rule, set } = renderOn([local, remote])
-    assert.equal(rule, 'ip protocol tcp dnat to 10.0.0.5:80')
+    assert.equal(rule, 'ip protocol tcp th dport 8080 dnat to 10.0.0.5:80')
     assert.deepEqual(set('own'), ['10.0.0.5'])
   })
 
   test("without a task of its own it sends from its own address to others'", () => {
     const { rule, set, sources } = renderOn([remote])
-    assert.equal(rule, 'ip protocol tcp dnat to 10.0.0.6:80')
+    assert.equal(rule, 'ip protocol tcp th dport 8080 dnat to 10.0.0.6:80')
     assert.deepEqual(set('own'), [])
     assert.deepEqual(sources, [
       'ct status dnat ip daddr 10.0.0.0/24 ip daddr != @own snat to 10.0.0.254',
@@ -123,14 +136,21 @@ describe('rules of the host where tasks are on several nodes', () => {
 
   test('spread takes the tasks of all nodes', () => {
     const { rule, set } = renderOn([local, remote], { policy: 'spread' })
-    assert.match(rule ?? '', /10\.0\.0\.5 \. 80.*10\.0\.0\.6 \. 80/)
+    assert.equal(
+      rule,
+      'th dport 8080 dnat to meta l4proto . th dport . numgen inc mod 2 map @port-targets',
+    )
+    assert.deepEqual(set('port-targets'), [
+      'tcp . 8080 . 0 : 10.0.0.5 . 80',
+      'tcp . 8080 . 1 : 10.0.0.6 . 80',
+    ])
     assert.deepEqual(set('own'), ['10.0.0.5'])
   })
 
   test('a node without an address of its own serves its own tasks alone', () => {
     assert.equal(
       renderOn([local, remote], { policy: 'spread', hasAddress: false }).rule,
-      'ip protocol tcp dnat to 10.0.0.5:80',
+      'ip protocol tcp th dport 8080 dnat to 10.0.0.5:80',
     )
     const { rule, set, sources } = renderOn([remote], { hasAddress: false })
     assert.deepEqual([rule, set('refused'), sources], [undefined, ['tcp . 8080'], []])
@@ -157,8 +177,8 @@ describe('VIPs', () => {
       nodeId: here,
     })
     return {
-      rule: ruleset.chains.get(`vip-${vip}`),
-      set: (name: string) => [...(ruleset.elements.get(name) ?? [])],
+      rule: chainOf(ruleset, 'balanced', `"${bridgeName(front.id)}" . ${vip}`),
+      set: (name: string) => [...(elementsBySet(ruleset.pages).get(name) ?? [])],
     }
   }
 
@@ -167,15 +187,16 @@ describe('VIPs', () => {
       on('a', here, '10.0.1.5'),
       on('b', idFrom('there'), '10.0.1.6'),
     ])
-    assert.match(rule?.[0] ?? '', /^dnat to numgen .*10\.0\.1\.5.*/)
-    assert.match(rule?.[0] ?? '', /10\.0\.1\.6/)
-    assert.deepEqual(set('balanced'), [`"${bridgeName(front.id)}" . ${vip} : goto vip-${vip}`])
+    assert.deepEqual(rule, [`ip daddr ${vip} dnat to ip daddr . numgen inc mod 2 map @vip-targets`])
+    // Whose turn is first differs from node to node.
+    const targets = set('vip-targets').map((element) => element.split(' : ')[1] ?? '')
+    assert.deepEqual(targets.toSorted(), ['10.0.1.5', '10.0.1.6'])
     // Its own answers have to come back by the host, and only a task of this node can reach itself here.
     assert.deepEqual(set('loops'), ['10.0.1.5 . 10.0.1.5 : 10.0.1.1'])
   })
 
   test('a VIP with no backend is still known, so that it refuses', () => {
     const { rule, set } = renderVip([])
-    assert.deepEqual([rule, set('balanced'), set('vips')], [undefined, [], [vip]])
+    assert.deepEqual([rule, set('balanced'), set('vips')], [[], [], [vip]])
   })
 })

@@ -1,7 +1,7 @@
 import type { NetworkId, NodeId, PortSpec } from '../model/index.ts'
 import type { Backend, EndpointAssignment, NetworkAssignment } from '../wire/index.ts'
 import { bridgeName } from './bridge-name.ts'
-import { balance, type Ruleset, type Target } from './ruleset.ts'
+import { balance, type Choice, type Ruleset, type RulesPage, type Target } from './ruleset.ts'
 import { type VipPart, vipParts } from './vip-rules.ts'
 
 /**
@@ -27,62 +27,16 @@ export function renderHostRules(options: {
   readonly endpoints: readonly EndpointAssignment[]
   /** This node. Absent: every backend is its own. */
   readonly nodeId?: NodeId
+  /** Whether this host's nft can have all targets in one map; see `sampleTable`. Default true. */
+  readonly sharesTargets?: boolean
 }): Ruleset {
-  const { table, networks, endpoints, nodeId } = options
+  const { table, networks, endpoints, nodeId, sharesTargets = true } = options
   const ingressNetwork = networks.find(({ ingress }) => ingress)
   const nodeAddress = ingressNetwork?.nodeAddress?.address
-  const chains = new Map<string, readonly string[]>([
-    [
-      'published',
-      [
-        'ip daddr @resolvers meta l4proto { tcp, udp } th dport 53 return',
-        'meta l4proto . th dport vmap @ports',
-      ],
-    ],
-    [
-      'refuse',
-      ['meta l4proto tcp reject with tcp reset', 'reject with icmp type port-unreachable'],
-    ],
-    [
-      'absent',
-      ['meta l4proto tcp reject with tcp reset', 'reject with icmp type host-unreachable'],
-    ],
-  ])
-  const elements = new Map(Object.keys(sets).map((name) => [name, new Set<string>()] as const))
-  const add = (set: keyof typeof sets, element: string) => elements.get(set)?.add(element)
-  const udpBackends = new Map<string, ReadonlySet<string>>()
-  const context = contextOf(networks, nodeId)
-  for (const { gateway, id } of networks) {
-    add('resolvers', gateway)
-    add('bridges', `"${bridgeName(id)}"`)
-  }
-  for (const { vips } of partsOf(endpoints, context)) {
-    for (const { vip, bridge, rules, backends, loops } of vips) {
-      add('vips', vip)
-      udpBackends.set(vip, backends)
-      if (rules.length === 0) continue
-      const chain = `vip-${vip}`
-      chains.set(chain, rules)
-      add('balanced', `"${bridge}" . ${vip} : goto ${chain}`)
-      for (const loop of loops) add('loops', loop)
-    }
-  }
-  for (const port of portsOf(endpoints, context)) {
-    const { key, protocol, publishedPort, rules } = port
-    if (protocol === 'udp') udpBackends.set(`${publishedPort}`, port.backends)
-    if (rules.length === 0) {
-      add('refused', key)
-      continue
-    }
-    const chain = `port-${protocol}-${publishedPort}`
-    chains.set(chain, rules)
-    add('ports', `${key} : goto ${chain}`)
-    for (const [set, element] of port.elements) add(set, element)
-  }
+  const context = contextOf(networks, nodeId, sharesTargets)
   return {
     table,
-    sets,
-    chains,
+    sets: sharesTargets ? sets : ownSets,
     hooks: [
       {
         name: 'raw',
@@ -125,12 +79,27 @@ export function renderHostRules(options: {
         ],
       },
     ],
-    elements,
-    udpBackends,
+    pages: [context.basePage, ...pagesOf(endpoints, context)],
   }
 }
 
+/** What nft has to understand for `sharesTargets`. */
+export function sampleTable(table: string): string {
+  return [
+    `table ip ${table} {`,
+    `  map vip-targets { ${vipTargets}; }`,
+    `  map port-targets { ${portTargets}; }`,
+    '  chain sample {',
+    '    dnat to ip daddr . numgen inc mod 2 map @vip-targets',
+    '    th dport 80 dnat to meta l4proto . th dport . numgen inc mod 2 map @port-targets',
+    '  }',
+    '}\n',
+  ].join('\n')
+}
+
 const sets = {
+  'vip-targets': 'typeof ip daddr . numgen inc mod 2 : ip daddr',
+  'port-targets': 'typeof meta l4proto . th dport . numgen inc mod 2 : ip daddr . th dport',
   vips: 'type ipv4_addr',
   balanced: 'type ifname . ipv4_addr : verdict',
   loops: 'type ipv4_addr . ipv4_addr : ipv4_addr',
@@ -142,6 +111,115 @@ const sets = {
   unrouted: 'type ipv4_addr',
   own: 'type ipv4_addr',
 } as const
+const { 'vip-targets': vipTargets, 'port-targets': portTargets, ...ownSets } = sets
+
+type Elements = Map<keyof typeof sets, Set<string>>
+
+function put(elements: Elements, set: keyof typeof sets, element: string): void {
+  const known = elements.get(set)
+  if (known) known.add(element)
+  else elements.set(set, new Set([element]))
+}
+
+/** What the table has whatever the endpoints are. */
+function basePage(networks: readonly NetworkAssignment[]): RulesPage {
+  const elements: Elements = new Map()
+  for (const { gateway, id } of networks) {
+    put(elements, 'resolvers', gateway)
+    put(elements, 'bridges', `"${bridgeName(id)}"`)
+  }
+  return {
+    chains: new Map([
+      [
+        'published',
+        [
+          'ip daddr @resolvers meta l4proto { tcp, udp } th dport 53 return',
+          'meta l4proto . th dport vmap @ports',
+        ],
+      ],
+      [
+        'refuse',
+        ['meta l4proto tcp reject with tcp reset', 'reject with icmp type port-unreachable'],
+      ],
+      [
+        'absent',
+        ['meta l4proto tcp reject with tcp reset', 'reject with icmp type host-unreachable'],
+      ],
+    ]),
+    elements,
+    udpBackends: new Map(),
+  }
+}
+
+/** Endpoints share this many pages: a change tells one page's chains again, a new connection passes one page's rules. */
+const pageCount = 64
+
+/** By the first endpoint of each: a page is made again only when one of its endpoints is another. */
+type KnownPages = WeakMap<
+  EndpointAssignment,
+  { readonly endpoints: readonly EndpointAssignment[]; readonly page: RulesPage }
+>
+
+function pagesOf(endpoints: readonly EndpointAssignment[], context: Context): readonly RulesPage[] {
+  const shelves = Array.from({ length: pageCount }, (): EndpointAssignment[] => [])
+  for (const endpoint of endpoints) {
+    shelves[hashOf(endpoint.id) % pageCount]?.push(endpoint)
+  }
+  const losing = losersOf(endpoints, context)
+  return shelves.flatMap((shelf, number) => {
+    const [first] = shelf
+    if (!first) return []
+    const known = losing.size === 0 ? context.pages.get(first) : undefined
+    if (known && isSame(known.endpoints, shelf)) return [known.page]
+    const page = pageOf(shelf, number, context, losing)
+    if (losing.size === 0) context.pages.set(first, { endpoints: shelf, page })
+    return [page]
+  })
+}
+
+function pageOf(
+  endpoints: readonly EndpointAssignment[],
+  number: number,
+  context: Context,
+  losing: ReadonlySet<PortPart>,
+): RulesPage {
+  const chains = new Map<string, string[]>()
+  const addRules = (chain: string, rules: readonly string[]) => {
+    const known = chains.get(chain)
+    if (known) known.push(...rules)
+    else chains.set(chain, [...rules])
+  }
+  const elements: Elements = new Map()
+  const udpBackends = new Map<string, ReadonlySet<string>>()
+  for (const endpoint of endpoints) {
+    const { vips, ports } = partOf(endpoint, context)
+    for (const { vip, bridge, rules, targets, backends, loops } of vips) {
+      put(elements, 'vips', vip)
+      udpBackends.set(vip, backends)
+      if (rules.length === 0) continue
+      const chain = `vips-${number}`
+      addRules(chain, rules)
+      put(elements, 'balanced', `"${bridge}" . ${vip} : goto ${chain}`)
+      for (const target of targets) put(elements, 'vip-targets', target)
+      for (const loop of loops) put(elements, 'loops', loop)
+    }
+    for (const port of ports) {
+      if (losing.has(port)) continue
+      const { key, protocol, publishedPort, rules } = port
+      if (protocol === 'udp') udpBackends.set(`${publishedPort}`, port.backends)
+      if (rules.length === 0) {
+        put(elements, 'refused', key)
+        continue
+      }
+      const chain = `ports-${protocol}-${number}`
+      addRules(chain, rules)
+      put(elements, 'ports', `${key} : goto ${chain}`)
+      for (const target of port.targets) put(elements, 'port-targets', target)
+      for (const [set, element] of port.elements) put(elements, set, element)
+    }
+  }
+  return { chains, elements, udpBackends }
+}
 
 /** Subnets that connections to published ports are sent into: where forwarding has to be allowed. */
 export function publishedSubnets(
@@ -150,8 +228,11 @@ export function publishedSubnets(
   nodeId?: NodeId,
 ): readonly string[] {
   const subnets = new Set(networks.filter(({ ingress }) => ingress).map(({ subnet }) => subnet))
-  for (const port of portsOf(endpoints, contextOf(networks, nodeId))) {
-    for (const subnet of port.subnets) subnets.add(subnet)
+  const context = lastContextFor(networks, nodeId) ?? contextOf(networks, nodeId, true)
+  for (const endpoint of endpoints) {
+    for (const { subnets: used } of partOf(endpoint, context).ports) {
+      for (const subnet of used) subnets.add(subnet)
+    }
   }
   return [...subnets].sort()
 }
@@ -166,6 +247,9 @@ interface Context {
   readonly ingressNetwork: NetworkAssignment | undefined
   readonly isLocal: (nodeId: string) => boolean
   readonly rotation: number
+  readonly sharesTargets: boolean
+  readonly basePage: RulesPage
+  readonly pages: KnownPages
   /** An endpoint is never changed, so its part is made once; one that nobody has any more is forgotten. */
   readonly parts: WeakMap<EndpointAssignment, EndpointPart>
 }
@@ -182,24 +266,23 @@ interface PortPart {
   readonly publishedPort: number
   /** Empty: nobody takes connections. */
   readonly rules: readonly string[]
+  /** What the rules need in the map of targets. */
+  readonly targets: readonly string[]
   readonly elements: readonly (readonly [keyof typeof sets, string])[]
   readonly backends: ReadonlySet<string>
-  readonly subnets: readonly string[]
+  readonly subnets: ReadonlySet<string>
 }
 
 let lastContext: Context | undefined
 
 /** The same one while networks and node stay the same: a change of one endpoint leaves the parts of the others as they are. */
-function contextOf(networks: readonly NetworkAssignment[], nodeId: NodeId | undefined): Context {
-  const last = lastContext
-  if (
-    last !== undefined &&
-    last.nodeId === nodeId &&
-    last.networks.length === networks.length &&
-    last.networks.every((network, index) => network === networks[index])
-  ) {
-    return last
-  }
+function contextOf(
+  networks: readonly NetworkAssignment[],
+  nodeId: NodeId | undefined,
+  sharesTargets: boolean,
+): Context {
+  const last = lastContextFor(networks, nodeId)
+  if (last?.sharesTargets === sharesTargets) return last
   const context: Context = {
     networks: [...networks],
     nodeId,
@@ -212,41 +295,67 @@ function contextOf(networks: readonly NetworkAssignment[], nodeId: NodeId | unde
     ),
     ingressNetwork: networks.find(({ ingress }) => ingress),
     isLocal: (id) => nodeId === undefined || id === nodeId,
-    rotation: rotationOf(nodeId ?? ''),
+    rotation: hashOf(nodeId ?? '') % rotations,
+    sharesTargets,
+    basePage: basePage(networks),
+    pages: new WeakMap(),
     parts: new WeakMap(),
   }
   lastContext = context
   return context
 }
 
-function* partsOf(
-  endpoints: readonly EndpointAssignment[],
-  context: Context,
-): Iterable<EndpointPart> {
-  for (const endpoint of endpoints) {
-    const known = context.parts.get(endpoint)
-    const part = known ?? {
-      vips: vipParts(endpoint, context),
-      ports: endpoint.ports
-        .filter(({ publishMode, publishedPort }) => publishMode === 'ingress' && publishedPort > 0)
-        .map((spec) => portPart(spec, endpoint, context)),
-    }
-    if (!known) context.parts.set(endpoint, part)
-    yield part
-  }
+function lastContextFor(
+  networks: readonly NetworkAssignment[],
+  nodeId: NodeId | undefined,
+): Context | undefined {
+  const isLast =
+    lastContext !== undefined &&
+    lastContext.nodeId === nodeId &&
+    isSame(lastContext.networks, networks)
+  return isLast ? lastContext : undefined
 }
 
-/** The first endpoint, by id, has a port that two claim: the allocator gives none out twice. */
-function* portsOf(endpoints: readonly EndpointAssignment[], context: Context): Iterable<PortPart> {
-  const taken = new Set<string>()
-  const ordered = [...endpoints].sort((a, b) => (a.id < b.id ? -1 : 1))
-  for (const { ports } of partsOf(ordered, context)) {
-    for (const port of ports) {
-      if (taken.has(port.key)) continue
-      taken.add(port.key)
-      yield port
+function isSame<Item>(left: readonly Item[], right: readonly Item[]): boolean {
+  return left.length === right.length && left.every((item, index) => item === right[index])
+}
+
+function partOf(endpoint: EndpointAssignment, context: Context): EndpointPart {
+  const known = context.parts.get(endpoint)
+  if (known) return known
+  const part = {
+    vips: vipParts(endpoint, context),
+    ports: endpoint.ports
+      .filter(({ publishMode, publishedPort }) => publishMode === 'ingress' && publishedPort > 0)
+      .map((spec) => portPart(spec, endpoint, context)),
+  }
+  context.parts.set(endpoint, part)
+  return part
+}
+
+/**
+ * Of a port that two endpoints claim, the first one by id has it: the others' parts are these. The allocator gives none out
+ * twice, so there are hardly ever any.
+ */
+function losersOf(
+  endpoints: readonly EndpointAssignment[],
+  context: Context,
+): ReadonlySet<PortPart> {
+  const owners = new Map<string, { readonly id: string; readonly port: PortPart }>()
+  const losers = new Set<PortPart>()
+  for (const endpoint of endpoints) {
+    const { id } = endpoint
+    for (const port of partOf(endpoint, context).ports) {
+      const owner = owners.get(port.key)
+      if (owner && owner.id <= id) {
+        losers.add(port)
+        continue
+      }
+      if (owner) losers.add(owner.port)
+      owners.set(port.key, { id, port })
     }
   }
+  return losers
 }
 
 function portPart(spec: PortSpec, endpoint: EndpointAssignment, context: Context): PortPart {
@@ -256,7 +365,12 @@ function portPart(spec: PortSpec, endpoint: EndpointAssignment, context: Context
   const targets = entries.map(({ address, backend }): Target => {
     return { target: `${address} . ${targetPort}`, weight: backend.weight }
   })
-  const choice = balance(targets)
+  const key = `${protocol} . ${publishedPort}`
+  const choice = balance(targets, {
+    ...(context.sharesTargets
+      ? { shared: { name: 'port-targets', expression: 'meta l4proto . th dport', key } }
+      : {}),
+  })
   const [only] = targets.length === 1 ? entries : []
   const elements: (readonly [keyof typeof sets, string])[] = []
   for (const { address, networkId, backend, isRemote } of entries) {
@@ -269,20 +383,31 @@ function portPart(spec: PortSpec, endpoint: EndpointAssignment, context: Context
     }
   }
   return {
-    key: `${protocol} . ${publishedPort}`,
+    key,
     protocol,
     publishedPort,
-    rules:
-      choice === undefined
-        ? []
-        : [`ip protocol ${protocol} dnat to ${only ? `${only.address}:${targetPort}` : choice}`],
+    rules: choice ? [portRule(choice, spec, only?.address)] : [],
+    targets: choice?.elements ?? [],
     elements,
     backends: new Set(entries.map(({ address }) => address)),
-    subnets: endpoint.backends.flatMap((backend) => {
-      const network = networkById.get(entryAddress(backend, context)?.networkId ?? '')
-      return network ? [network.subnet] : []
-    }),
+    subnets: new Set(
+      endpoint.backends.flatMap((backend) => {
+        const network = networkById.get(entryAddress(backend, context)?.networkId ?? '')
+        return network ? [network.subnet] : []
+      }),
+    ),
   }
+}
+
+/** In a chain of its protocol. nft wants to see the protocol where it is not a part of the map's key. */
+function portRule(
+  { target, elements }: Choice,
+  { protocol, publishedPort, targetPort }: PortSpec,
+  only: string | undefined,
+): string {
+  if (elements.length > 0) return `th dport ${publishedPort} dnat to ${target}`
+  const to = only === undefined ? target : `${only}:${targetPort}`
+  return `ip protocol ${protocol} th dport ${publishedPort} dnat to ${to}`
 }
 
 interface Entry {
@@ -327,8 +452,8 @@ function entryAddress(
 /** Nodes do not all begin with the same backend. */
 const rotations = 64
 
-function rotationOf(nodeId: string): number {
+function hashOf(id: string): number {
   let sum = 0
-  for (const char of nodeId) sum = (sum * 31 + char.charCodeAt(0)) % 65_521
-  return sum % rotations
+  for (let index = 0; index < id.length; index++) sum = (sum * 31 + id.charCodeAt(index)) % 65_521
+  return sum
 }

@@ -5,6 +5,7 @@ import { hostNamespace } from './namespace.ts'
 import {
   isPlausibleListing,
   type Ruleset,
+  type RulesPage,
   renderChange,
   renderFull,
   renderRemoval,
@@ -16,8 +17,8 @@ export class KernelTable {
   /** The kernel's own wording of what was applied. Read at the first look after a change. */
   #listing: string | undefined
 
-  /** Backends by destination as last told, also while the table itself is in doubt. */
-  #known: Ruleset['udpBackends'] = new Map()
+  /** As last told, also while the table itself is in doubt. */
+  #known: readonly RulesPage[] = []
   #hasStaleFlows = false
 
   /**
@@ -44,8 +45,8 @@ export class KernelTable {
         )
       }
       // What an earlier daemon left is unknown: every destination is new.
-      if (mayLeaveFlows(this.#known, ruleset.udpBackends)) this.#hasStaleFlows = true
-      this.#known = ruleset.udpBackends
+      if (mayLeaveFlows(this.#known, ruleset.pages)) this.#hasStaleFlows = true
+      this.#known = ruleset.pages
     }
     this.#applied = ruleset
     return change !== ''
@@ -99,9 +100,10 @@ export class KernelTable {
     if (listed.code !== 0) throw new UserError('unsupported', firstLines(listed.stderr))
     const flows = listed.stdout
     // Most of the time there are none, whatever the host's addresses are.
-    if (staleFlows(flows, ruleset.udpBackends, () => true).length === 0) return 0
+    const backends = udpBackends(ruleset.pages)
+    if (staleFlows(flows, backends, () => true).length === 0) return 0
     const local = await localAddresses()
-    const stale = staleFlows(flows, ruleset.udpBackends, (address) => local.has(address))
+    const stale = staleFlows(flows, backends, (address) => local.has(address))
     for (const selection of stale) {
       // Nobody minds one that ended by itself meanwhile (exit code 1).
       await hostNamespace.run('conntrack', ['-D', '-p', 'udp', ...selection])
@@ -115,12 +117,19 @@ function nft(script: string): Promise<CommandResult | undefined> {
 }
 
 /** A backend was taken away, or a destination is new (its packets may have been going nowhere). */
-function mayLeaveFlows(before: Ruleset['udpBackends'], after: Ruleset['udpBackends']): boolean {
-  for (const [destination, backends] of after) {
-    const old = before.get(destination)
+function mayLeaveFlows(before: readonly RulesPage[], after: readonly RulesPage[]): boolean {
+  const known = udpBackends(before.filter((page) => !after.includes(page)))
+  for (const [destination, backends] of udpBackends(
+    after.filter((page) => !before.includes(page)),
+  )) {
+    const old = known.get(destination)
     if (!old || [...old].some((backend) => !backends.has(backend))) return true
   }
   return false
+}
+
+function udpBackends(pages: readonly RulesPage[]): RulesPage['udpBackends'] {
+  return new Map(pages.flatMap((page) => [...page.udpBackends]))
 }
 
 function firstLines(text: string): string {

@@ -23,7 +23,7 @@ import { type EngineNetworks, NodeNetworks } from './engine-networks.ts'
 import { examineNames, judgeHost, readHostSettings } from './examination.ts'
 import { whatKeepsOut } from './firewall.ts'
 import { ForwardingRules, listCommand } from './forwarding.ts'
-import { publishedSubnets, renderHostRules } from './host-rules.ts'
+import { publishedSubnets, renderHostRules, sampleTable } from './host-rules.ts'
 import { KernelTable } from './kernel-table.ts'
 import { hostNamespace, identify, type ProcessIdentity, processNamespace } from './namespace.ts'
 import { countOpenConnections, listeningPorts } from './open-connections.ts'
@@ -88,10 +88,21 @@ export async function openLinuxDataPlane(options: LinuxDataPlaneOptions): Promis
       next: 'Use up to 31 letters, digits, "-" and "_", beginning with a letter.',
     })
   }
-  const version = await hostNamespace.run('nft', ['--version'])
-  if (version?.code !== 0) {
-    throw new UserError('unsupported', `nft does not run here: ${version?.stderr ?? ''}`, {
-      next: 'Install nftables and run the daemon as root.',
+  const checked = await hostNamespace.run(
+    'nft',
+    ['-c', '-f', '-'],
+    sampleTable(`${tableName}-sample`),
+  )
+  const sharesTargets = checked?.code === 0
+  if (!sharesTargets) {
+    const version = await hostNamespace.run('nft', ['--version'])
+    if (version?.code !== 0) {
+      throw new UserError('unsupported', `nft does not run here: ${version?.stderr ?? ''}`, {
+        next: 'Install nftables and run the daemon as root.',
+      })
+    }
+    options.log.info('this nft is too old for a map of all targets: changes take longer', {
+      error: checked?.stderr,
     })
   }
   await needBridgeFilter()
@@ -99,6 +110,7 @@ export async function openLinuxDataPlane(options: LinuxDataPlaneOptions): Promis
   return new LinuxDataPlane({
     ...options,
     tableName,
+    sharesTargets,
     self: self ?? { pid: process.pid, startTicks: 0, namespace: '' },
     resolverEntry: options.resolverEntry ?? resolverEntryBesideThis(),
   })
@@ -115,6 +127,7 @@ function resolverEntryBesideThis(): string {
 class LinuxDataPlane implements DataPlane {
   readonly #options: LinuxDataPlaneOptions
   readonly #tableName: string
+  readonly #sharesTargets: boolean
   readonly #self: ProcessIdentity
   readonly #networks: NodeNetworks
   readonly #resolver: ResolverLink
@@ -147,6 +160,7 @@ class LinuxDataPlane implements DataPlane {
   constructor(
     options: LinuxDataPlaneOptions & {
       readonly tableName: string
+      readonly sharesTargets: boolean
       readonly resolverEntry: string
       readonly self: ProcessIdentity
     },
@@ -154,6 +168,7 @@ class LinuxDataPlane implements DataPlane {
     const { engine, stateDir, clock, log, tableName, resolverEntry } = options
     this.#options = options
     this.#tableName = tableName
+    this.#sharesTargets = options.sharesTargets
     this.#self = options.self
     this.#networks = new NodeNetworks({
       engine: engine.networks,
@@ -355,6 +370,7 @@ class LinuxDataPlane implements DataPlane {
       networks,
       endpoints,
       ...(node ? { nodeId: node.id } : {}),
+      sharesTargets: this.#sharesTargets,
     })
     const done = await Promise.allSettled([
       this.#applyOverlay(desired),

@@ -3,7 +3,14 @@ import { describe, test } from 'node:test'
 import fc from 'fast-check'
 import { idFrom } from '../model/index.ts'
 import { renderHostRules } from './host-rules.ts'
-import { balance, isPlausibleListing, type Ruleset, renderChange, renderFull } from './ruleset.ts'
+import {
+  balance,
+  elementsBySet,
+  isPlausibleListing,
+  type Ruleset,
+  renderChange,
+  renderFull,
+} from './ruleset.ts'
 import { buildEndpoint, buildNetwork } from './test-objects.ts'
 
 describe('balance', () => {
@@ -36,7 +43,7 @@ describe('balance', () => {
     },
   ]
   for (const { name, targets, want } of cases) {
-    test(name, () => assert.equal(balance(targets), want))
+    test(name, () => assert.equal(balance(targets)?.target, want))
   }
 
   test('shares are those of the weights, in one unbroken range from 0, however rotated', () => {
@@ -44,7 +51,7 @@ describe('balance', () => {
     fc.assert(
       fc.property(weights, fc.nat(100), (given, rotation) => {
         const targets = given.map((weight, index) => ({ target: `10.0.0.${index}`, weight }))
-        const text = balance(targets, rotation) ?? ''
+        const text = balance(targets, { rotation })?.target ?? ''
         const able = given.filter((weight) => weight > 0)
         if (able.length < 2) return
         const modulus = Number(/mod (\d+)/.exec(text)?.[1])
@@ -57,9 +64,25 @@ describe('balance', () => {
           assert.ok(Math.abs(share - (given[Number(target)] ?? 0) / sum) < 1e-9)
         }
         assert.equal(next, modulus)
+        const shared = { name: 'targets', expression: 'ip daddr', key: '10.0.0.9' }
+        const choice = balance(targets, { rotation, shared })
+        if (choice?.elements.length === 0) return assert.ok(modulus > 64)
+        assert.equal(choice?.target, `ip daddr . numgen inc mod ${modulus} map @targets`)
+        assert.deepEqual(choice.elements, placesOf(text))
       }),
     )
   })
+
+  /** What the text of a map of one's own says, place by place. */
+  function placesOf(text: string): readonly string[] {
+    const ranges = text.matchAll(/(\d+)(?:-(\d+))? : (\S+?),? /g)
+    return [...ranges].flatMap(([, start = '', end = start, target = '']) =>
+      Array.from(
+        { length: Number(end) - Number(start) + 1 },
+        (_, index) => `10.0.0.9 . ${Number(start) + index} : ${target}`,
+      ),
+    )
+  }
 })
 
 /** A kernel that keeps text: what a table holds after a script, by the few commands we use. */
@@ -116,13 +139,13 @@ class TextKernel {
 function listingOf(ruleset: Ruleset): string {
   const lines = [`table ip ${ruleset.table} {`]
   for (const [name, type] of Object.entries(ruleset.sets)) {
-    const elements = [...(ruleset.elements.get(name) ?? [])]
+    const elements = [...(elementsBySet(ruleset.pages).get(name) ?? [])]
     lines.push(`\t${type.includes(' : ') ? 'map' : 'set'} ${name} {`, `\t\t${type}`)
     if (elements.length > 0) lines.push(`\t\telements = { ${elements.join(',\n\t\t\t')} }`)
     lines.push('\t}')
   }
   const chains = [
-    ...ruleset.chains,
+    ...ruleset.pages.flatMap(({ chains: ofPage }) => [...ofPage]),
     ...ruleset.hooks.map(({ name, hook, rules }) => [name, [hook, ...rules]] as const),
   ]
   for (const [name, rules] of chains) {
@@ -200,11 +223,44 @@ describe('what the kernel is told', () => {
     const ruleset = renderHostRules({ table: 'skep', networks: [network], endpoints: [endpoint] })
     const listing = listingOf(ruleset)
     assert.ok(isPlausibleListing(listing, ruleset))
-    for (const gone of ['dnat to 10.0.1.2', 'goto vip-10.0.1.9', 'vmap @balanced']) {
+    for (const gone of ['dnat to 10.0.1.2', 'goto vips-', 'vmap @balanced']) {
       const line = listing.split('\n').filter((text) => !text.includes(gone))
       assert.ok(!isPlausibleListing(line.join('\n'), ruleset), gone)
     }
     assert.ok(!isPlausibleListing(listing.replace('dnat to 10.0.1.2', 'dnat to 10.0.1.3'), ruleset))
+  })
+
+  test('a listing that has another target in a map is not taken for the table', () => {
+    const taskOf = (name: string, place: string) => ({
+      taskId: idFrom<'task'>(name),
+      taskName: name,
+      nodeId: idFrom<'node'>('n'),
+      weight: 1,
+      addresses: { [network.id]: place },
+    })
+    const endpoint = buildEndpoint('web', {
+      networks: [{ networkId: network.id, vip: '10.0.1.9', aliases: [] }],
+      backends: [taskOf('a', '10.0.1.2'), taskOf('b', '10.0.1.3')],
+    })
+    const ruleset = renderHostRules({ table: 'skep', networks: [network], endpoints: [endpoint] })
+    const listing = listingOf(ruleset)
+    const target = '10.0.1.9 . 0 : 10.0.1.2'
+    assert.ok(isPlausibleListing(listing, ruleset))
+    assert.ok(!isPlausibleListing(listing.replace(target, '10.0.1.9 . 1 : 10.0.1.4'), ruleset))
+    assert.ok(!isPlausibleListing(listing.replace(`${target},`, ''), ruleset))
+    assert.ok(
+      !isPlausibleListing(listing.replace(target, `${target}, 10.0.1.9 . 2 : 10.0.1.3`), ruleset),
+    )
+  })
+
+  test('a change of one endpoint makes one page anew', () => {
+    const many = Array.from({ length: 300 }, (_, number) => buildEndpoint(`web${number}`, {}))
+    const pagesOf = (items: typeof many) =>
+      renderHostRules({ table: 'skep', networks: [network], endpoints: items }).pages
+    const before = pagesOf(many)
+    const changed = buildEndpoint('web7', { ports: [{ publishedPort: 80 }] })
+    const after = pagesOf(many.map((one) => (one.id === changed.id ? changed : one)))
+    assert.equal(after.filter((page) => !before.includes(page)).length, 1)
   })
 
   test('the rules of a node with an address on the ingress network are known again', () => {

@@ -1,16 +1,24 @@
 /**
- * One nftables table of family `ip`, as text in parts: what never changes (hooks, empty sets) and what does (chains,
- * elements). So a change can be told to the kernel as a difference, in one transaction, without taking hooks away.
+ * One nftables table of family `ip`, as text in parts: what never changes (hooks, empty sets) and what does (pages of
+ * chains and elements). So a change can be told to the kernel as a difference, in one transaction, without taking hooks away.
+ *
+ * `nft` reads the names of all chains and sets before it does anything, so there are few: endpoints share chains, and the
+ * targets of all of them are elements of one map.
  */
 export interface Ruleset {
   readonly table: string
   /** Declarations of sets and maps by name: `type ipv4_addr`. */
   readonly sets: Readonly<Record<string, string>>
-  /** Rules by chain. */
-  readonly chains: ReadonlyMap<string, readonly string[]>
   /** Base chains, constant for one kind of table. They may refer to any chain and set. */
   readonly hooks: readonly Hook[]
-  /** By set: `key` or `key : verdict`. */
+  /** Together what is in the table. A page that stayed the same is the same object, and nobody looks into it. */
+  readonly pages: readonly RulesPage[]
+}
+
+export interface RulesPage {
+  /** Rules by chain. No two pages have the same chain. */
+  readonly chains: ReadonlyMap<string, readonly string[]>
+  /** By set: `key` or `key : value`. Several pages may have the same element. */
   readonly elements: ReadonlyMap<string, ReadonlySet<string>>
   /**
    * Addresses that flows to a destination may be answered from, for protocols that have no connections. Key: a VIP, or a
@@ -36,18 +44,41 @@ export interface Target {
 /** Sum of weights is scaled down to at most this: the kernel counts in it. */
 const weightSumMax = 1 << 16
 
+/** Places in a map that all endpoints share; who has more places (weights far apart) gets a map of its own. */
+const sharedPlacesMax = 64
+
+/** A map of all endpoints' targets, and the part of its key that is one endpoint's. */
+export interface SharedMap {
+  readonly name: string
+  /** What a packet has there: `ip daddr`. */
+  readonly expression: string
+  /** The endpoint's value of it: `10.0.0.9`. */
+  readonly key: string
+}
+
+export interface Choice {
+  /** An expression that picks a target. */
+  readonly target: string
+  /** What it needs in the shared map. */
+  readonly elements: readonly string[]
+}
+
 /**
- * The expression that picks a target for each new connection, in turn, as often as its weight says. `rotation` says
- * whose turn is first, so that many nodes do not all begin with the same. `undefined` when nobody takes any.
+ * Picks a target for each new connection, in turn, as often as its weight says. `rotation` says whose turn is first, so
+ * that many nodes do not all begin with the same. `undefined` when nobody takes any.
  */
-export function balance(targets: readonly Target[], rotation = 0): string | undefined {
+export function balance(
+  targets: readonly Target[],
+  options: { readonly rotation?: number; readonly shared?: SharedMap | undefined } = {},
+): Choice | undefined {
+  const { rotation = 0, shared } = options
   const able = targets
     .map(({ target, weight }) => ({ target, weight: Math.floor(weight) }))
     .filter(({ weight }) => weight > 0)
     .sort((a, b) => (a.target < b.target ? -1 : 1))
   const [first] = able
   if (!first) return undefined
-  if (able.length === 1) return first.target
+  if (able.length === 1) return { target: first.target, elements: [] }
   const offset = rotation % able.length
   const ordered = [...able.slice(offset), ...able.slice(0, offset)]
   const sum = ordered.reduce((total, { weight }) => total + weight, 0)
@@ -59,9 +90,23 @@ export function balance(targets: readonly Target[], rotation = 0): string | unde
   const places = ordered.map(({ target, weight }) => {
     const start = next
     next += Math.max(1, Math.round(weight / divisor))
-    return `${start === next - 1 ? start : `${start}-${next - 1}`} : ${target}`
+    return { target, start, end: next - 1 }
   })
-  return `numgen inc mod ${next} map { ${places.join(', ')} }`
+  if (shared && next <= sharedPlacesMax) {
+    return {
+      target: `${shared.expression} . numgen inc mod ${next} map @${shared.name}`,
+      elements: places.flatMap(({ target, start, end }) =>
+        Array.from(
+          { length: end - start + 1 },
+          (_, index) => `${shared.key} . ${start + index} : ${target}`,
+        ),
+      ),
+    }
+  }
+  const ranges = places.map(
+    ({ target, start, end }) => `${start === end ? start : `${start}-${end}`} : ${target}`,
+  )
+  return { target: `numgen inc mod ${next} map { ${ranges.join(', ')} }`, elements: [] }
 }
 
 function commonDivisor(a: number, b: number): number {
@@ -70,20 +115,20 @@ function commonDivisor(a: number, b: number): number {
 
 /** The whole table in one transaction, whatever was there. */
 export function renderFull(ruleset: Ruleset): string {
-  const { table } = ruleset
+  const { table, pages } = ruleset
   const lines = [`table ip ${table}`, `delete table ip ${table}`, `table ip ${table} {`]
   for (const [name, type] of Object.entries(ruleset.sets)) {
     lines.push(`  ${type.includes(' : ') ? 'map' : 'set'} ${name} { ${type}; }`)
   }
-  for (const [name, rules] of ruleset.chains) {
+  for (const [name, rules] of pages.flatMap(({ chains }) => [...chains])) {
     lines.push(`  chain ${name} {`, ...rules.map((rule) => `    ${rule}`), '  }')
   }
   for (const { name, hook, rules } of ruleset.hooks) {
     lines.push(`  chain ${name} {`, `    ${hook}`, ...rules.map((rule) => `    ${rule}`), '  }')
   }
   lines.push('}')
-  for (const [set, elements] of ruleset.elements) {
-    if (elements.size > 0) lines.push(elementCommand('add', table, set, elements))
+  for (const [set, elements] of elementsBySet(pages)) {
+    lines.push(elementCommand('add', table, set, elements))
   }
   return `${lines.join('\n')}\n`
 }
@@ -92,26 +137,60 @@ export function renderFull(ruleset: Ruleset): string {
 export function renderChange(before: Ruleset, after: Ruleset): string {
   const { table } = after
   if (before.table !== table || !isSameShape(before, after)) return renderFull(after)
+  const old = before.pages.filter((page) => !after.pages.includes(page))
+  const made = after.pages.filter((page) => !before.pages.includes(page))
+  const oldElements = elementsBySet(old)
+  const newElements = elementsBySet(made)
+  const oldChains = new Map(old.flatMap(({ chains }) => [...chains]))
+  const newChains = new Map(made.flatMap(({ chains }) => [...chains]))
   const lines: string[] = []
-  for (const [set, elements] of before.elements) {
-    const gone = [...elements].filter((element) => !after.elements.get(set)?.has(element))
+  for (const [set, elements] of oldElements) {
+    const gone = without(set, elements, newElements, after.pages)
     if (gone.length > 0) lines.push(elementCommand('delete', table, set, gone))
   }
-  for (const [name, rules] of after.chains) {
-    const old = before.chains.get(name)
-    if (old && isSameList(old, rules)) continue
-    lines.push(old ? `flush chain ip ${table} ${name}` : `add chain ip ${table} ${name}`)
+  for (const [name, rules] of newChains) {
+    const known = oldChains.get(name)
+    if (known && isSameList(known, rules)) continue
+    lines.push(known ? `flush chain ip ${table} ${name}` : `add chain ip ${table} ${name}`)
     for (const rule of rules) lines.push(`add rule ip ${table} ${name} ${rule}`)
   }
-  for (const [set, elements] of after.elements) {
-    const added = [...elements].filter((element) => !before.elements.get(set)?.has(element))
+  for (const [set, elements] of newElements) {
+    const added = without(set, elements, oldElements, before.pages)
     if (added.length > 0) lines.push(elementCommand('add', table, set, added))
   }
-  for (const name of before.chains.keys()) {
-    if (after.chains.has(name)) continue
+  for (const name of oldChains.keys()) {
+    if (newChains.has(name)) continue
     lines.push(`flush chain ip ${table} ${name}`, `delete chain ip ${table} ${name}`)
   }
   return lines.length === 0 ? '' : `${lines.join('\n')}\n`
+}
+
+/** The elements that none of these pages has. Most are in those that changed. */
+function without(
+  set: string,
+  elements: ReadonlySet<string>,
+  changed: ReadonlyMap<string, ReadonlySet<string>>,
+  pages: readonly RulesPage[],
+): readonly string[] {
+  const near = changed.get(set)
+  return [...elements].filter(
+    (element) => !near?.has(element) && !pages.some((page) => page.elements.get(set)?.has(element)),
+  )
+}
+
+/** What several pages have in each set. */
+export function elementsBySet(
+  pages: readonly RulesPage[],
+): ReadonlyMap<string, ReadonlySet<string>> {
+  const sets = new Map<string, Set<string>>()
+  for (const page of pages) {
+    for (const [name, elements] of page.elements) {
+      const known = sets.get(name) ?? new Set()
+      sets.set(name, known)
+      for (const element of elements) known.add(element)
+    }
+  }
+  return sets
 }
 
 /** Takes the table away, whether it is there or not. */
@@ -120,13 +199,13 @@ export function renderRemoval(table: string): string {
 }
 
 /**
- * Whether the kernel's own listing of a table can be the ruleset's: every chain has as many rules, and every element and
- * address occurs. The listing is worded by nft, differently from version to version, so words are not compared.
+ * Whether the kernel's own listing of a table can be the ruleset's: every chain has as many rules, every set as many
+ * elements, and every word of an element and address of a rule occurs. The listing is worded by nft, differently from version to version, so words are not compared.
  */
 export function isPlausibleListing(listing: string, ruleset: Ruleset): boolean {
   const found = chainsOf(listing)
   const expected = new Map([
-    ...ruleset.chains,
+    ...ruleset.pages.flatMap(({ chains }) => [...chains]),
     ...ruleset.hooks.map(({ name, rules }) => [name, rules] as const),
   ])
   if (found.size !== expected.size) return false
@@ -140,19 +219,28 @@ export function isPlausibleListing(listing: string, ruleset: Ruleset): boolean {
       }
     }
   }
-  for (const [name, elements] of ruleset.elements) {
-    const words = wordsOf(setIn(listing, name))
-    for (const element of elements) {
-      const [key = ''] = element.split(' : ')
-      for (const word of key.replaceAll('"', '').split(' . ')) if (!words.has(word)) return false
+  const elements = elementsBySet(ruleset.pages)
+  for (const name of Object.keys(ruleset.sets)) {
+    const listed = setIn(listing, name)
+    const wanted = elements.get(name) ?? new Set()
+    if (listed.length !== wanted.size) return false
+    const words = wordsOf(listed.join(' '))
+    for (const element of wanted) {
+      for (const word of element.replaceAll('"', '').split(/ [.:] | /)) {
+        if (!words.has(word)) return false
+      }
     }
   }
   return true
 }
 
-/** What a listing says of one set: to the line with nothing but a brace. */
-function setIn(listing: string, name: string): string {
-  return new RegExp(`^\\s*(?:set|map) ${name} \\{$([^]*?)^\\s*\\}$`, 'm').exec(listing)?.[1] ?? ''
+/** The elements of one set that a listing has: from its `elements = {` to the next brace. */
+function setIn(listing: string, name: string): readonly string[] {
+  const start = listing.search(new RegExp(`^\\s*(?:set|map) ${name} \\{$`, 'm'))
+  if (start < 0) return []
+  const set = listing.slice(start, listing.indexOf('\n\t}', start))
+  const elements = /\belements = \{([^}]*)\}/.exec(set)?.[1]
+  return elements === undefined ? [] : elements.split(',').map((element) => element.trim())
 }
 
 /** A subnet is two: itself, and its address. */

@@ -9,6 +9,8 @@ export interface VipPart {
   readonly bridge: string
   /** Empty: nobody takes connections. */
   readonly rules: readonly string[]
+  /** What the rules need in the map of targets. */
+  readonly targets: readonly string[]
   readonly backends: ReadonlySet<string>
   /** Backends of this node: one that asks for its own VIP would be answered by itself. */
   readonly loops: readonly string[]
@@ -26,9 +28,10 @@ export function vipParts(
     readonly isLocal: (nodeId: string) => boolean
     /** Whose turn is first; see `balance`. */
     readonly rotation: number
+    readonly sharesTargets: boolean
   },
 ): readonly VipPart[] {
-  const { networkById, isLocal, rotation } = options
+  const { networkById, isLocal, rotation, sharesTargets } = options
   return endpoint.networks.flatMap(({ networkId, vip }): VipPart[] => {
     const network = networkById.get(networkId)
     if (vip === undefined || !network) return []
@@ -38,13 +41,19 @@ export function vipParts(
     })
     const choice = balance(
       able.map(({ target, weight }): Target => ({ target, weight })),
-      rotation,
+      {
+        rotation,
+        ...(sharesTargets
+          ? { shared: { name: 'vip-targets', expression: 'ip daddr', key: vip } }
+          : {}),
+      },
     )
     return [
       {
         vip,
         bridge: bridgeName(networkId),
-        rules: choice === undefined ? [] : [`dnat to ${choice}`],
+        rules: choice ? [`ip daddr ${vip} dnat to ${choice.target}`] : [],
+        targets: choice?.elements ?? [],
         backends: new Set(able.map(({ target }) => target)),
         loops: able
           .filter(({ nodeId }) => isLocal(nodeId))
