@@ -31,8 +31,9 @@ const taskIds = ['t0', 't1']
 /** Time that goes on when the test says so. */
 class SteppedClock implements Clock {
   #waiting: (() => void)[] = []
+  #nowMs = 0
   nowMs(): number {
-    return 0
+    return this.#nowMs
   }
   async sleep(_ms: number, signal?: AbortSignal): Promise<void> {
     if (signal?.aborted) return
@@ -41,7 +42,8 @@ class SteppedClock implements Clock {
       signal?.addEventListener('abort', () => resolve(), { once: true })
     })
   }
-  goOn(): void {
+  goOn(passedMs = 0): void {
+    this.#nowMs += passedMs
     const waiting = this.#waiting
     this.#waiting = []
     for (const wake of waiting) wake()
@@ -477,5 +479,48 @@ describe('a leader that has just begun', () => {
     await new Promise((resolve) => setImmediate(resolve))
     assert.ok(leader.acknowledgedRevision >= 0, 'it is late, and nobody waits for it')
     leader.close()
+  })
+})
+
+describe('nodes that are down', () => {
+  test('one of which nothing is heard is told from one whose daemon has ended', async () => {
+    const clock = new SteppedClock()
+    const store = await openMemoryStore({ clock })
+    await store.commit(['n1', 'n2'].map((id) => ({ type: 'create', object: buildNode({ id }) })))
+    const options = { store, unseal: () => new Uint8Array(), clock, log: silentLog, fence: 0 }
+    const dispatcher = new Dispatcher(options)
+    const { signal } = new AbortController()
+    const comeUp = async (id: string) => {
+      const { description } = buildNode({ id })
+      await dispatcher.open(idFrom(id), description, signal, { isRemote: true })
+    }
+    const stateOf = (id: string) => {
+      const { state, isSilent } = store.view.get('node', id)?.status ?? {}
+      return [state, isSilent]
+    }
+    const passTime = async () => {
+      for (let look = 0; look < 80; look++) {
+        await settle()
+        clock.goOn(250)
+      }
+      await settle()
+    }
+    await comeUp('n1')
+    await comeUp('n2')
+    dispatcher.ended(idFrom('n2'), 'ended')
+    await passTime()
+    assert.deepEqual(
+      [stateOf('n1'), stateOf('n2')],
+      [
+        ['down', true],
+        ['down', undefined],
+      ],
+    )
+    await comeUp('n1')
+    assert.deepEqual(stateOf('n1'), ['ready', undefined])
+    dispatcher.ended(idFrom('n1'), 'ended')
+    await passTime()
+    assert.deepEqual(stateOf('n1'), ['down', undefined])
+    dispatcher.close()
   })
 })

@@ -120,6 +120,8 @@ export class Dispatcher implements ManagerLink {
   readonly #unsubscribe: () => void
   /** Nodes that should be heard and are not down: those with a session over the network, and those without any. */
   readonly #awaited = new Map<NodeId, number>()
+  /** Of those, the ones whose daemon has ended, not their host. */
+  readonly #ended = new Set<NodeId>()
   /** Those whose daemon has been started again since they had a session. */
   readonly #returning = new Set<NodeId>()
   readonly #stop = new AbortController()
@@ -156,6 +158,7 @@ export class Dispatcher implements ManagerLink {
         ? allowedMs(predecessor.end, limits) - limits.silenceMs - predecessor.sinceMs
         : 0
       this.#await(node, heardAtMs)
+      if (isPredecessor && predecessor.end !== 'silent') this.#ended.add(node.id)
     }
     this.#predecessorDoubted = predecessor ? this.#doubt(predecessor.nodeId) : Promise.resolve()
     void this.#waitForOwn(limits.silenceMs)
@@ -198,8 +201,9 @@ export class Dispatcher implements ManagerLink {
    */
   ended(nodeId: NodeId, end: Exclude<SessionEnd, 'silent'>): void {
     const limits = this.livenessLimits()
-    if (this.#awaited.has(nodeId))
-      this.#awaited.set(nodeId, this.#watch.awakeMs + allowedMs(end, limits) - limits.silenceMs)
+    if (!this.#awaited.has(nodeId)) return
+    this.#awaited.set(nodeId, this.#watch.awakeMs + allowedMs(end, limits) - limits.silenceMs)
+    this.#ended.add(nodeId)
   }
 
   /**
@@ -283,6 +287,7 @@ export class Dispatcher implements ManagerLink {
     this.#sessions.get(nodeId)?.close()
     this.#sessions.set(nodeId, session)
     this.#returning.delete(nodeId)
+    this.#ended.delete(nodeId)
     if (!isRemote) this.#awaited.delete(nodeId)
     else if (nodeId !== this.#options.localNodeId) this.#awaited.set(nodeId, this.#watch.awakeMs)
     this.#lookForNode(nodeId)
@@ -433,6 +438,7 @@ export class Dispatcher implements ManagerLink {
 
   #gone(nodeId: NodeId): void {
     this.#awaited.delete(nodeId)
+    this.#ended.delete(nodeId)
     this.#returning.delete(nodeId)
   }
 
@@ -495,6 +501,7 @@ export class Dispatcher implements ManagerLink {
         state: 'down' as const,
         message,
         sinceMs: clock.nowMs(),
+        ...(this.#ended.has(nodeId) ? {} : { isSilent: true as const }),
       }
       return [{ type: 'update', object: { ...node, status } }]
     })
@@ -532,8 +539,9 @@ export class Dispatcher implements ManagerLink {
         JSON.stringify(node.description) === JSON.stringify(description)
       if (same) return
       const sinceMs = node.status.state === state ? node.status.sinceMs : clock.nowMs()
+      const { isSilent: _, ...before } = node.status
       const status = {
-        ...node.status,
+        ...before,
         state,
         message: '',
         ...(sinceMs === undefined ? {} : { sinceMs }),

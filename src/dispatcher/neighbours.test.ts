@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import {
   type AnyObject,
+  type ClusterNode,
   idFrom,
   type Network,
   type NetworkId,
@@ -136,6 +137,26 @@ describe('what a node is told of its neighbours', () => {
     const description = { ...node.description, encryption }
     await store.commit([{ type: 'update', object: { ...node, description } }])
     assert.deepEqual(keys(neighbourhood.difference(networks, [], [], yes)), [['10.0.0.2', 'k']])
+  })
+
+  test('that a node is lost, and that it is back', async () => {
+    const store = await openStore(placed('far', n2, on(a, '10.0.0.2')))
+    const neighbourhood = openNeighbourhood(store)
+    const networks = new Set([a])
+    const lost = ({ put }: { put: readonly NeighbourAssignment[] }) =>
+      put.map(({ address, isLost }) => [address, isLost])
+    neighbourhood.difference(networks, [a], [], yes)
+    const become = async (status: Partial<ClusterNode['status']>) => {
+      const node = store.view.get('node', n2)
+      assert.ok(node)
+      const { isSilent: _, ...before } = node.status
+      const object = { ...node, status: { ...before, ...status } }
+      await store.commit([{ type: 'update', object }])
+      return lost(neighbourhood.difference(networks, [], [], yes))
+    }
+    assert.deepEqual(await become({ state: 'down', isSilent: true }), [['10.0.0.2', true]])
+    assert.deepEqual(await become({ state: 'ready' }), [['10.0.0.2', undefined]])
+    assert.deepEqual(await become({ state: 'down' }), [])
   })
 
   test('an address that moves to another holder is changed, not taken away', async () => {

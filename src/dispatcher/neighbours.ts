@@ -79,6 +79,7 @@ export class NeighbourTable {
       const isSame =
         before?.kind === 'node' &&
         dataAddressOf(before) === dataAddressOf(after) &&
+        isLost(before) === isLost(after) &&
         tunnelKeyOf(before) === tunnelKeyOf(after)
       if (!isSame) this.#learnNode(after, changes)
     }
@@ -141,6 +142,7 @@ export class NeighbourTable {
       ...{ id, networkId, address, mac, nodeId, nodeAddress },
       ...(names && names.length > 0 ? { names } : {}),
       ...(publicKey === undefined ? {} : { publicKey }),
+      ...(node && isLost(node) ? { isLost: true as const } : {}),
     }
     const held = this.#heldByNetwork.get(networkId)
     if (held) held.set(id, { holder, isOfNode, neighbour })
@@ -162,6 +164,10 @@ export class NeighbourTable {
     if (held.size === 0) this.#heldByNetwork.delete(networkId)
     changes.push({ networkId, id })
   }
+}
+
+function isLost({ status }: ClusterNode): boolean {
+  return status.state === 'down' && status.isSilent === true
 }
 
 interface PlacedTask extends Pick<Task, 'id' | 'addresses'> {

@@ -32,6 +32,8 @@ export interface ClusterNode extends ObjectMeta<'node', NodeId> {
 
 export interface NodeStatus {
   readonly state: 'unknown' | 'down' | 'ready' | 'disconnected'
+  /** On one that is down: nothing was heard of it any more. Absent: its daemon ended, and its containers may run on. */
+  readonly isSilent?: true
   /** When the state became this, by the clock of the manager that saw it. Absent: not known better than the last change. */
   readonly sinceMs?: number
   readonly message: string

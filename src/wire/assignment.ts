@@ -94,6 +94,8 @@ export interface NeighbourAssignment {
   readonly nodeAddress: string
   /** On an encrypted network: by what its node is known where packets are encrypted. Absent: it can't be reached there. */
   readonly publicKey?: string
+  /** Its node is down, and nothing is heard of it any more: what is sent there is lost. */
+  readonly isLost?: true
   /** What resolves to the address: of a plain container, which no endpoint stands for. */
   readonly names?: readonly string[]
 }
