@@ -1,7 +1,15 @@
 import type { NetworkId, NodeId, PortSpec } from '../model/index.ts'
 import type { Backend, EndpointAssignment, NetworkAssignment } from '../wire/index.ts'
 import { bridgeName } from './bridge-name.ts'
-import { balance, type Choice, type Ruleset, type RulesPage, type Target } from './ruleset.ts'
+import type { DesiredNetwork } from './data-plane.ts'
+import {
+  balance,
+  type Choice,
+  type Hook,
+  type Ruleset,
+  type RulesPage,
+  type Target,
+} from './ruleset.ts'
 import { type VipPart, vipParts } from './vip-rules.ts'
 
 /**
@@ -18,6 +26,8 @@ import { type VipPart, vipParts } from './vip-rules.ts'
  * - to a backend on another node, which answers to this node's own address on the ingress network. Those are all on that
  *   network that are not the node's `own`.
  * A node's own tasks come first, unless the endpoint says `spread`.
+ * A connection that is open to a task whose node fell silent is reset, so that its client begins another.
+ *
  * A port with no backend refuses at once. The bridges accept loopback destinations (so that answers find their way back
  * to a local client), and what comes from containers for those is dropped.
  */
@@ -27,10 +37,14 @@ export function renderHostRules(options: {
   readonly endpoints: readonly EndpointAssignment[]
   /** This node. Absent: every backend is its own. */
   readonly nodeId?: NodeId
+  /** Where addresses on other nodes are. */
+  readonly neighbours?: DesiredNetwork['neighbours'] | undefined
   /** Whether this host's nft can have all targets in one map; see `sampleTable`. Default true. */
   readonly sharesTargets?: boolean
+  /** Whether this host's kernel can reset before it translates; see `sampleReset`. Default true. */
+  readonly resetsLost?: boolean
 }): Ruleset {
-  const { table, networks, endpoints, nodeId, sharesTargets = true } = options
+  const { table, networks, endpoints, nodeId, sharesTargets = true, resetsLost = true } = options
   const ingressNetwork = networks.find(({ ingress }) => ingress)
   const nodeAddress = ingressNetwork?.nodeAddress?.address
   const context = contextOf(networks, nodeId, sharesTargets)
@@ -43,6 +57,7 @@ export function renderHostRules(options: {
         hook: 'type filter hook prerouting priority -300; policy accept;',
         rules: ['iifname @bridges ip daddr 127.0.0.0/8 drop'],
       },
+      ...(resetsLost ? lostHooks : []),
       {
         name: 'prerouting',
         hook: 'type nat hook prerouting priority -110; policy accept;',
@@ -79,8 +94,45 @@ export function renderHostRules(options: {
         ],
       },
     ],
-    pages: [context.basePage, ...pagesOf(endpoints, context)],
+    pages: [
+      context.basePage,
+      lostPageOf(resetsLost ? options.neighbours : undefined),
+      ...pagesOf(endpoints, context),
+    ],
   }
+}
+
+/** Before addresses are translated, so that the reset comes from the address that was asked. */
+const lostHooks: readonly Hook[] = [
+  {
+    name: 'lost-in',
+    hook: 'type filter hook prerouting priority -150; policy accept;',
+    rules: ['jump lost'],
+  },
+  {
+    name: 'lost-out',
+    hook: 'type filter hook output priority -150; policy accept;',
+    rules: ['jump lost'],
+  },
+]
+const resetLost =
+  'meta l4proto tcp ct direction original ct reply ip saddr @lost reject with tcp reset'
+
+/** What the kernel has to be able to do for `resetsLost`: from 5.9 on. */
+export function sampleReset(table: string): string {
+  return [
+    `table ip ${table} {`,
+    `  set lost { ${sets.lost}; }`,
+    `  chain lost {`,
+    `    ${resetLost}`,
+    '  }',
+    ...lostHooks.flatMap(({ name, hook, rules }) => [
+      `  chain ${name} {`,
+      ...[`    ${hook}`, ...rules.map((rule) => `    ${rule}`)],
+      '  }',
+    ]),
+    '}\n',
+  ].join('\n')
 }
 
 /** What nft has to understand for `sharesTargets`. */
@@ -110,6 +162,7 @@ const sets = {
   hairpin: 'type ipv4_addr . ipv4_addr; flags interval',
   unrouted: 'type ipv4_addr',
   own: 'type ipv4_addr',
+  lost: 'type ipv4_addr',
 } as const
 const { 'vip-targets': vipTargets, 'port-targets': portTargets, ...ownSets } = sets
 
@@ -149,6 +202,28 @@ function basePage(networks: readonly NetworkAssignment[]): RulesPage {
     elements,
     udpBackends: new Map(),
   }
+}
+
+/** By what it was made of. */
+const lostPages = new WeakMap<object, RulesPage>()
+const noNeighbours: NonNullable<DesiredNetwork['neighbours']> = new Map()
+
+/**
+ * Connections to an address whose node fell silent are reset as soon as something is sent: nobody would answer, and clients would
+ * wait until their patience ends. While there is no such address packets pass an empty chain.
+ */
+function lostPageOf(neighbours = noNeighbours): RulesPage {
+  const known = lostPages.get(neighbours)
+  if (known) return known
+  const lost = new Set<string>()
+  for (const { isLost, address } of neighbours.values()) if (isLost) lost.add(address)
+  const page: RulesPage = {
+    chains: new Map([['lost', lost.size > 0 ? [resetLost] : []]]),
+    elements: new Map([['lost', lost]]),
+    udpBackends: new Map(),
+  }
+  lostPages.set(neighbours, page)
+  return page
 }
 
 /** Endpoints share this many pages: a change tells one page's chains again, a new connection passes one page's rules. */

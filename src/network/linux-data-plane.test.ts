@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { idFrom } from '../model/index.ts'
 import type { EndpointAssignment, NetworkAssignment } from '../wire/index.ts'
 import { bridgeName } from './bridge-name.ts'
 import type { LocalTask } from './data-plane.ts'
@@ -189,6 +190,44 @@ describe('the Linux data plane', { skip: reason ?? false, concurrency: false }, 
     assert.deepEqual(await countBy(outside, hostAddress, port, 4), { two: 4 })
     assert.equal(parseWhoami(await client.do({ op: 'ask', key: 'vip' })).hostname, 'one')
     assert.equal(parseWhoami(await outside.do({ op: 'ask', key: 'port' })).hostname, 'one')
+  })
+
+  test('open connections to a task whose node fell silent are reset, those to others go on', async () => {
+    const neighbourOf = (network: NetworkAssignment, address: string) => ({
+      id: `${network.id}/${address}`,
+      networkId: network.id,
+      address,
+      mac: '02:42:0a:d5:02:0b',
+      nodeId: idFrom<'node'>('lost'),
+      nodeAddress: '192.0.2.9',
+      isLost: true as const,
+    })
+    const lost = [neighbourOf(front, '10.213.2.11'), neighbourOf(ingress, '10.213.1.11')]
+    const hold = async (key: string) => {
+      await client.do({ op: 'hold', key: `vip ${key}`, host: vip, port: 80 })
+      await host.do({ op: 'hold', key: `own ${key}`, host: '127.0.0.1', port })
+      await outside.do({ op: 'hold', key: `port ${key}`, host: hostAddress, port })
+    }
+    const ask = (key: string) => [
+      client.do({ op: 'ask', key: `vip ${key}` }),
+      host.do({ op: 'ask', key: `own ${key}` }),
+      outside.do({ op: 'ask', key: `port ${key}` }),
+    ]
+    await apply([web([one])])
+    await hold('one')
+    await apply([web([two])])
+    await hold('two')
+    await bench.plane.apply({
+      networks: [ingress, front, inner],
+      endpoints: [web([two])],
+      tasks: [one, two, asking, hidden],
+      neighbours: new Map(lost.map((neighbour) => [neighbour.id, neighbour])),
+    })
+    await Promise.all(ask('one').map((asked) => assert.rejects(asked, /ECONNRESET/)))
+    for (const asked of ask('two')) assert.equal(parseWhoami(await asked).hostname, 'two')
+    await assert.rejects(client.http('10.213.2.11', 80), /ECONNREFUSED/)
+    await apply([web([one, two])])
+    assert.equal((await client.http('10.213.2.11', 80)).hostname, 'one')
   })
 
   test('names resolve through the engine, on internal networks too, scoped by network', async () => {

@@ -23,7 +23,7 @@ import { type EngineNetworks, NodeNetworks } from './engine-networks.ts'
 import { examineNames, judgeHost, readHostSettings } from './examination.ts'
 import { whatKeepsOut } from './firewall.ts'
 import { ForwardingRules, listCommand } from './forwarding.ts'
-import { publishedSubnets, renderHostRules, sampleTable } from './host-rules.ts'
+import { publishedSubnets, renderHostRules, sampleReset, sampleTable } from './host-rules.ts'
 import { KernelTable } from './kernel-table.ts'
 import { hostNamespace, identify, type ProcessIdentity, processNamespace } from './namespace.ts'
 import { countOpenConnections, listeningPorts } from './open-connections.ts'
@@ -88,12 +88,14 @@ export async function openLinuxDataPlane(options: LinuxDataPlaneOptions): Promis
       next: 'Use up to 31 letters, digits, "-" and "_", beginning with a letter.',
     })
   }
-  const checked = await hostNamespace.run(
-    'nft',
-    ['-c', '-f', '-'],
-    sampleTable(`${tableName}-sample`),
+  const sample = `${tableName}-sample`
+  const [shared, reset] = await Promise.all(
+    [sampleTable(sample), sampleReset(sample)].map((script) =>
+      hostNamespace.run('nft', ['-c', '-f', '-'], script),
+    ),
   )
-  const sharesTargets = checked?.code === 0
+  const sharesTargets = shared?.code === 0
+  const resetsLost = reset?.code === 0
   if (!sharesTargets) {
     const version = await hostNamespace.run('nft', ['--version'])
     if (version?.code !== 0) {
@@ -102,7 +104,12 @@ export async function openLinuxDataPlane(options: LinuxDataPlaneOptions): Promis
       })
     }
     options.log.info('this nft is too old for a map of all targets: changes take longer', {
-      error: checked?.stderr,
+      error: shared?.stderr,
+    })
+  }
+  if (!resetsLost) {
+    options.log.info('this kernel is too old to reset connections to nodes that are lost', {
+      error: reset?.stderr,
     })
   }
   await needBridgeFilter()
@@ -111,6 +118,7 @@ export async function openLinuxDataPlane(options: LinuxDataPlaneOptions): Promis
     ...options,
     tableName,
     sharesTargets,
+    resetsLost,
     self: self ?? { pid: process.pid, startTicks: 0, namespace: '' },
     resolverEntry: options.resolverEntry ?? resolverEntryBesideThis(),
   })
@@ -127,7 +135,8 @@ function resolverEntryBesideThis(): string {
 class LinuxDataPlane implements DataPlane {
   readonly #options: LinuxDataPlaneOptions
   readonly #tableName: string
-  readonly #sharesTargets: boolean
+  /** What this host's nft and kernel can do; see `renderHostRules`. */
+  readonly #abilities: { readonly sharesTargets: boolean; readonly resetsLost: boolean }
   readonly #self: ProcessIdentity
   readonly #networks: NodeNetworks
   readonly #resolver: ResolverLink
@@ -161,6 +170,7 @@ class LinuxDataPlane implements DataPlane {
     options: LinuxDataPlaneOptions & {
       readonly tableName: string
       readonly sharesTargets: boolean
+      readonly resetsLost: boolean
       readonly resolverEntry: string
       readonly self: ProcessIdentity
     },
@@ -168,7 +178,7 @@ class LinuxDataPlane implements DataPlane {
     const { engine, stateDir, clock, log, tableName, resolverEntry } = options
     this.#options = options
     this.#tableName = tableName
-    this.#sharesTargets = options.sharesTargets
+    this.#abilities = { sharesTargets: options.sharesTargets, resetsLost: options.resetsLost }
     this.#self = options.self
     this.#networks = new NodeNetworks({
       engine: engine.networks,
@@ -364,13 +374,14 @@ class LinuxDataPlane implements DataPlane {
         await tuneBridge(network, this.#options.log)
       }),
     )
-    const { networks, endpoints, node } = desired
+    const { networks, endpoints, neighbours, node } = desired
     const rules = renderHostRules({
       table: this.#tableName,
       networks,
       endpoints,
       ...(node ? { nodeId: node.id } : {}),
-      sharesTargets: this.#sharesTargets,
+      neighbours,
+      ...this.#abilities,
     })
     const done = await Promise.allSettled([
       this.#applyOverlay(desired),

@@ -128,7 +128,7 @@ export function renderFull(ruleset: Ruleset): string {
   }
   lines.push('}')
   for (const [set, elements] of elementsBySet(pages)) {
-    lines.push(elementCommand('add', table, set, elements))
+    if (elements.size > 0) lines.push(elementCommand('add', table, set, elements))
   }
   return `${lines.join('\n')}\n`
 }
