@@ -1,3 +1,5 @@
+import type { Workload } from '../model/index.ts'
+import type { View } from '../store/store.ts'
 import { Chance } from './chance.ts'
 import { addresses, addressesHaveNetworks } from './checkers/addresses.ts'
 import { containers, stopsAfterTraffic } from './checkers/containers.ts'
@@ -46,6 +48,8 @@ const convergenceMsMax = 30_000
 /** Monitor periods and restart delays may end after that; then nothing may be written any more. */
 const settlingMs = 25_000
 const quietMs = 60_000
+/** Once a revision has served for its monitor period, that is noted within this, in ms. */
+const provingMs = 5_000
 /** A clock that is ahead takes longer for a second, until time has caught up with it. */
 const slowedAtMost = 1.2
 const eventsShown = 50
@@ -208,15 +212,27 @@ async function begin(cluster: SimulatedCluster, seed: number): Promise<void> {
   await time.runUntil(time.nowMs + 3_000)
 }
 
-/** When the last restart delay that still runs has ended and what follows from it is done, in true ms. */
+/** When the last delay that still runs has ended and what follows from it is done, in true ms: of restarts, of monitoring. */
 function heldUntilMs({ view }: Judge, { time, leaderMs }: SimulatedCluster): number {
   let untilMs = 0
+  for (const workload of view.list('workload')) {
+    const leftMs = (provenAtMs(workload, view) - leaderMs) * slowedAtMost
+    if (leftMs > 0) untilMs = Math.max(untilMs, time.nowMs + leftMs + provingMs)
+  }
   for (const { startNotBeforeMs = 0, desiredState, status } of view.list('task')) {
     const isHeld = desiredState === 'ready' || status.state === 'rejected'
     const leftMs = (startNotBeforeMs - leaderMs) * slowedAtMost
     if (isHeld && leftMs > 0) untilMs = Math.max(untilMs, time.nowMs + leftMs + settlingMs)
   }
   return untilMs
+}
+
+/** When a revision has served for its monitor period, which is noted once; 0: nothing is left to note. */
+function provenAtMs({ id, spec }: Workload, view: View): number {
+  if (view.get('revision', spec.revisionId)?.healthyAtMs !== undefined) return 0
+  const monitorMs = Math.max(spec.update.monitorMs, spec.rollback.monitorMs)
+  const readyAtMs = view.tasksOfWorkload(id).map(({ status }) => status.readyAtMs ?? 0)
+  return Math.max(0, ...readyAtMs) + monitorMs
 }
 
 /** What declared delays still ask for: restart delays, updates under way, jobs that run. */
