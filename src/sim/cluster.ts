@@ -24,7 +24,13 @@ import type { SimulatedBehaviour } from '../runtime/simulated-runtime.ts'
 import type { Keyring } from '../security/index.ts'
 import type { EtcdClient } from '../store/etcd/client.ts'
 import { type EtcdStore, openEtcdStore } from '../store/etcd/etcd-store.ts'
-import { type Commit, type LeaderEpoch, type Store, StoreCore } from '../store/index.ts'
+import {
+  type Change,
+  type Commit,
+  type LeaderEpoch,
+  type Store,
+  StoreCore,
+} from '../store/index.ts'
 import { SimulatedDisk } from '../store/simulated-disk.ts'
 import {
   type Assignments,
@@ -53,6 +59,8 @@ export interface Observer {
     put: readonly AnyObject[],
     removed: readonly { readonly kind: AnyObject['kind']; readonly id: string }[],
   ): void
+  /** A leader asks for this; `revision` is what it has seen. */
+  leaderDecided(changes: readonly Change[], revision: number): void
   /** A leader's write was accepted; `newestEpoch` had begun when it was made. */
   leaderWrote(fence: number | undefined, newestEpoch: number): void
   leaderBegan(epoch: number): void
@@ -619,6 +627,7 @@ export class SimulatedCluster {
   #storeOfLeader(process: SimulatedProcess, store: Store & LeaderEpoch): Store {
     return storeForLeader(process, store, {
       newestEpoch: () => this.#newestEpoch,
+      decided: (changes, revision) => this.observer?.leaderDecided(changes, revision),
       wrote: (fence, newestEpoch) => this.observer?.leaderWrote(fence, newestEpoch),
     })
   }

@@ -2,7 +2,7 @@ import type { Journal } from '../agent/index.ts'
 import type { DataPlane } from '../network/data-plane.ts'
 import type { Runtime } from '../runtime/runtime.ts'
 import type { Persistence } from '../store/index.ts'
-import type { LeaderEpoch, Store } from '../store/store.ts'
+import type { Change, LeaderEpoch, Store } from '../store/store.ts'
 import type { Chance } from './chance.ts'
 import type { Host } from './host.ts'
 import type { SimulatedProcess } from './process.ts'
@@ -73,6 +73,7 @@ export function storeForLeader(
   store: Store & LeaderEpoch,
   watch: {
     readonly newestEpoch: () => number
+    decided(changes: readonly Change[], revision: number): void
     wrote(fence: number | undefined, newestEpoch: number): void
   },
 ): Store {
@@ -80,6 +81,7 @@ export function storeForLeader(
     view: store.view,
     commit(changes, options) {
       const newestEpoch = watch.newestEpoch()
+      watch.decided(changes, store.view.revision)
       const done = store.commit(changes, options)
       done.then(
         () => watch.wrote(options?.fence, newestEpoch),

@@ -1,9 +1,10 @@
 import { messageOf } from '../base/index.ts'
-import type { AnyObject, NodeId } from '../model/index.ts'
+import { type AnyObject, kinds, type NodeId } from '../model/index.ts'
 import { MemoryView } from '../store/memory-view.ts'
-import type { AppliedChange, Commit, Store, View } from '../store/store.ts'
+import type { AppliedChange, Change, Commit, Store, View } from '../store/store.ts'
 import type { Assignments } from '../wire/index.ts'
 import type { Observer, SimulatedCluster } from './cluster.ts'
+import { Past } from './past.ts'
 import type { Trace } from './trace.ts'
 import { changeInWords } from './words.ts'
 
@@ -31,6 +32,7 @@ const commitsPerSecondMax = 500
 export class Judge implements Observer {
   /** The durable state, kept by commits. */
   readonly view = new MemoryView()
+  readonly past = new Past(this.view)
   readonly checkers: Checker[] = []
   violation: Violation | undefined
   commitCount = 0
@@ -71,6 +73,10 @@ export class Judge implements Observer {
       this.fail('fencing', `a leader of epoch ${fence} wrote while epoch ${newestEpoch} was on`)
   }
 
+  leaderDecided(changes: readonly Change[], revision: number): void {
+    this.past.decided(changes, revision)
+  }
+
   committed(commit: Commit): void {
     this.commitCount += 1
     this.#commitsThisSecond += 1
@@ -82,6 +88,7 @@ export class Judge implements Observer {
       else this.view.delete(change.kind, change.id)
     }
     this.view.setRevision(commit.revision)
+    this.past.note(commit)
     for (const checker of this.checkers) {
       const found = checker.commit?.(commit, this.view)
       if (found !== undefined) this.fail(checker.name, found)
@@ -113,7 +120,7 @@ export class Judge implements Observer {
   /** A process read the durable state: nothing that anybody was told of may be missing. */
   storeOpened(store: Store): void {
     const changes: AppliedChange[] = []
-    for (const kind of allKinds) {
+    for (const kind of kinds) {
       for (const after of store.view.list(kind)) {
         const before = this.view.get(kind, after.id)
         if (before?.version === after.version) continue
@@ -162,15 +169,3 @@ export class Judge implements Observer {
     )
   }
 }
-
-const allKinds: readonly AnyObject['kind'][] = [
-  'cluster',
-  'node',
-  'network',
-  'secret',
-  'config',
-  'workload',
-  'revision',
-  'endpoint',
-  'task',
-]

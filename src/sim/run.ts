@@ -1,4 +1,4 @@
-import type { Workload } from '../model/index.ts'
+import { isTerminal, type Workload } from '../model/index.ts'
 import type { View } from '../store/store.ts'
 import { Chance } from './chance.ts'
 import { addresses, addressesHaveNetworks } from './checkers/addresses.ts'
@@ -72,8 +72,8 @@ export async function runSeed(seed: number, options: RunOptions = {}): Promise<O
     forward(),
     addresses(cluster),
     addressesHaveNetworks(),
-    placement(cluster),
-    rollout(),
+    placement(judge.past),
+    rollout(judge.past),
     containers(cluster),
     secrets(),
     reasons(cluster),
@@ -212,10 +212,11 @@ async function begin(cluster: SimulatedCluster, seed: number): Promise<void> {
   await time.runUntil(time.nowMs + 3_000)
 }
 
-/** When the last delay that still runs has ended and what follows from it is done, in true ms: of restarts, of monitoring. */
+/** When what is still declared to come has ended and what follows from it is done, in true ms: delays of restarts, monitoring, jobs. */
 function heldUntilMs({ view }: Judge, { time, leaderMs }: SimulatedCluster): number {
   let untilMs = 0
   for (const workload of view.list('workload')) {
+    if (isAtWork(workload, view)) untilMs = time.nowMs + settlingMs
     const leftMs = (provenAtMs(workload, view) - leaderMs) * slowedAtMost
     if (leftMs > 0) untilMs = Math.max(untilMs, time.nowMs + leftMs + provingMs)
   }
@@ -225,6 +226,17 @@ function heldUntilMs({ view }: Judge, { time, leaderMs }: SimulatedCluster): num
     if (isHeld && leftMs > 0) untilMs = Math.max(untilMs, time.nowMs + leftMs + settlingMs)
   }
   return untilMs
+}
+
+/** Whether a job has tasks that go on; one that fits nowhere waits for good. */
+function isAtWork({ id, spec }: Workload, view: View): boolean {
+  const isJob = spec.mode.type === 'replicatedJob' || spec.mode.type === 'globalJob'
+  return (
+    isJob &&
+    view
+      .tasksOfWorkload(id)
+      .some(({ nodeId, status }) => nodeId !== undefined && !isTerminal(status.state))
+  )
 }
 
 /** When a revision has served for its monitor period, which is noted once; 0: nothing is left to note. */

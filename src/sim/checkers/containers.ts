@@ -57,7 +57,9 @@ export function containers(cluster: SimulatedCluster): Checker {
       const { nowMs } = cluster.time
       const byPlace = new Map<string, { readonly task: Task; readonly host: Host }[]>()
       for (const host of cluster.hosts) {
-        if (isTroubled(cluster, host)) host.troubledAtMs = nowMs
+        // Lost messages may be as good as a cut: it was called down, and others have taken over.
+        const isCalledDown = view.get('node', host.nodeId)?.status.state !== 'ready'
+        if (isTroubled(cluster, host) || isCalledDown) host.troubledAtMs = nowMs
         if (host.isRemoved || !isSound(cluster, host)) continue
         for (const taskId of host.engine.runningTasks()) {
           const task = view.get('task', taskId)

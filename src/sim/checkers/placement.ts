@@ -1,47 +1,28 @@
-import {
-  type ClusterNode,
-  holdsResources,
-  type NodeId,
-  type Revision,
-  type Task,
-} from '../../model/index.ts'
+import { type ClusterNode, holdsResources, type Revision, type Task } from '../../model/index.ts'
 import type { View } from '../../store/store.ts'
-import type { SimulatedCluster } from '../cluster.ts'
 import type { Checker } from '../judge.ts'
+import type { Past } from '../past.ts'
 
-/** How old a picture of a node a placement may be decided on, in true ms: commits under way are not seen yet. */
-const pictureMsMax = 6_000
-
-/** Constraints, availability, reservations and limits hold when a task is placed. */
-export function placement(cluster: SimulatedCluster): Checker {
-  const past = new Map<NodeId, { readonly node: ClusterNode; readonly untilMs: number }[]>()
+/** Constraints, availability, reservations and limits hold when a task is placed, as far as the leader knew. */
+export function placement(past: Past): Checker {
   return {
     name: 'placements are allowed',
     change({ before, after }, _commit, view) {
-      const { nowMs } = cluster.time
-      if (before?.kind === 'node') {
-        const known = past.get(before.id) ?? []
-        past.set(before.id, [
-          ...known.filter(({ untilMs }) => nowMs - untilMs <= pictureMsMax),
-          { node: before, untilMs: nowMs },
-        ])
-      }
       if (after?.kind !== 'task' || after.nodeId === undefined) return undefined
       if (before?.kind === 'task' && before.nodeId !== undefined) return undefined
       const node = view.get('node', after.nodeId)
       if (!node) return undefined
-      const pictures = (past.get(node.id) ?? [])
-        .filter(({ untilMs }) => nowMs - untilMs <= pictureMsMax)
-        .map((one) => one.node)
-      const refusals = [node, ...pictures].map((picture) => refusal(picture, after, view))
-      if (refusals.every((text) => text !== undefined))
-        return `task ${after.id} was placed on ${node.name}, but ${refusals[0]}`
-      return overCommitted(node, view)
+      const refusal = refusalIn(view, after) && refusalIn(past.whenDecided([after]) ?? view, after)
+      return refusal === undefined
+        ? overCommitted(node, view)
+        : `task ${after.id} was placed on ${node.name}, but ${refusal}`
     },
   }
 }
 
-function refusal(node: ClusterNode, task: Task, view: View): string | undefined {
+function refusalIn(view: View, task: Task): string | undefined {
+  const node = task.nodeId && view.get('node', task.nodeId)
+  if (!node) return 'the node is not there'
   if (task.pinnedNodeId !== undefined && task.pinnedNodeId !== node.id)
     return `it belongs on node ${task.pinnedNodeId}`
   if (node.status.state !== 'ready') return `the node is ${node.status.state}`

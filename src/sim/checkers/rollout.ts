@@ -12,6 +12,7 @@ import {
 } from '../../model/index.ts'
 import type { Commit, View } from '../../store/store.ts'
 import type { Checker } from '../judge.ts'
+import type { Past } from '../past.ts'
 
 /** What an update or rollback is doing to one workload. */
 interface Rollout {
@@ -47,28 +48,34 @@ const isBegun = ({ desiredBecause }: Task) =>
   /^(update|rollback) to revision/.test(desiredBecause ?? '')
 
 /** Updates replace no more slots at once than they may, in their order, and stop once too many have failed. */
-export function rollout(): Checker {
+export function rollout(past: Past): Checker {
   /** When the state first had the end of each task. */
   const endedAtMs = new Map<string, number>()
   return {
     name: 'updates keep their policy',
     commit(commit, view) {
-      const begunAtMs = new Map<WorkloadId, number>()
+      const begunBy = new Map<WorkloadId, Task[]>()
       for (const { id, before, after } of commit.changes) {
         if (after?.kind !== 'task') endedAtMs.delete(id)
         else if (isTerminal(after.status.state) && !endedAtMs.has(id))
           endedAtMs.set(id, commit.atMs)
         if (before || after?.kind !== 'task' || !isBegun(after)) continue
-        begunAtMs.set(after.workloadId, after.createdAtMs)
+        const begun = begunBy.get(after.workloadId)
+        if (begun) begun.push(after)
+        else begunBy.set(after.workloadId, [after])
       }
-      for (const [id, nowMs] of begunAtMs) {
-        const rolling = rolloutOf(view, id)
-        const isKnown = ({ id: taskId }: Task) =>
-          (endedAtMs.get(taskId) ?? 0) + onItsWayMs < commit.atMs
-        const what = rolling && wrongWith(rolling, view, nowMs, isKnown)
+      const isKnown = ({ id: taskId }: Task) =>
+        (endedAtMs.get(taskId) ?? 0) + onItsWayMs < commit.atMs
+      for (const [id, begun] of begunBy) {
+        const nowMs = Math.max(...begun.map(({ createdAtMs }) => createdAtMs))
+        const wrong = (known: View): string | undefined => {
+          const rolling = rolloutOf(known, id)
+          return rolling && wrongWith(rolling, known, nowMs, isKnown)
+        }
+        const what = wrong(view) && wrong(past.whenDecided(begun) ?? view)
         if (what !== undefined) return what
       }
-      return orderOf(commit, view)
+      return orderOf(commit, view, past)
     },
   }
 }
@@ -150,37 +157,35 @@ function isOverdue(task: Task, policy: UpdatePolicy, nowMs: number): boolean {
   return task.status.readyAtMs === undefined && nowMs - sinceMs > policy.progressDeadlineMs
 }
 
-/** Start first: what serves is told to stop only once its successor serves, as far as anybody knew before the commit. */
-function orderOf(commit: Commit, view: View): string | undefined {
-  const past = new Map(commit.changes.map(({ id, before }) => [id, before]))
-  const asKnown = (task: Task): Task => {
-    const before = past.get(task.id)
-    return before?.kind === 'task' ? before : task
-  }
+/** Start first: what serves is told to stop only once its successor serves, as far as the leader knew. */
+function orderOf(commit: Commit, view: View, past: Past): string | undefined {
   for (const { before, after } of commit.changes) {
     if (before?.kind !== 'task' || after?.kind !== 'task') continue
     if (isStopWanted(before) || !isStopWanted(after) || isTerminal(before.status.state)) continue
     if (!(after.desiredBecause ?? '').startsWith('replaced by task') && !isBegun(after)) continue
-    const rolling = rolloutOf(view, after.workloadId)
-    if (!rolling) continue
-    const { policy, served, workload } = rolling
-    const hasHostPort = view
-      .endpointsOfWorkload(workload.id)
-      .some(({ spec }) =>
-        spec.ports.some((port) => port.publishMode === 'host' && port.publishedPort !== 0),
-      )
-    if (policy.order !== 'startFirst' || hasHostPort || !isUp(before, served)) continue
-    const beside = view
-      .tasksOfWorkload(workload.id)
-      .filter(
-        (task) =>
-          task.id !== after.id &&
-          task.slot === after.slot &&
-          task.pinnedNodeId === after.pinnedNodeId,
-      )
-    const serves = (task: Task) => isUp(task, served) && !isStopWanted(task)
-    if (!beside.some((task) => serves(task) || serves(asKnown(task))))
-      return `${workload.name} starts the new task first, but task ${after.id} was told to stop while nothing else serves in its slot`
+    const what =
+      stoppedFirst(before, view) && stoppedFirst(before, past.whenDecided([after]) ?? view)
+    if (what !== undefined) return what
   }
   return undefined
+}
+
+function stoppedFirst(stopped: Task, view: View): string | undefined {
+  const rolling = rolloutOf(view, stopped.workloadId)
+  if (!rolling) return undefined
+  const { policy, served, workload } = rolling
+  const hasHostPort = view
+    .endpointsOfWorkload(workload.id)
+    .some(({ spec }) =>
+      spec.ports.some((port) => port.publishMode === 'host' && port.publishedPort !== 0),
+    )
+  if (policy.order !== 'startFirst' || hasHostPort || !isUp(stopped, served)) return undefined
+  const isBeside = (task: Task) =>
+    task.id !== stopped.id &&
+    task.slot === stopped.slot &&
+    task.pinnedNodeId === stopped.pinnedNodeId
+  const serves = (task: Task) => isBeside(task) && isUp(task, served) && !isStopWanted(task)
+  return view.tasksOfWorkload(workload.id).some(serves)
+    ? undefined
+    : `${workload.name} starts the new task first, but task ${stopped.id} was told to stop while nothing else serves in its slot`
 }
