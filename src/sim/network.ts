@@ -78,8 +78,8 @@ export class SimulatedNetwork {
     return !this.isCut(a, b) && !this.isCut(b, a)
   }
 
-  /** Sends one datagram: `arrive` is called later, or never, or twice. */
-  send(from: string, to: string, arrive: () => void): void {
+  /** Sends one datagram: `arrive` is called later, or never, or twice. `isQuiet`: see `quietlyAfter` of the time. */
+  send(from: string, to: string, arrive: () => void, isQuiet = false): void {
     if (from === to) {
       this.#time.after(0, arrive)
       return
@@ -98,9 +98,11 @@ export class SimulatedNetwork {
         ms += chance.between(1, weather.lateMsMax)
       }
       if (isLost) continue
-      this.#time.after(ms, () => {
+      const arrived = (): void => {
         if (!this.isCut(from, to)) arrive()
-      })
+      }
+      if (isQuiet) this.#time.quietlyAfter(ms, arrived)
+      else this.#time.after(ms, arrived)
     }
   }
 
@@ -121,7 +123,8 @@ export class Line {
   #nextOut = 0
   #nextIn = 0
   isClosed = false
-  onAcknowledged: () => void = () => {}
+  /** Returns whether somebody waited for it. */
+  onAcknowledged: () => boolean = () => false
 
   constructor(network: SimulatedNetwork, time: SimulatedTime, from: string, to: string) {
     this.#network = network
@@ -160,13 +163,13 @@ export class Line {
     const timer = this.#unacknowledged.get(number)
     if (timer) timer.cancelled = true
     this.#unacknowledged.delete(number)
-    this.onAcknowledged()
+    if (this.onAcknowledged()) this.#time.disturb()
   }
 
   #arrived(number: number, arrive: () => void): void {
     if (this.isClosed) return
     if (this.#from !== this.#to)
-      this.#network.send(this.#to, this.#from, () => this.#acknowledged(number))
+      this.#network.send(this.#to, this.#from, () => this.#acknowledged(number), true)
     if (number < this.#nextIn || this.#early.has(number)) return
     this.#early.set(number, arrive)
     for (let next = this.#early.get(this.#nextIn); next; next = this.#early.get(this.#nextIn)) {

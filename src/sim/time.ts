@@ -4,6 +4,8 @@ export interface Timer {
   readonly order: number
   readonly work: () => void
   cancelled: boolean
+  /** Whether nobody can go on because of this work, unless it says so by calling `disturb`: it takes no step of its own. */
+  readonly isQuiet: boolean
 }
 
 /** Timers that fall due in one turn of the event loop: a turn of its own for each would cost more than most of them do. */
@@ -34,6 +36,7 @@ export class SimulatedTime {
   /** Timers that were due so far. */
   eventCount = 0
   #order = 0
+  #isDisturbed = false
   /** A binary heap, earliest first; of equal times the one set first. */
   readonly #heap: Timer[] = []
 
@@ -41,15 +44,26 @@ export class SimulatedTime {
     this.nowMs = startMs
   }
 
-  at(atMs: number, work: () => void): Timer {
+  at(atMs: number, work: () => void, isQuiet = false): Timer {
     const timer = {
       atMs: Math.max(atMs, this.nowMs),
       order: this.#order++,
       work,
       cancelled: false,
+      isQuiet,
     }
     this.#push(timer)
     return timer
+  }
+
+  /** Bookkeeping of the world itself: nothing waits for it. Work that wakes somebody all the same calls `disturb`. */
+  quietlyAfter(ms: number, work: () => void): Timer {
+    return this.at(this.nowMs + Math.max(0, ms), work, true)
+  }
+
+  /** Said from within quiet work: somebody may go on because of it. */
+  disturb(): void {
+    this.#isDisturbed = true
   }
 
   after(ms: number, work: () => void): Timer {
@@ -99,8 +113,9 @@ export class SimulatedTime {
       if (next.cancelled) continue
       this.nowMs = Math.max(this.nowMs, next.atMs)
       this.eventCount += 1
+      this.#isDisturbed = !next.isQuiet
       next.work()
-      return true
+      if (this.#isDisturbed) return true
     }
     return false
   }

@@ -135,10 +135,11 @@ class End implements MessageStream {
     this.localAddress = localAddress
     this.peer = peer
     out.onAcknowledged = () => {
-      if (out.waitingCount >= windowMax) return
+      if (out.waitingCount >= windowMax || this.#room.length === 0) return false
       const room = this.#room
       this.#room = []
       for (const go of room) process.post(go)
+      return true
     }
   }
 
