@@ -175,7 +175,7 @@ export class People {
       [2, 'replicatedJob'],
       [1, 'globalJob'],
     ])
-    const name = `s${++this.#serial}`
+    const name = this.#newName('s')
     const mark = `m${++this.#serial}`
     const body = drawService(chance, name, mark, mode, this.#surroundings())
     this.#services.set(name, mode)
@@ -188,6 +188,11 @@ export class People {
       body,
     )
     if (answer && answer.status >= 400 && answer.status < 500) this.#services.delete(name)
+  }
+
+  /** No id begins like it: where nothing has the name any more, the API looks for an id that does. */
+  #newName(kind: string): string {
+    return `${kind}-${++this.#serial}`
   }
 
   #surroundings() {
@@ -321,7 +326,7 @@ export class People {
   async #createFile(chance: Chance, kind: 'secret' | 'config'): Promise<void> {
     const known = kind === 'secret' ? this.#secrets : this.#configs
     if (known.size >= 4) return
-    const name = `${kind}${++this.#serial}`
+    const name = this.#newName(kind)
     const mark = `m${++this.#serial}`
     const text =
       kind === 'secret' ? `${canary} ${chance.below(1_000)}` : `config ${chance.below(1_000)}`
@@ -368,7 +373,7 @@ export class People {
 
   async #createNetwork(chance: Chance): Promise<void> {
     if (this.#networks.size >= 4) return
-    const name = `net${++this.#serial}`
+    const name = this.#newName('net')
     const IPAM = chance.oneIn(4)
       ? { Config: [{ Subnet: `10.${chance.between(100, 103)}.0.0/2${chance.between(4, 8)}` }] }
       : undefined

@@ -45,6 +45,8 @@ export interface RunOptions {
 const troubleMs = 512_000
 /** After the last fault heals the cluster has to be as declared within this, in simulated ms. */
 const convergenceMsMax = 30_000
+/** Restart delays that begin later after the last heal are a failure of their own, in simulated ms. */
+const delayMsMax = 240_000
 /** Monitor periods and restart delays may end after that; then nothing may be written any more. */
 const settlingMs = 25_000
 const quietMs = 60_000
@@ -114,6 +116,7 @@ export async function runSeed(seed: number, options: RunOptions = {}): Promise<O
     faults.healAll()
     for (const host of cluster.hosts) cluster.powerOn(host)
     const healedAtMs = time.nowMs
+    let delayedUntilMs = 0
     let isTidy = false
     void people.tidyUp().then(() => {
       isTidy = true
@@ -123,7 +126,10 @@ export async function runSeed(seed: number, options: RunOptions = {}): Promise<O
       if (isOver()) return
       lag = isTidy ? unconverged(cluster, judge.view) : 'people still tidy up'
       const sinceMs = time.nowMs - healedAtMs
-      if (lag !== undefined && sinceMs > convergenceMsMax + patienceFor(judge))
+      if (sinceMs < delayMsMax)
+        delayedUntilMs = Math.max(delayedUntilMs, time.nowMs + delayLeftMs(judge, cluster))
+      const patientUntilMs = Math.max(healedAtMs, delayedUntilMs) + patienceFor(judge)
+      if (lag !== undefined && time.nowMs > patientUntilMs + convergenceMsMax)
         judge.fail('convergence', `${sinceMs / 1000} s after the last fault healed: ${lag}`)
     }
     convergedAfterMs = time.nowMs - healedAtMs
@@ -220,12 +226,21 @@ function heldUntilMs({ view }: Judge, { time, leaderMs }: SimulatedCluster): num
     const leftMs = (provenAtMs(workload, view) - leaderMs) * slowedAtMost
     if (leftMs > 0) untilMs = Math.max(untilMs, time.nowMs + leftMs + provingMs)
   }
+  const delayMs = delayLeftMs({ view }, { leaderMs })
+  return delayMs > 0 ? Math.max(untilMs, time.nowMs + delayMs + settlingMs) : untilMs
+}
+
+/** How long the longest restart delay still runs, in ms; 0: none does. */
+function delayLeftMs(
+  { view }: Pick<Judge, 'view'>,
+  { leaderMs }: Pick<SimulatedCluster, 'leaderMs'>,
+): number {
+  let longestMs = 0
   for (const { startNotBeforeMs = 0, desiredState, status } of view.list('task')) {
     const isHeld = desiredState === 'ready' || status.state === 'rejected'
-    const leftMs = (startNotBeforeMs - leaderMs) * slowedAtMost
-    if (isHeld && leftMs > 0) untilMs = Math.max(untilMs, time.nowMs + leftMs + settlingMs)
+    if (isHeld) longestMs = Math.max(longestMs, (startNotBeforeMs - leaderMs) * slowedAtMost)
   }
-  return untilMs
+  return longestMs
 }
 
 /** Whether a job has tasks that go on; one that fits nowhere waits for good. */
@@ -247,14 +262,12 @@ function provenAtMs({ id, spec }: Workload, view: View): number {
   return Math.max(0, ...readyAtMs) + monitorMs
 }
 
-/** What declared delays still ask for: restart delays, updates under way, jobs that run. */
+/** What is declared still takes, once no restart is delayed any more: updates under way, jobs that run. */
 function patienceFor(judge: Judge): number {
   let longest = 0
   for (const { id, spec, status } of judge.view.list('workload')) {
     const tasks = judge.view.tasksOfWorkload(id)
     let own = 0
-    for (const { startNotBeforeMs = 0, createdAtMs } of tasks)
-      own = Math.max(own, startNotBeforeMs - createdAtMs)
     const isJob = spec.mode.type === 'replicatedJob' || spec.mode.type === 'globalJob'
     if (isJob) own += 60_000
     if (status.update) {
