@@ -45,7 +45,7 @@ import {
   openSqliteStore,
   type Store,
 } from '../src/store/index.ts'
-import { agentsTime, LightAgent } from './support/light-agent.ts'
+import { agentsTime, LightAgent, sentToAgents } from './support/light-agent.ts'
 import { Report } from './support/rows.ts'
 
 const tasksPerNode = 30
@@ -72,6 +72,8 @@ interface Cost {
   readonly turnP99Ms: number
   readonly turnMaxMs: number
   readonly memoryMiB: number
+  /** To all nodes, before encryption. */
+  readonly sentMiB: number
   readonly api: readonly Latencies[]
   /** Further figures by name and unit. */
   readonly more: readonly (readonly [string, string, number])[]
@@ -518,6 +520,7 @@ async function costOf(
   const processorBefore = process.cpuUsage()
   const agentsBefore = agentsTime.spentMs
   const { writes, commits } = of
+  const sentBefore = sentToAgents.bytes
   const startedMs = performance.now()
   const more = await work()
   const seconds = (performance.now() - startedMs) / 1000
@@ -537,6 +540,7 @@ async function costOf(
     loopDelayP99Ms: delay.percentile(99) / 1e6,
     loopDelayMaxMs: delay.max / 1e6,
     memoryMiB: process.memoryUsage().rss / 2 ** 20,
+    sentMiB: (sentToAgents.bytes - sentBefore) / 2 ** 20,
     api: probe ? await latenciesOf(probe) : [],
     more,
   }
@@ -667,6 +671,7 @@ function report(to: Report, nodes: number, costs: Costs, baseline: Costs | undef
     for (const [figure, unit, value] of cost.more) add(figure, unit, value)
     add('writes', '', cost.writes, small?.writes)
     add('commits', '', cost.commits, small?.commits)
+    add('sent to nodes', 'MiB', cost.sentMiB, small?.sentMiB)
     add('processor', 's', cost.processorSeconds, small?.processorSeconds)
     add('of it the main thread', 's', cost.mainSeconds, small?.mainSeconds)
     add('of that agents', 's', cost.agentSeconds)
@@ -725,6 +730,7 @@ if (probeOptions !== undefined) {
         )
       grows('time', ({ seconds }) => seconds)
       grows('processor', ({ processorSeconds }) => processorSeconds)
+      grows('main thread', ({ mainSeconds }) => mainSeconds)
       grows('memory', ({ memoryMiB }) => memoryMiB)
     }
     smallest ??= { nodes, costs }

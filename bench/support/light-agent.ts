@@ -1,4 +1,6 @@
 import type { Clock, Random } from '../../src/base/index.ts'
+import { encodeFrame } from '../../src/cluster/frames.ts'
+import { assignmentsMessage } from '../../src/cluster/messages.ts'
 import type { Dispatcher } from '../../src/dispatcher/index.ts'
 import {
   isStopWanted,
@@ -8,7 +10,13 @@ import {
   type TaskId,
   type TaskStatus,
 } from '../../src/model/index.ts'
-import type { AssignmentChange, Session, TaskAssignment, TaskReport } from '../../src/wire/index.ts'
+import type {
+  AssignmentChange,
+  FeedId,
+  Session,
+  TaskAssignment,
+  TaskReport,
+} from '../../src/wire/index.ts'
 
 export interface LightAgentOptions {
   readonly nodeId: NodeId
@@ -29,6 +37,8 @@ interface KnownTask {
 const reconnectMs = 500
 /** What all light agents of this process spent in their own code, in ms: no part of a manager's work. */
 export const agentsTime = { spentMs: 0 }
+/** What managers sent to all of them, in bytes, before encryption. */
+export const sentToAgents = { bytes: 0 }
 
 /**
  * A node that speaks an agent's part with a manager and has nothing behind it. A task takes two reports from
@@ -42,6 +52,8 @@ export class LightAgent {
   #session: Session | undefined
   #working = false
   #life = new AbortController()
+  /** Digests of the feeds that it would hold. */
+  #held = new Map<FeedId, string>()
   /** Count of full assignments taken: a session begins with one. */
   fullTaken = 0
 
@@ -77,10 +89,13 @@ export class LightAgent {
     const { clock, description, nodeId } = this.#options
     while (!signal.aborted) {
       try {
-        const session = await dispatcher.open(nodeId, description, signal, { isRemote: true })
+        const remote = { isRemote: true }
+        const session = await dispatcher.open(nodeId, description, signal, this.#held, remote)
         this.#session = session
         for (;;) {
           const change = await session.next(signal)
+          // As the manager sends it: that is its work.
+          sentToAgents.bytes += encodeFrame(assignmentsMessage(1, change)).length
           const startedMs = performance.now()
           this.#take(change)
           agentsTime.spentMs += performance.now() - startedMs
@@ -94,7 +109,10 @@ export class LightAgent {
     }
   }
 
-  #take({ full, tasks }: AssignmentChange): void {
+  #take({ full, feeds, tasks }: AssignmentChange): void {
+    if (full) this.#held.clear()
+    for (const feed of feeds.remove) this.#held.delete(feed)
+    for (const { feed, digest } of feeds.put) this.#held.set(feed, digest)
     if (full) {
       this.fullTaken++
       const wanted = new Set(tasks.put.map(({ task }) => task.id))

@@ -187,7 +187,8 @@ class RunningAgent implements Agent {
     let pauseMs = reconnectMs
     while (!signal.aborted) {
       try {
-        const session = await link.open(nodeId, await this.#describe(), signal)
+        const held = this.#assignments?.feeds
+        const session = await link.open(nodeId, await this.#describe(), signal, held)
         pauseMs = reconnectMs
         this.#inSession(session)
         this.#managerTrouble = undefined

@@ -137,8 +137,7 @@ function full(tasks: readonly TaskAssignment[]) {
     secrets: none,
     configs: none,
     networks: none,
-    endpoints: none,
-    neighbours: none,
+    feeds: none,
   }
 }
 

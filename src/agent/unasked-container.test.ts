@@ -37,8 +37,7 @@ function full(tasks: readonly TaskAssignment[]): AssignmentChange {
     secrets: none,
     configs: none,
     networks: none,
-    endpoints: none,
-    neighbours: none,
+    feeds: none,
   }
 }
 

@@ -376,7 +376,7 @@ class RunningPort implements ClusterPort {
         log,
         settings: () => this.#settingsOf(nodeId, dispatcher),
       },
-      call.description,
+      call,
     )
     if (this.#stop.signal.aborted) {
       session.close(new UserError('unavailable', 'this manager is shutting down'), true)

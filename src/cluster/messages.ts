@@ -14,6 +14,8 @@ import {
 import {
   type AssignmentChange,
   type ConfigAssignment,
+  type FeedChange,
+  type HeldFeeds,
   type LogLine,
   type LogOptions,
   type NodeExamination,
@@ -23,20 +25,26 @@ import {
   type SecretAssignment,
   type TaskReport,
 } from '../wire/index.ts'
+import { decodePart, encodePart } from './feed-bytes.ts'
 import { Fields } from './read.ts'
 import type { Message } from './transport.ts'
 
-/** Counted up when an older node would misunderstand this one. */
-export const protocolVersion = 1
+/** Counted up when an older node would misunderstand this one. 2: endpoints and neighbours come as feeds. */
+export const protocolVersion = 2
 /** The oldest that is still understood. */
-export const protocolVersionMin = 1
+export const protocolVersionMin = 2
 
 /** The first message of every stream: what it is for. */
 export type Call =
   | { readonly call: 'root' }
   | { readonly call: 'join'; readonly request: AdmissionRequest }
   | { readonly call: 'renew'; readonly csrPem: string }
-  | { readonly call: 'session'; readonly description: NodeDescription }
+  /** `held`: digests of the feeds that the node holds. */
+  | {
+      readonly call: 'session'
+      readonly description: NodeDescription
+      readonly held: HeldFeeds
+    }
   | { readonly call: 'answer'; readonly requestId: string }
   /** `withdraw`: it only just joined, and could not take up its part after all. */
   | { readonly call: 'leave'; readonly withdraw?: true }
@@ -195,7 +203,8 @@ export const assignmentsAheadMax = 2
 // ---- Writing ----
 
 export function callMessage(call: Call, skepVersion: string): Message {
-  return { type: 'call', protocol: protocolVersion, skepVersion, ...call }
+  const held = call.call === 'session' ? { held: Object.fromEntries(call.held) } : {}
+  return { type: 'call', protocol: protocolVersion, skepVersion, ...call, ...held }
 }
 
 export function refusalOf(error: unknown): Refusal {
@@ -212,10 +221,18 @@ export function refused(error: unknown): Message {
   return { type: 'refused', ...refusalOf(error) }
 }
 
-/** The bytes of secrets and configs as base64, since the rest is text. */
+/** The bytes of secrets and configs as base64, since the rest is text; parts of feeds as bytes, since many nodes get the same. */
 export function assignmentsMessage(number: number, change: AssignmentChange): Message {
   const withText = <T extends { readonly data: Uint8Array }>(put: readonly T[]) =>
     put.map((value) => ({ ...value, data: Buffer.from(value.data).toString('base64') }))
+  const { put, remove } = change.feeds
+  const pieces: Uint8Array[] = []
+  const feeds = put.map(({ parts, ...feed }) => {
+    const encoded = parts.map(encodePart)
+    pieces.push(...encoded)
+    return { ...feed, sizes: encoded.map(({ length }) => length) }
+  })
+  const [first] = pieces
   return {
     type: 'assignments',
     number,
@@ -223,7 +240,9 @@ export function assignmentsMessage(number: number, change: AssignmentChange): Me
       ...change,
       secrets: { ...change.secrets, put: withText(change.secrets.put) },
       configs: { ...change.configs, put: withText(change.configs.put) },
+      feeds: { put: feeds, remove },
     },
+    ...(first ? { bytes: pieces.length === 1 ? first : Buffer.concat(pieces) } : {}),
   }
 }
 
@@ -278,7 +297,11 @@ function parseCallOf(call: CallName, fields: Fields): Call {
     case 'renew':
       return { call, csrPem: fields.text('csrPem', 10_000) }
     case 'session':
-      return { call, description: parseDescription(fields.raw('description')) }
+      return {
+        call,
+        description: parseDescription(fields.raw('description')),
+        held: new Map(fields.has('held') ? Object.entries(fields.record('held')) : []),
+      }
     case 'leave':
       return fields.has('withdraw') ? { call, withdraw: true } : { call }
     case 'answer':
@@ -413,7 +436,7 @@ export function parseToNode(message: unknown): ToNode {
     case 'redirect':
       return { type, managers: fields.list('managers', parseManager) }
     case 'assignments':
-      return { type, number: fields.number('number'), change: parseChange(fields.inside('change')) }
+      return { type, number: fields.number('number'), change: parseChange(fields) }
     case 'alive':
       return { type }
     case 'done':
@@ -457,20 +480,47 @@ function parseSettings(fields: Fields): SessionSettings {
 }
 
 /** The managers are trusted with what they say of tasks: its shape is the model's own. */
-function parseChange(fields: Fields): AssignmentChange {
+function parseChange(message: Fields): AssignmentChange {
+  const fields = message.inside('change')
   const delta = (name: string) => {
     const inside = fields.inside(name)
     return { put: inside.list('put', (value) => value), remove: inside.texts('remove') }
   }
-  for (const name of ['tasks', 'networks', 'endpoints', 'neighbours']) delta(name)
+  for (const name of ['tasks', 'networks']) delta(name)
   const change = {
     ...fields.all(),
     full: fields.truth('full'),
     sequence: fields.number('sequence'),
     secrets: withBytes(delta('secrets')),
     configs: withBytes(delta('configs')),
+    feeds: parseFeeds(
+      delta('feeds'),
+      message.has('bytes') ? message.bytes('bytes') : new Uint8Array(),
+    ),
   }
   return change as unknown as AssignmentChange
+}
+
+/** `bytes`: those of all parts, one after the other. */
+function parseFeeds(
+  { put, remove }: { readonly put: readonly unknown[]; readonly remove: readonly string[] },
+  bytes: Uint8Array,
+): AssignmentChange['feeds'] {
+  let at = 0
+  const changes = put.map((value): FeedChange => {
+    const fields = new Fields('feed', value)
+    return {
+      feed: fields.text('feed'),
+      digest: fields.text('digest', 100),
+      whole: fields.truth('whole'),
+      parts: fields.list('sizes', (size) => {
+        const begin = at
+        at += new Fields('size', { size }).number('size')
+        return decodePart(bytes.subarray(begin, at))
+      }),
+    }
+  })
+  return { put: changes, remove }
 }
 
 function withBytes(delta: {

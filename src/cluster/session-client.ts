@@ -1,7 +1,14 @@
 import { type Clock, type Log, messageOf, type Random, UserError, WakeUp } from '../base/index.ts'
-import type { NodeDescription, NodeId } from '../model/index.ts'
-import type { AssignmentChange, ManagerLink, Session, TaskReport } from '../wire/index.ts'
+import type { NodeDescription } from '../model/index.ts'
+import type {
+  AssignmentChange,
+  HeldFeeds,
+  ManagerLink,
+  Session,
+  TaskReport,
+} from '../wire/index.ts'
 import {
+  type Call,
   type Closing,
   callMessage,
   errorOf,
@@ -56,13 +63,15 @@ const doneMs = 30_000
 /** Finds the leader among the managers, over a network. Only one session at a time. */
 export function openRemoteLink(options: RemoteLinkOptions): ManagerLink {
   return {
-    async open(nodeId, description, signal) {
-      const found = await findLeader(options, nodeId, description, signal)
+    async open(_nodeId, description, signal, held = nothingHeld) {
+      const found = await findLeader(options, { call: 'session', description, held }, signal)
       options.learned(found.settings)
       return new RemoteSession(options, found, signal)
     },
   }
 }
+
+const nothingHeld: HeldFeeds = new Map()
 
 interface Welcomed {
   readonly address: string
@@ -73,8 +82,7 @@ interface Welcomed {
 /** Asks one manager after the other, a little apart, and takes the first that leads. */
 async function findLeader(
   options: RemoteLinkOptions,
-  nodeId: NodeId,
-  description: NodeDescription,
+  call: Call,
   signal: AbortSignal,
 ): Promise<Welcomed> {
   const { clock } = options
@@ -90,7 +98,7 @@ async function findLeader(
   const ask = (address: string): void => {
     asked.add(address)
     open += 1
-    askManager(options, address, nodeId, description, ended)
+    askManager(options, address, call, ended)
       .then((answer) => {
         if ('settings' in answer) {
           if (ended.aborted) answer.stream.close()
@@ -148,8 +156,7 @@ function noLeader(failures: readonly UserError[], asked: readonly string[]): Use
 async function askManager(
   { transport, clock, skepVersion }: RemoteLinkOptions,
   address: string,
-  _nodeId: NodeId,
-  description: NodeDescription,
+  call: Call,
   signal: AbortSignal,
 ): Promise<Welcomed | { readonly managers: readonly ManagerAddress[] }> {
   const timeout = new AbortController()
@@ -161,7 +168,7 @@ async function askManager(
   let stream: MessageStream | undefined
   try {
     stream = await transport.connect(address, { type: 'cluster' }, ended)
-    await stream.send(callMessage({ call: 'session', description }, skepVersion))
+    await stream.send(callMessage(call, skepVersion))
     const message = await stream.receive(ended)
     if (message === undefined)
       throw new UserError('unavailable', `${address} closed the connection`)

@@ -1,10 +1,12 @@
 import { type Clock, type Log, messageOf, UserError, WakeUp } from '../base/index.ts'
 import type { Dispatcher } from '../dispatcher/index.ts'
-import type { NodeDescription, NodeId } from '../model/index.ts'
-import type { Session } from '../wire/index.ts'
+import type { NodeId } from '../model/index.ts'
+import type { AssignmentChange, Session } from '../wire/index.ts'
+import { encodePart, hasBytes } from './feed-bytes.ts'
 import {
   assignmentsAheadMax,
   assignmentsMessage,
+  type Call,
   type FromNode,
   parseFromNode,
   refusalOf,
@@ -43,12 +45,12 @@ export interface SessionServer {
 /** Begins a session: registers the node, says what it has to know, and carries both ways until one of them ends. */
 export async function serveSession(
   options: SessionServerOptions,
-  description: NodeDescription,
+  { description, held }: Pick<Extract<Call, { readonly call: 'session' }>, 'description' | 'held'>,
 ): Promise<SessionServer> {
   const ended = new AbortController()
-  const session = await options.dispatcher.open(options.nodeId, description, ended.signal, {
-    isRemote: true,
-  })
+  const { dispatcher, nodeId } = options
+  const remote = { isRemote: true }
+  const session = await dispatcher.open(nodeId, description, ended.signal, held, remote)
   const server = new RunningSession(options, session, ended)
   return server
 }
@@ -146,8 +148,21 @@ class RunningSession implements SessionServer {
         continue
       }
       const change = await this.#session.next(signal)
+      await this.#makeBytes(change)
       this.#sentNumber += 1
       await stream.send(assignmentsMessage(this.#sentNumber, change))
+    }
+  }
+
+  /** Parts that nobody was told of yet, one at a time: others have a turn in between. */
+  async #makeBytes({ feeds }: AssignmentChange): Promise<void> {
+    for (const { parts } of feeds.put) {
+      if (parts.length < 2) continue
+      for (const part of parts) {
+        if (hasBytes(part)) continue
+        encodePart(part)
+        await this.#options.clock.sleep(0)
+      }
     }
   }
 

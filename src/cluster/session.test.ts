@@ -6,7 +6,12 @@ import { idFrom, type NodeDescription, type NodeId } from '../model/index.ts'
 import { simulatedDescription } from '../runtime/simulated-runtime.ts'
 import type { AssignmentChange, Session, TaskReport } from '../wire/index.ts'
 import { MemoryNetwork } from './memory-transport.testing.ts'
-import { parseCall, reportsPerMessageMax, type SessionSettings } from './messages.ts'
+import {
+  parseCall,
+  protocolVersion,
+  reportsPerMessageMax,
+  type SessionSettings,
+} from './messages.ts'
 import { openRemoteLink } from './session-client.ts'
 import { type SessionServer, serveSession } from './session-server.ts'
 import type { MessageStream } from './transport.ts'
@@ -35,8 +40,7 @@ function changeAt(sequence: number): AssignmentChange {
     secrets: { put: [{ id: idFrom('s'), name: 's', data: new Uint8Array([0, 255]) }], remove: [] },
     configs: none,
     networks: none,
-    endpoints: none,
-    neighbours: none,
+    feeds: none,
   }
 }
 
@@ -103,14 +107,14 @@ async function openManager(
   const serve = async (stream: MessageStream) => {
     streams.push(stream)
     const { call } = parseCall(await stream.receive())
-    assert.equal(call.call, 'session')
+    assert.ok(call.call === 'session')
     if (typeof leads === 'string') {
       const managers = [{ nodeId: idFrom<'node'>('m'), address: leads }]
       await stream.send({ type: 'redirect', managers })
       return
     }
     const served = { stream, nodeId, dispatcher: leads, clock, log: silentLog }
-    sessions.push(await serveSession({ ...served, settings: () => settings }, description))
+    sessions.push(await serveSession({ ...served, settings: () => settings }, call))
   }
   const peer = { type: 'node', nodeId, role: 'worker', publicKeyHash: '' } as const
   await network.transport(peer).listen(address, (stream) => void serve(stream))
@@ -275,7 +279,14 @@ describe('a session over a network', () => {
     const broken = await network
       .transport({ type: 'anonymous' })
       .connect('m1', { type: 'cluster' }, one.stop.signal)
-    await broken.send({ type: 'call', call: 'session', protocol: 1, skepVersion: '', description })
+    await broken.send({
+      type: 'call',
+      call: 'session',
+      protocol: protocolVersion,
+      skepVersion: '',
+      description,
+      held: {},
+    })
     await broken.receive()
     await broken.send({ type: 'report', id: 1, reports: [{ taskId: 't', status: { state: 'x' } }] })
     const answer = JSON.stringify(await broken.receive())

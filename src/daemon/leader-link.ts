@@ -1,6 +1,6 @@
 import type { NodeDescription, NodeId } from '../model/index.ts'
 import type { View } from '../store/index.ts'
-import type { ManagerLink, Session } from '../wire/index.ts'
+import type { HeldFeeds, ManagerLink, Session } from '../wire/index.ts'
 import type { Leading } from './leading.ts'
 
 /**
@@ -18,11 +18,16 @@ export class LeaderLink implements ManagerLink {
     this.#remote = remote
   }
 
-  open(nodeId: NodeId, description: NodeDescription, signal: AbortSignal): Promise<Session> {
+  open(
+    nodeId: NodeId,
+    description: NodeDescription,
+    signal: AbortSignal,
+    held?: HeldFeeds,
+  ): Promise<Session> {
     const until = AbortSignal.any([signal, this.#leaderIsAnother.signal])
     const { manager } = this.#leading
     const link = manager ? manager.link : this.#remote
-    return link.open(nodeId, description, until)
+    return link.open(nodeId, description, until, held)
   }
 
   /** The agent's session is with the leader that was. */

@@ -35,6 +35,7 @@ test('a node reads back what it kept, nobody else does, and credentials are left
         networks: new Map(),
         endpoints: new Map(),
         neighbours: new Map(),
+        feeds: new Map([['published', '0']]),
       },
       statuses: new Map([[assignment.task.id, assignment.task.status]]),
     }

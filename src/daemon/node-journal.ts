@@ -67,5 +67,7 @@ function parseEntry(text: string): JournalEntry {
   })
   const { version, ...rest } = entry as JournalEntry & { readonly version: number }
   if (version !== 1) throw new Error(`version ${version}`)
-  return rest
+  const { assignments } = rest
+  // Written before there were feeds: they are told anew.
+  return { ...rest, assignments: { ...assignments, feeds: assignments.feeds ?? new Map() } }
 }

@@ -23,9 +23,9 @@ export interface RemovalOptions {
 export function heedRemoval(link: ManagerLink, options: RemovalOptions): ManagerLink {
   let said = 0
   return {
-    async open(nodeId, description, signal) {
+    async open(nodeId, description, signal, held) {
       try {
-        const session = await link.open(nodeId, description, signal)
+        const session = await link.open(nodeId, description, signal, held)
         said = 0
         return session
       } catch (error) {
@@ -67,8 +67,7 @@ class Farewell implements Session {
       secrets: nothing,
       configs: nothing,
       networks: nothing,
-      endpoints: nothing,
-      neighbours: nothing,
+      feeds: nothing,
     }
   }
 

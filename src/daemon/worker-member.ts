@@ -210,9 +210,9 @@ export class WorkerMember {
   #observed(remote: ManagerLink): ManagerLink {
     const { log } = this.#world
     return {
-      open: async (nodeId, description, signal) => {
+      open: async (nodeId, description, signal, held) => {
         try {
-          const session = await remote.open(nodeId, description, signal)
+          const session = await remote.open(nodeId, description, signal, held)
           if (!this.#inSession) log.info('in session with a manager', {})
           this.#inSession = true
           this.#refused = undefined

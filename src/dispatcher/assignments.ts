@@ -19,7 +19,7 @@ import type {
   Assignments,
   Backend,
   ConfigAssignment,
-  EndpointAssignment,
+  EndpointHead,
   NetworkAssignment,
   SecretAssignment,
   TaskAssignment,
@@ -218,31 +218,8 @@ export function isPublished({ spec }: Endpoint): boolean {
   return spec.ports.some(({ publishMode }) => publishMode === 'ingress')
 }
 
-/** Whether a node routes to the endpoint: it publishes ports (every node does), or shares a network with it. */
-export function isRouted(endpoint: Endpoint, networks: ReadonlySet<NetworkId>): boolean {
-  return (
-    isPublished(endpoint) || endpoint.spec.networks.some(({ networkId }) => networks.has(networkId))
-  )
-}
-
-/** The endpoint with the tasks that may get traffic now. */
-export function endpointAssignment(view: View, endpoint: Endpoint): EndpointAssignment {
-  const backends: Backend[] = []
-  for (const { workloadId, weight } of endpoint.spec.backends) {
-    const name = view.get('workload', workloadId)?.name ?? ''
-    for (const task of view.tasksOfWorkload(workloadId)) {
-      if (task.traffic !== 'routable' || task.nodeId === undefined) continue
-      backends.push({
-        taskId: task.id,
-        taskName: `${name}.${task.slot ?? task.nodeId}.${task.id}`,
-        nodeId: task.nodeId,
-        weight,
-        addresses: Object.fromEntries(
-          task.addresses.map(({ networkId, address }) => [networkId, address]),
-        ),
-      })
-    }
-  }
+/** The endpoint as nodes are told of it, without the tasks behind it. */
+export function endpointHead(endpoint: Endpoint): EndpointHead {
   return {
     id: endpoint.id,
     name: endpoint.name,
@@ -253,8 +230,30 @@ export function endpointAssignment(view: View, endpoint: Endpoint): EndpointAssi
       )?.address
       return { networkId, aliases, ...(vip === undefined ? {} : { vip }) }
     }),
+    ...(isPublished(endpoint) ? { published: true } : {}),
     ports: endpoint.status.ports.filter(({ publishMode }) => publishMode === 'ingress'),
     ...(endpoint.spec.ingress === undefined ? {} : { ingress: endpoint.spec.ingress }),
-    backends,
+  }
+}
+
+/** The task as one that gets the endpoint's traffic, if it may now. */
+export function backendOf(
+  view: View,
+  endpoint: Endpoint,
+  task: Task | undefined,
+): Backend | undefined {
+  if (task?.traffic !== 'routable' || task.nodeId === undefined) return undefined
+  const { id: taskId, nodeId, workloadId } = task
+  const behind = endpoint.spec.backends.find((candidate) => candidate.workloadId === workloadId)
+  if (!behind) return undefined
+  const name = view.get('workload', workloadId)?.name ?? ''
+  return {
+    taskId,
+    taskName: `${name}.${task.slot ?? nodeId}.${taskId}`,
+    nodeId,
+    weight: behind.weight,
+    addresses: Object.fromEntries(
+      task.addresses.map(({ networkId, address }) => [networkId, address]),
+    ),
   }
 }

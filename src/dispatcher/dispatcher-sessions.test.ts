@@ -18,7 +18,12 @@ import {
   buildWorkload,
 } from '../model/testing.ts'
 import { type Change, openMemoryStore, type Store } from '../store/index.ts'
-import { type Assignments, applyChange, type Session } from '../wire/index.ts'
+import {
+  type AssignmentChange,
+  type Assignments,
+  applyChange,
+  type Session,
+} from '../wire/index.ts'
 import { Dispatcher } from './dispatcher.ts'
 
 /** Enough that rounds of endpoints have a pause between them. */
@@ -83,6 +88,7 @@ class TestNode {
   session: Session | undefined
   assignments: Assignments | undefined
   acknowledged: Assignments | undefined
+  readonly changes: AssignmentChange[] = []
   readonly #stop = new AbortController()
 
   constructor(id: string) {
@@ -91,11 +97,13 @@ class TestNode {
 
   async open(dispatcher: Dispatcher): Promise<void> {
     const { description } = buildNode({ id: this.id })
-    const session = await dispatcher.open(idFrom(this.id), description, this.#stop.signal)
+    const { feeds } = this.assignments ?? {}
+    const session = await dispatcher.open(idFrom(this.id), description, this.#stop.signal, feeds)
     this.session = session
     void (async () => {
       while (!this.#stop.signal.aborted) {
         const change = await session.next(this.#stop.signal)
+        this.changes.push(change)
         this.assignments = applyChange(this.assignments, change)
       }
     })().catch(() => {})
@@ -268,7 +276,12 @@ function essence(assignments: Assignments | undefined): unknown {
       }))
       .sort(byId),
     networks: [...(assignments?.networks.values() ?? [])].sort(byId),
-    endpoints: [...(assignments?.endpoints.values() ?? [])].sort(byId),
+    endpoints: [...(assignments?.endpoints.values() ?? [])]
+      .map((endpoint) => ({
+        ...endpoint,
+        backends: endpoint.backends.toSorted((a, b) => (a.taskId < b.taskId ? -1 : 1)),
+      }))
+      .sort(byId),
     neighbours: [...(assignments?.neighbours.values() ?? [])].sort(byId),
   }
 }
@@ -297,16 +310,24 @@ describe('sessions with nodes', () => {
         await settle()
       }
     }
+    /** A round to all nodes, which a pause follows: the published endpoint has another name. */
+    const tellEveryone = async () => {
+      const endpoint = store.view.get('endpoint', 'e0')
+      assert.ok(endpoint)
+      await store.commit([{ type: 'update', object: { ...endpoint, name: `${endpoint.name}-` } }])
+      await settle()
+    }
     const close = () => {
       for (const node of nodes) node.close()
       dispatcher.close()
     }
     acknowledge()
-    return { store, clock, options, dispatcher, nodes, acknowledge, commit, close }
+    return { store, clock, options, dispatcher, nodes, acknowledge, commit, tellEveryone, close }
   }
 
   test('a node that leaves a network before it is told of a drain there is waited for', async () => {
-    const { store, clock, dispatcher, nodes, acknowledge, commit, close } = await open()
+    const { store, clock, dispatcher, nodes, acknowledge, commit, tellEveryone, close } =
+      await open()
     await commit(
       { type: 'attach', network: 0, node: 7 },
       { type: 'place', task: 't0', workload: 1, node: 3 },
@@ -316,8 +337,7 @@ describe('sessions with nodes', () => {
     clock.goOn()
     await settle()
     acknowledge()
-    // One published port more: everybody is told, and a pause follows.
-    await commit({ type: 'rename', workload: 0 }, { type: 'reweigh', workload: 0 })
+    await tellEveryone()
     await settle()
     acknowledge()
     await commit({ type: 'traffic', task: 't0', traffic: 'draining' })
@@ -397,12 +417,50 @@ describe('sessions with nodes', () => {
           await settle()
           assert.deepEqual(essence(node.assignments), essence(again.assignments), node.id)
           again.close()
+          node.changes.length = 0
+          await node.open(fresh)
+          await settle()
+          assert.deepEqual(essence(node.assignments), essence(again.assignments), node.id)
+          const parts = node.changes.flatMap(({ feeds }) => feeds.put.flatMap((feed) => feed.parts))
+          assert.deepEqual(parts, [], 'it had it all from the leader before')
         }
         close()
         fresh.close()
       }),
       { numRuns: 200, endOnFailure: true },
     )
+  })
+
+  test('a node that comes back is told what it missed, and what it missed much of whole', async () => {
+    const { clock, dispatcher, nodes, commit, close } = await open()
+    const place = { type: 'place', task: 't0', workload: 1, node: 3 } as const
+    await commit({ type: 'attach', network: 0, node: 7 }, place)
+    const node = nodes[7]
+    assert.ok(node?.assignments)
+    node.session?.close()
+    await commit({ type: 'traffic', task: 't0', traffic: 'routable' })
+    clock.goOn()
+    await settle()
+    node.changes.length = 0
+    await node.open(dispatcher)
+    await settle()
+    const backends = () =>
+      [...(node.assignments?.endpoints.values() ?? [])].flatMap((endpoint) =>
+        endpoint.backends.map(({ taskId }) => taskId),
+      )
+    assert.deepEqual(backends(), ['t0'])
+    const ofEndpoints = node.changes[0]?.feeds.put.find(({ feed }) => feed === 'endpoints/x')
+    assert.equal(ofEndpoints?.whole, false)
+    assert.equal(ofEndpoints.parts.length, 1)
+    // What it holds by its own account was never so.
+    node.session?.close()
+    node.assignments = { ...node.assignments, feeds: new Map([['endpoints/x', 'other']]) }
+    node.changes.length = 0
+    await node.open(dispatcher)
+    await settle()
+    assert.deepEqual(backends(), ['t0'])
+    assert.ok(node.changes[0]?.feeds.put.every(({ whole }) => whole))
+    close()
   })
 
   test('a node is told that its task counts as not ready any more', async () => {
@@ -420,16 +478,15 @@ describe('sessions with nodes', () => {
 
   // Found by the property above: the endpoint waited for its round while the node acknowledged a later state.
   test('a drain is not done before the round that tells of it', async () => {
-    const { store, clock, dispatcher, nodes, acknowledge, commit, close } = await open()
+    const { store, clock, dispatcher, nodes, acknowledge, commit, tellEveryone, close } =
+      await open()
     await commit(
       { type: 'place', task: 't1', workload: 1, node: 4 },
       { type: 'traffic', task: 't1', traffic: 'routable' },
     )
     await settle()
     acknowledge()
-    // A round to all nodes, which a pause follows.
-    await commit({ type: 'reweigh', workload: 0 })
-    await settle()
+    await tellEveryone()
     await commit({ type: 'traffic', task: 't1', traffic: 'draining' })
     await settle()
     acknowledge()
@@ -492,7 +549,7 @@ describe('nodes that are down', () => {
     const { signal } = new AbortController()
     const comeUp = async (id: string) => {
       const { description } = buildNode({ id })
-      await dispatcher.open(idFrom(id), description, signal, { isRemote: true })
+      await dispatcher.open(idFrom(id), description, signal, undefined, { isRemote: true })
     }
     const stateOf = (id: string) => {
       const { state, isSilent } = store.view.get('node', id)?.status ?? {}

@@ -14,7 +14,6 @@ import {
   type Cluster,
   type ClusterNode,
   type ConfigId,
-  type EndpointId,
   holdsResources,
   idFrom,
   isTerminal,
@@ -33,7 +32,9 @@ import { type AppliedChange, type Change, changesPerCommitMax, type Store } from
 import type {
   AssignmentChange,
   ConfigAssignment,
-  EndpointAssignment,
+  FeedChange,
+  FeedId,
+  HeldFeeds,
   ManagerLink,
   NetworkAssignment,
   SecretAssignment,
@@ -44,7 +45,6 @@ import type {
 import {
   configAssignment,
   isAssignedTo,
-  isRouted,
   networkAssignment,
   networksNeeded,
   networksOfTasks,
@@ -55,6 +55,7 @@ import {
   taskAssignment,
   type Unseal,
 } from './assignments.ts'
+import { Feeds, type Listener } from './feeds.ts'
 import {
   allowedMs,
   beginWatch,
@@ -67,10 +68,8 @@ import {
   type Watch,
   type WatchedNode,
 } from './liveness.ts'
-import { Neighbourhood, NeighbourTable } from './neighbours.ts'
 import { inLeaderTime } from './node-time.ts'
 import { RoutingIndex } from './routing-index.ts'
-import { type Router, RoutingRounds, type SharedPart } from './routing-rounds.ts'
 import { decideTraffic, isServed } from './traffic.ts'
 
 export interface DispatcherOptions {
@@ -113,8 +112,7 @@ export class Dispatcher implements ManagerLink {
   readonly #away = new Set<NodeId>()
   #isOwnLate = false
   readonly #routing: RoutingIndex
-  readonly #rounds: RoutingRounds
-  readonly #neighbours: NeighbourTable
+  readonly #feeds: Feeds
   /** Whether each node needs the ingress network. */
   #isIngressNeeded: boolean
   readonly #unsubscribe: () => void
@@ -136,9 +134,9 @@ export class Dispatcher implements ManagerLink {
     this.#options = options
     this.#turns = options.turns ?? new TurnBudget(options.clock)
     this.#routing = RoutingIndex.from(options.store.view)
-    this.#neighbours = NeighbourTable.from(options.store.view)
     this.#isIngressNeeded = this.#needsIngress()
-    this.#rounds = new RoutingRounds({
+    this.#feeds = new Feeds({
+      view: options.store.view,
       clock: options.clock,
       signal: this.#stop.signal,
       turns: this.#turns,
@@ -148,6 +146,7 @@ export class Dispatcher implements ManagerLink {
     })
     this.#unsubscribe = options.store.subscribe((commit) => {
       for (const change of commit.changes) this.#learn(change, commit.revision)
+      this.#feeds.handOut()
     })
     const limits = this.livenessLimits()
     const { predecessor } = options
@@ -229,7 +228,7 @@ export class Dispatcher implements ManagerLink {
    */
   get acknowledgedRevision(): number {
     if (this.#away.size > 0) return -1
-    const untold = this.#rounds.pendingSinceRevision ?? Number.POSITIVE_INFINITY
+    const untold = this.#feeds.pendingSinceRevision ?? Number.POSITIVE_INFINITY
     const slowest = this.#behind.firstRank ?? Number.POSITIVE_INFINITY
     return Math.min(untold - 1, slowest)
   }
@@ -258,6 +257,7 @@ export class Dispatcher implements ManagerLink {
     nodeId: NodeId,
     description: NodeDescription,
     signal: AbortSignal,
+    held?: HeldFeeds,
     { isRemote }: OpenOptions = { isRemote: false },
   ): Promise<Session> {
     await this.#predecessorDoubted
@@ -269,8 +269,9 @@ export class Dispatcher implements ManagerLink {
       ...this.#options,
       turns: this.#turns,
       routing: this.#routing,
-      neighbours: this.#neighbours,
-      untoldSinceRevision: () => this.#rounds.pendingSinceRevision,
+      feeds: this.#feeds,
+      held,
+      untoldSinceRevision: () => this.#feeds.pendingSinceRevision,
       followed: () => this.#followed(session),
       networksChanged: (before, after) => this.#networksChanged(session, before, after),
       report: (reports) => this.#report(nodeId, reports),
@@ -299,9 +300,8 @@ export class Dispatcher implements ManagerLink {
 
   /** Tells each session what of its node's assignments one change may have altered. */
   #learn(change: AppliedChange, revision: number): void {
-    for (const { id, scope } of this.#routing.learn(change))
-      this.#rounds.mark({ type: 'endpoint', id }, scope, revision)
-    this.#learnNeighbours(change, revision)
+    this.#feeds.learn(change, this.#routing.learn(change), revision)
+    this.#lookForIngress(revision)
     const { kind, id, before, after } = change
     switch (kind) {
       case 'task':
@@ -373,15 +373,11 @@ export class Dispatcher implements ManagerLink {
     return this.#routing.published.size > 0 && this.#options.store.view.count('node') > 1
   }
 
-  /** Tells the nodes on a network who is where on it. */
-  #learnNeighbours(change: AppliedChange, revision: number): void {
+  #lookForIngress(revision: number): void {
     const isIngressNeeded = this.#needsIngress()
-    if (isIngressNeeded !== this.#isIngressNeeded) {
-      this.#isIngressNeeded = isIngressNeeded
-      for (const session of this.#sessions.values()) session.touch({ type: 'networks' }, revision)
-    }
-    for (const { id, networkId } of this.#neighbours.learn(change))
-      this.#rounds.mark({ type: 'neighbour', id, networkId }, [networkId], revision)
+    if (isIngressNeeded === this.#isIngressNeeded) return
+    this.#isIngressNeeded = isIngressNeeded
+    for (const session of this.#sessions.values()) session.touch({ type: 'networks' }, revision)
   }
 
   #learnTask(before: Task | undefined, after: Task | undefined, revision: number): void {
@@ -645,7 +641,9 @@ type Part =
 interface SessionContext extends DispatcherOptions {
   readonly turns: TurnBudget
   readonly routing: RoutingIndex
-  readonly neighbours: NeighbourTable
+  readonly feeds: Feeds
+  /** What the node knows from a session before. */
+  readonly held: HeldFeeds | undefined
   /** The first change that the rounds of routing have not handed out yet. */
   readonly untoldSinceRevision: () => number | undefined
   /** How far this session has followed may differ. */
@@ -662,14 +660,11 @@ interface Unacknowledged {
   readonly sinceRevision: number
 }
 
-/** Endpoints and neighbours looked at in one unit of a turn; a task takes two units. */
-const partsPerUnit = 20
-
 /** Messages to a node told apart; of more, the last ones count as one. */
 const unacknowledgedMax = 64
 
 /** One node's view of the cluster: what it was last told, and what may have changed since. */
-class NodeSession implements Session, Router {
+class NodeSession implements Session, Listener {
   readonly #nodeId: NodeId
   readonly #context: SessionContext
   readonly #wake = new WakeUp()
@@ -678,18 +673,18 @@ class NodeSession implements Session, Router {
   readonly #ringing = new WeakSet<AbortSignal>()
   #closedBecause: UserError | undefined
   readonly #sentTasks = new Map<TaskId, TaskAssignment>()
-  readonly #sentEndpoints = new Map<EndpointId, EndpointAssignment>()
   readonly #sentNetworks = new Map<NetworkId, NetworkAssignment>()
   readonly #sentSecrets = new Map<SecretId, SecretAssignment>()
   readonly #sentConfigs = new Map<ConfigId, ConfigAssignment>()
   /** Users of each secret and config, by task, so that the last one to go takes it along. */
   readonly #references = new Map<TaskId, References>()
-  readonly #neighbours: Neighbourhood
+  /** Versions of the feeds that the node was told. */
+  #toldFeeds: ReadonlyMap<FeedId, number> = new Map()
+  #feedsDirty = true
   #neededNetworks: ReadonlySet<NetworkId> = new Set()
   /** Those on which it has tasks. */
   #taskNetworks: ReadonlySet<NetworkId> = new Set()
   #dirtyTasks = new Set<string>()
-  #dirtyEndpoints = new Set<string>()
   #networksDirty = true
   #everything = true
   /** Revision of the first change that may concern this node and is in no message yet. */
@@ -701,7 +696,6 @@ class NodeSession implements Session, Router {
   constructor(nodeId: NodeId, context: SessionContext) {
     this.#nodeId = nodeId
     this.#context = context
-    this.#neighbours = new Neighbourhood(nodeId, context.neighbours)
     this.#wake.ring()
   }
 
@@ -713,11 +707,8 @@ class NodeSession implements Session, Router {
     this.#touched(revision)
   }
 
-  touchShared(parts: readonly SharedPart[], sinceRevision: number): void {
-    for (const part of parts) {
-      if (part.type === 'endpoint') this.#dirtyEndpoints.add(part.id)
-      else this.#neighbours.touch(part)
-    }
+  touchFeeds(sinceRevision: number): void {
+    this.#feedsDirty = true
     this.#touched(sinceRevision)
   }
 
@@ -755,9 +746,11 @@ class NodeSession implements Session, Router {
           new UserError('unavailable', 'the session with the manager is over')
         )
       }
+      const begun = this.#context.feeds.begun()
+      if (begun) await begun
       const share = this.#context.turns.take(this.#differenceUnits())
-      if (share) {
-        await share
+      if (share) await share
+      if (begun || share) {
         if (signal.aborted || this.#closed.signal.aborted) {
           this.#wake.ring()
           continue
@@ -789,32 +782,19 @@ class NodeSession implements Session, Router {
 
   /** What the next difference takes of a turn. */
   #differenceUnits(): number {
-    const { routing, store } = this.#context
-    let tasks = this.#dirtyTasks.size
-    let parts = this.#dirtyEndpoints.size + this.#neighbours.dirtyCount
-    if (this.#everything || this.#networksDirty) {
-      const own = store.view.tasksOfNode(this.#nodeId)
-      if (this.#everything) {
-        tasks += own.length
-        parts += routing.published.size
-      }
-      for (const id of networksOfTasks(own)) {
-        if (this.#everything || !this.#sentNetworks.has(id))
-          parts += this.#context.neighbours.on(id).size
-      }
-    }
-    return 3 + 2 * tasks + parts / partsPerUnit
+    const { store } = this.#context
+    const own = this.#everything ? store.view.tasksOfNode(this.#nodeId).length : 0
+    return 3 + 2 * (this.#dirtyTasks.size + own) + this.#toldFeeds.size
   }
 
   #difference(): AssignmentChange {
-    const { routing, store, unseal } = this.#context
+    const { store, unseal } = this.#context
     const { view } = store
     const full = this.#everything
     if (full) {
       this.#everything = false
       for (const sent of [
         this.#sentTasks,
-        this.#sentEndpoints,
         this.#sentNetworks,
         this.#sentSecrets,
         this.#sentConfigs,
@@ -822,19 +802,12 @@ class NodeSession implements Session, Router {
         sent.clear()
       }
       this.#references.clear()
-      this.#neighbours.clear()
       for (const task of view.tasksOfNode(this.#nodeId)) this.#dirtyTasks.add(task.id)
-      for (const id of routing.published) this.#dirtyEndpoints.add(id)
       this.#networksDirty = true
     }
-    const before = new Set(this.#sentNetworks.keys())
     const networks = this.#networksDirty ? this.#diffNetworks() : noDelta
-    const own = new Set(this.#sentNetworks.keys())
     if (this.#networksDirty) this.#taskNetworks = networksOfTasks(view.tasksOfNode(this.#nodeId))
-    const added = [...own].filter((id) => !before.has(id))
-    const neighbours = this.#neighbours.difference(own, added, networks.remove, (id) =>
-      this.#taskNetworks.has(id),
-    )
+    const feeds = full || this.#networksDirty || this.#feedsDirty ? this.#diffFeeds(full) : noDelta
     const tasks = this.#diffTasks(this.#dirtyTasks)
     const wantedSecrets = new Set<SecretId>()
     const wantedConfigs = new Set<ConfigId>()
@@ -846,10 +819,9 @@ class NodeSession implements Session, Router {
       this.#opened(id, () => secretAssignment(view, id, unseal)),
     )
     const configs = diff(this.#sentConfigs, wantedConfigs, true, (id) => configAssignment(view, id))
-    const endpoints = this.#diffEndpoints()
     this.#dirtyTasks = new Set()
-    this.#dirtyEndpoints = new Set()
     this.#networksDirty = false
+    this.#feedsDirty = false
     return {
       full,
       sequence: ++this.#sequence,
@@ -858,9 +830,26 @@ class NodeSession implements Session, Router {
       secrets,
       configs,
       networks,
-      endpoints,
-      neighbours,
+      feeds,
     }
+  }
+
+  /** `full`: what the node is to keep is named too. */
+  #diffFeeds(full: boolean): AssignmentChange['feeds'] {
+    const { feeds, held } = this.#context
+    const told = new Map<FeedId, number>()
+    const put: FeedChange[] = []
+    const wanted = feeds.wantedBy(this.#sentNetworks.keys(), (id) => this.#taskNetworks.has(id))
+    for (const feed of wanted) {
+      // The first message is the only one that is applied to what the node had before.
+      const known =
+        this.#sequence === 0 ? feed.versionOf(held?.get(feed.id)) : this.#toldFeeds.get(feed.id)
+      told.set(feed.id, feed.version)
+      if (full || known !== feed.version) put.push(feed.since(known))
+    }
+    const remove = full ? [] : [...this.#toldFeeds.keys()].filter((id) => !told.has(id))
+    this.#toldFeeds = told
+    return { put, remove }
   }
 
   #opened<T>(id: string, open: () => T): T | undefined {
@@ -916,35 +905,10 @@ class NodeSession implements Session, Router {
     )
     networksChanged(this.#neededNetworks, needed)
     this.#neededNetworks = needed
-    const delta = diff(this.#sentNetworks, needed, false, (id) => {
+    return diff(this.#sentNetworks, needed, false, (id) => {
       const network = view.get('network', id)
       return network && networkAssignment(network, this.#nodeId)
     })
-    for (const { id } of delta.put) {
-      for (const endpoint of view.endpointsOnNetwork(id)) this.#dirtyEndpoints.add(endpoint.id)
-    }
-    if (delta.remove.length > 0) {
-      for (const id of this.#sentEndpoints.keys()) this.#dirtyEndpoints.add(id)
-    }
-    return delta
-  }
-
-  #diffEndpoints(): AssignmentChange['endpoints'] {
-    const { view } = this.#context.store
-    const put: EndpointAssignment[] = []
-    const remove: EndpointId[] = []
-    const networks = new Set(this.#sentNetworks.keys())
-    for (const id of this.#dirtyEndpoints) {
-      const endpoint = view.get('endpoint', id)
-      const endpointId: EndpointId = idFrom(id)
-      if (endpoint && isRouted(endpoint, networks)) {
-        const assignment = this.#context.routing.assignmentOf(endpoint)
-        if (this.#sentEndpoints.get(endpointId) === assignment) continue
-        this.#sentEndpoints.set(endpointId, assignment)
-        put.push(assignment)
-      } else if (this.#sentEndpoints.delete(endpointId)) remove.push(endpointId)
-    }
-    return { put, remove }
   }
 
   acknowledge(sequence: number): void {
@@ -978,8 +942,8 @@ class NodeSession implements Session, Router {
 const noDelta = { put: [], remove: [] }
 
 function isEmpty(change: AssignmentChange): boolean {
-  const { tasks, secrets, configs, networks, endpoints, neighbours } = change
-  return [tasks, secrets, configs, networks, endpoints, neighbours].every(
+  const { tasks, secrets, configs, networks, feeds } = change
+  return [tasks, secrets, configs, networks, feeds].every(
     ({ put, remove }) => put.length === 0 && remove.length === 0,
   )
 }

@@ -10,8 +10,7 @@ import {
 } from '../model/index.ts'
 import { buildNode, buildTask } from '../model/testing.ts'
 import { openMemoryStore, type Store } from '../store/index.ts'
-import type { NeighbourAssignment } from '../wire/index.ts'
-import { Neighbourhood, NeighbourTable } from './neighbours.ts'
+import { NeighbourTable } from './neighbours.ts'
 
 const a: NetworkId = idFrom('a')
 const b: NetworkId = idFrom('b')
@@ -67,56 +66,49 @@ function buildNetwork(
 const placed = (id: string, nodeId: NodeId, ...addresses: ReturnType<typeof on>[]) =>
   buildTask({ id, nodeId, addresses, status: running })
 
-const told = ({
-  put,
-  remove,
-}: {
-  put: readonly NeighbourAssignment[]
-  remove: readonly string[]
-}) => [
-  ...put.map(({ id, mac, nodeAddress }) => `+ ${id} ${mac} ${nodeAddress}`),
-  ...remove.map((id) => `- ${id}`),
-]
+const told = (table: NeighbourTable, ...networks: readonly NetworkId[]) =>
+  networks.flatMap((id) =>
+    [...table.on(id).values()].map(
+      ({ neighbour }) => `${neighbour.id} ${neighbour.mac} ${neighbour.nodeAddress}`,
+    ),
+  )
 
-/** What node `n1` is told, with the table kept up by the store's commits. */
-function openNeighbourhood(store: Store): Neighbourhood {
+/** The table, kept up by the store's commits, and the ids of what it says is elsewhere now. */
+function openTable(store: Store) {
   const table = NeighbourTable.from(store.view)
-  const neighbourhood = new Neighbourhood(n1, table)
+  const changed: string[] = []
   store.subscribe(({ changes }) => {
-    for (const change of changes)
-      for (const moved of table.learn(change)) neighbourhood.touch(moved)
+    for (const change of changes) changed.push(...table.learn(change).map(({ id }) => id))
   })
-  return neighbourhood
+  return { table, changed }
 }
-const yes = () => true
-const no = () => false
 
-describe('what a node is told of its neighbours', () => {
-  test('addresses on its networks that are on other nodes, once', async () => {
+describe('where the addresses of networks are', () => {
+  test('every address of a network, and news only of what is elsewhere', async () => {
     const store = await openStore(
       placed('far', n2, on(a, '10.0.0.2'), on(b, '10.0.1.2')),
       placed('own', n1, on(a, '10.0.0.3')),
     )
-    const neighbourhood = openNeighbourhood(store)
-    const networks = new Set([a])
-    assert.deepEqual(told(neighbourhood.difference(networks, [a], [], yes)), [
-      '+ a/10.0.0.2 mac-10.0.0.2 192.0.2.2',
+    const { table, changed } = openTable(store)
+    assert.deepEqual(told(table, a), [
+      'a/10.0.0.2 mac-10.0.0.2 192.0.2.2',
+      'a/10.0.0.3 mac-10.0.0.3 192.0.2.1',
     ])
     const far = store.view.get('task', 'far')
     assert.ok(far)
     await store.commit([{ type: 'update', object: { ...far, traffic: 'routable' } }])
-    assert.deepEqual(told(neighbourhood.difference(networks, [], [], yes)), [])
+    assert.deepEqual(changed, [])
   })
 
   test('a plain container, with the names that resolve to it', async () => {
     const tool = { nodeId: n2, container: 'tool', createdAtMs: 0, ...on(a, '10.0.0.9') }
     const network = buildNetwork('a', [])
     const status = { ...network.status, attachments: [{ ...tool, names: ['tool', 'alias'] }] }
-    const store = await openStore({ ...network, status })
-    const { put } = openNeighbourhood(store).difference(new Set([a]), [a], [], yes)
+    const { table } = openTable(await openStore({ ...network, status }))
+    const held = [...table.on(a).values()].map(({ neighbour }) => neighbour)
     assert.deepEqual(
-      put.map(({ address, nodeId, names }) => [address, nodeId, names]),
-      [['10.0.0.9', n2, ['tool', 'alias']]],
+      held.map(({ address, nodeId, names, isOfNode }) => [address, nodeId, names, isOfNode]),
+      [['10.0.0.9', n2, ['tool', 'alias'], undefined]],
     )
   })
 
@@ -124,46 +116,38 @@ describe('what a node is told of its neighbours', () => {
     const network = buildNetwork('a', [])
     const sealed = { ...network, spec: { ...network.spec, encrypted: true } }
     const store = await openStore(sealed, placed('far', n2, on(a, '10.0.0.2')))
-    const neighbourhood = openNeighbourhood(store)
-    const networks = new Set([a])
-    const keys = ({ put }: { put: readonly NeighbourAssignment[] }) =>
-      put.map(({ address, publicKey }) => [address, publicKey])
-    assert.deepEqual(keys(neighbourhood.difference(networks, [a], [], yes)), [
-      ['10.0.0.2', undefined],
-    ])
+    const { table, changed } = openTable(store)
+    const key = () => table.on(a).get('a/10.0.0.2')?.neighbour.publicKey
+    assert.equal(key(), undefined)
     const node = store.view.get('node', n2)
     assert.ok(node)
     const encryption = { how: 'kernel', publicKey: 'k' } as const
     const description = { ...node.description, encryption }
     await store.commit([{ type: 'update', object: { ...node, description } }])
-    assert.deepEqual(keys(neighbourhood.difference(networks, [], [], yes)), [['10.0.0.2', 'k']])
+    assert.equal(key(), 'k')
+    assert.deepEqual(changed, ['a/10.0.0.2'])
   })
 
   test('that a node is lost, and that it is back', async () => {
     const store = await openStore(placed('far', n2, on(a, '10.0.0.2')))
-    const neighbourhood = openNeighbourhood(store)
-    const networks = new Set([a])
-    const lost = ({ put }: { put: readonly NeighbourAssignment[] }) =>
-      put.map(({ address, isLost }) => [address, isLost])
-    neighbourhood.difference(networks, [a], [], yes)
+    const { table, changed } = openTable(store)
     const become = async (status: Partial<ClusterNode['status']>) => {
       const node = store.view.get('node', n2)
       assert.ok(node)
       const { isSilent: _, ...before } = node.status
       const object = { ...node, status: { ...before, ...status } }
+      changed.length = 0
       await store.commit([{ type: 'update', object }])
-      return lost(neighbourhood.difference(networks, [], [], yes))
+      return [changed.length, table.on(a).get('a/10.0.0.2')?.neighbour.isLost]
     }
-    assert.deepEqual(await become({ state: 'down', isSilent: true }), [['10.0.0.2', true]])
-    assert.deepEqual(await become({ state: 'ready' }), [['10.0.0.2', undefined]])
-    assert.deepEqual(await become({ state: 'down' }), [])
+    assert.deepEqual(await become({ state: 'down', isSilent: true }), [1, true])
+    assert.deepEqual(await become({ state: 'ready' }), [1, undefined])
+    assert.deepEqual(await become({ state: 'down' }), [0, undefined])
   })
 
   test('an address that moves to another holder is changed, not taken away', async () => {
     const store = await openStore(placed('old', n2, on(a, '10.0.0.2')))
-    const neighbourhood = openNeighbourhood(store)
-    const networks = new Set([a])
-    neighbourhood.difference(networks, [a], [], yes)
+    const { table } = openTable(store)
     const n3 = buildNode({ id: 'n3', address: '192.0.2.3' })
     const old = store.view.get('task', 'old')
     assert.ok(old)
@@ -176,9 +160,7 @@ describe('what a node is told of its neighbours', () => {
     const late = store.view.get('task', 'old')
     assert.ok(late)
     await store.commit([{ type: 'delete', kind: 'task', id: 'old', version: late.version }])
-    assert.deepEqual(told(neighbourhood.difference(networks, [], [], yes)), [
-      '+ a/10.0.0.2 mac-10.0.0.2 192.0.2.3',
-    ])
+    assert.deepEqual(told(table, a), ['a/10.0.0.2 mac-10.0.0.2 192.0.2.3'])
   })
 
   test('an ended task is taken away', async () => {
@@ -186,28 +168,18 @@ describe('what a node is told of its neighbours', () => {
       placed('one', n2, on(a, '10.0.0.2')),
       placed('two', n2, on(b, '10.0.1.2')),
     )
-    const neighbourhood = openNeighbourhood(store)
-    neighbourhood.difference(new Set([a, b]), [a, b], [], yes)
+    const { table } = openTable(store)
     const one = store.view.get('task', 'one')
     assert.ok(one)
     const ended = { ...one.status, state: 'failed' as const }
     await store.commit([{ type: 'update', object: { ...one, status: ended } }])
-    assert.deepEqual(told(neighbourhood.difference(new Set([a, b]), [], [], yes)), ['- a/10.0.0.2'])
+    assert.deepEqual(told(table, a, b), ['b/10.0.1.2 mac-10.0.1.2 192.0.2.2'])
   })
 
-  test("other nodes' own addresses only while it has a task there itself", async () => {
-    const network = buildNetwork('a', [
-      { nodeId: n1, ...on(a, '10.0.0.8') },
-      { nodeId: n2, ...on(a, '10.0.0.9') },
-    ])
-    const store = await openStore(network)
-    const neighbourhood = openNeighbourhood(store)
-    const networks = new Set([a])
-    assert.deepEqual(told(neighbourhood.difference(networks, [a], [], no)), [])
-    assert.deepEqual(told(neighbourhood.difference(networks, [], [], yes)), [
-      '+ a/10.0.0.9 mac-10.0.0.9 192.0.2.2',
-    ])
-    assert.deepEqual(told(neighbourhood.difference(networks, [], [], no)), ['- a/10.0.0.9'])
+  test("nodes' own addresses are marked", async () => {
+    const network = buildNetwork('a', [{ nodeId: n2, ...on(a, '10.0.0.9') }])
+    const { table } = openTable(await openStore(network))
+    assert.equal(table.on(a).get('a/10.0.0.9')?.neighbour.isOfNode, true)
   })
 
   test('one whose node has no address yet is told once it has', async () => {
@@ -215,15 +187,12 @@ describe('what a node is told of its neighbours', () => {
       buildNode({ id: 'n4', address: '' }),
       placed('lost', idFrom('n4'), on(a, '10.0.0.9')),
     )
-    const neighbourhood = openNeighbourhood(store)
-    const networks = new Set([a])
-    assert.deepEqual(told(neighbourhood.difference(networks, [a], [], yes)), [])
+    const { table } = openTable(store)
+    assert.deepEqual(told(table, a), [])
     const node = store.view.get('node', 'n4')
     assert.ok(node)
     const status = { ...node.status, address: '192.0.2.4' }
     await store.commit([{ type: 'update', object: { ...node, status } }])
-    assert.deepEqual(told(neighbourhood.difference(networks, [], [], yes)), [
-      '+ a/10.0.0.9 mac-10.0.0.9 192.0.2.4',
-    ])
+    assert.deepEqual(told(table, a), ['a/10.0.0.9 mac-10.0.0.9 192.0.2.4'])
   })
 })

@@ -9,14 +9,12 @@ import {
   tunnelKeyOf,
 } from '../model/index.ts'
 import type { AppliedChange, View } from '../store/store.ts'
-import type { Delta, NeighbourAssignment } from '../wire/index.ts'
+import type { NeighbourAssignment } from '../wire/index.ts'
 import { dataAddressOf } from './assignments.ts'
 
 /** An address of a network, and who has it: a task, or the network itself for its plain containers and nodes. */
 interface Held {
   readonly holder: TaskId | NetworkId
-  /** An address that a node itself sends from: only those with a task there answer to it. */
-  readonly isOfNode: boolean
   readonly neighbour: NeighbourAssignment
 }
 
@@ -143,10 +141,11 @@ export class NeighbourTable {
       ...(names && names.length > 0 ? { names } : {}),
       ...(publicKey === undefined ? {} : { publicKey }),
       ...(node && isLost(node) ? { isLost: true as const } : {}),
+      ...(isOfNode ? { isOfNode } : {}),
     }
     const held = this.#heldByNetwork.get(networkId)
-    if (held) held.set(id, { holder, isOfNode, neighbour })
-    else this.#heldByNetwork.set(networkId, new Map([[id, { holder, isOfNode, neighbour }]]))
+    if (held) held.set(id, { holder, neighbour })
+    else this.#heldByNetwork.set(networkId, new Map([[id, { holder, neighbour }]]))
     changes.push({ networkId, id })
   }
 
@@ -189,82 +188,4 @@ function placesOf(
     ...(network?.status.attachments ?? []).map((place) => ({ place, isOfNode: false })),
     ...(network?.status.nodeAddresses ?? []).map((place) => ({ place, isOfNode: true })),
   ]
-}
-
-/**
- * What one node is still to be told of where the addresses of its networks are. What it was told is what the table
- * said; to take away what it never had does no harm.
- */
-export class Neighbourhood {
-  readonly #nodeId: NodeId
-  readonly #table: NeighbourTable
-  /** Networks on which it was told the nodes' own addresses. */
-  readonly #withNodes = new Set<NetworkId>()
-  #dirty = new Map<string, NetworkId>()
-
-  constructor(nodeId: NodeId, table: NeighbourTable) {
-    this.#nodeId = nodeId
-    this.#table = table
-  }
-
-  /** Neighbours to look at in the next difference, without those of networks that are new. */
-  get dirtyCount(): number {
-    return this.#dirty.size
-  }
-
-  touch({ id, networkId }: NeighbourChange): void {
-    this.#dirty.set(id, networkId)
-  }
-
-  /** As after a message that says: forget everything. */
-  clear(): void {
-    this.#withNodes.clear()
-  }
-
-  /**
-   * What to tell the node, which has these networks now: `added` ones it did not have before, `removed` ones it has no
-   * more, with which it forgets their neighbours by itself. Only with a task of its own on a network do other nodes' own addresses there concern it: `hasTaskOn`.
-   */
-  difference(
-    networks: ReadonlySet<NetworkId>,
-    added: readonly NetworkId[],
-    removed: readonly NetworkId[],
-    hasTaskOn: (id: NetworkId) => boolean,
-  ): Delta<string, NeighbourAssignment> {
-    const put = new Map<string, NeighbourAssignment>()
-    const remove = new Set<string>()
-    const settle = (id: string, held: Held | undefined, networkId: NetworkId) => {
-      const isWanted =
-        held !== undefined &&
-        networks.has(networkId) &&
-        held.neighbour.nodeId !== this.#nodeId &&
-        (!held.isOfNode || this.#withNodes.has(networkId))
-      if (isWanted) put.set(id, held.neighbour)
-      else if (held?.neighbour.nodeId !== this.#nodeId || !held.isOfNode) remove.add(id)
-    }
-    const flipped = new Set<NetworkId>()
-    for (const id of networks) {
-      if (hasTaskOn(id) === this.#withNodes.has(id)) continue
-      if (!this.#withNodes.delete(id)) this.#withNodes.add(id)
-      flipped.add(id)
-    }
-    for (const id of removed) this.#withNodes.delete(id)
-    for (const id of added) {
-      flipped.delete(id)
-      for (const [neighbourId, held] of this.#table.on(id)) {
-        settle(neighbourId, held, id)
-        // It had nothing of it before.
-        remove.delete(neighbourId)
-      }
-    }
-    for (const id of flipped) {
-      for (const [neighbourId, held] of this.#table.on(id))
-        if (held.isOfNode) settle(neighbourId, held, id)
-    }
-    for (const [id, networkId] of this.#dirty) {
-      if (networks.has(networkId)) settle(id, this.#table.on(networkId).get(id), networkId)
-    }
-    this.#dirty = new Map()
-    return { put: [...put.values()], remove: [...remove] }
-  }
 }

@@ -6,18 +6,17 @@ import type {
   NetworkId,
   NodeId,
   Task,
+  TaskId,
   Workload,
   WorkloadId,
 } from '../model/index.ts'
 import type { AppliedChange, View } from '../store/store.ts'
-import type { EndpointAssignment } from '../wire/index.ts'
-import { endpointAssignment, isPublished } from './assignments.ts'
-import type { Scope } from './routing-rounds.ts'
+import { isPublished } from './assignments.ts'
 
-/** An endpoint whose routers have to be told. */
+/** An endpoint that may not be as nodes were told; with `taskId`: only whether that task is behind it. */
 export interface RoutingChange {
   readonly id: EndpointId
-  readonly scope: Scope
+  readonly taskId?: TaskId
 }
 
 const noChanges: readonly RoutingChange[] = []
@@ -25,15 +24,14 @@ const noNetworks: ReadonlySet<NetworkId> = new Set()
 
 /**
  * What sessions ask for again and again, derived from the view and kept up to date by changes, so that a message to a
- * node costs what is in it: which endpoints every node routes to, who has plain containers where, how many tasks of a
- * workload take traffic, and each endpoint as it is sent, made once for all nodes.
+ * node costs what is in it: which endpoints every node routes to, who has plain containers where, and how many tasks of a
+ * workload take traffic.
  */
 export class RoutingIndex {
   readonly #view: View
   readonly #published = new Set<EndpointId>()
   readonly #routableByWorkload = new Map<WorkloadId, number>()
   readonly #attachedByNode = new Map<NodeId, Set<NetworkId>>()
-  readonly #assignments = new Map<EndpointId, EndpointAssignment>()
 
   private constructor(view: View) {
     this.#view = view
@@ -62,17 +60,7 @@ export class RoutingIndex {
     return (this.#routableByWorkload.get(workloadId) ?? 0) > (traffic === 'routable' ? 1 : 0)
   }
 
-  /** The endpoint as nodes get it: the same object until it changes. */
-  assignmentOf(endpoint: Endpoint): EndpointAssignment {
-    let assignment = this.#assignments.get(endpoint.id)
-    if (assignment === undefined) {
-      assignment = endpointAssignment(this.#view, endpoint)
-      this.#assignments.set(endpoint.id, assignment)
-    }
-    return assignment
-  }
-
-  /** Takes a change in, in order, once it is in the view. Answers whose routers have to be told. */
+  /** Takes a change in, in order, once it is in the view. Answers which endpoints may not be as nodes were told. */
   learn({ kind, before, after }: AppliedChange): readonly RoutingChange[] {
     switch (kind) {
       case 'task':
@@ -108,7 +96,10 @@ export class RoutingIndex {
     const count = (this.#routableByWorkload.get(workloadId) ?? 0) + (isRoutable ? 1 : -1)
     if (count > 0) this.#routableByWorkload.set(workloadId, count)
     else this.#routableByWorkload.delete(workloadId)
-    return this.#changed(this.#view.endpointsOfWorkload(workloadId))
+    const taskId = (after ?? before)?.id
+    return this.#view
+      .endpointsOfWorkload(workloadId)
+      .map(({ id }) => (taskId === undefined ? { id } : { id, taskId }))
   }
 
   #learnEndpoint(
@@ -120,11 +111,7 @@ export class RoutingIndex {
     if (after && isPublished(after)) this.#published.add(id)
     else this.#published.delete(id)
     if (before && after && isSameRouting(before, after)) return noChanges
-    this.#assignments.delete(id)
-    const both = [before, after].flatMap((endpoint) => endpoint ?? [])
-    if (both.some(isPublished)) return [{ id, scope: 'everyone' }]
-    const networks = both.flatMap(({ spec }) => spec.networks.map(({ networkId }) => networkId))
-    return [{ id, scope: networks }]
+    return [{ id }]
   }
 
   /** Tasks bear its name. */
@@ -134,18 +121,7 @@ export class RoutingIndex {
   ): readonly RoutingChange[] {
     const id = (after ?? before)?.id
     if (id === undefined || before?.name === after?.name) return noChanges
-    return this.#changed(this.#view.endpointsOfWorkload(id))
-  }
-
-  #changed(endpoints: readonly Endpoint[]): readonly RoutingChange[] {
-    return endpoints.map((endpoint) => {
-      const { id, spec } = endpoint
-      this.#assignments.delete(id)
-      const scope = isPublished(endpoint)
-        ? 'everyone'
-        : spec.networks.map(({ networkId }) => networkId)
-      return { id, scope }
-    })
+    return this.#view.endpointsOfWorkload(id).map((endpoint) => ({ id: endpoint.id }))
   }
 
   #attach(network: Network | undefined, isThere: boolean): void {

@@ -706,8 +706,8 @@ export class SimulatedCluster {
   /** A link to the leader, with somebody who reads along what the node is told. */
   #watched(link: ManagerLink): ManagerLink {
     return {
-      open: async (nodeId, description, signal) => {
-        const session = await link.open(nodeId, description, signal)
+      open: async (nodeId, description, signal, held) => {
+        const session = await link.open(nodeId, description, signal, held)
         let known: Assignments | undefined
         return {
           next: async (ended) => {

@@ -46,7 +46,7 @@ async function openLeader(predecessor?: Predecessor) {
     speaking,
     async open(id: NodeId) {
       speaking.add(id)
-      const session = await dispatcher.open(id, description, stop.signal, remote)
+      const session = await dispatcher.open(id, description, stop.signal, undefined, remote)
       return session
     },
     stateOf: (id: NodeId) => store.view.get('node', id)?.status.state,

@@ -11,6 +11,7 @@ import type {
   TaskTemplate,
   WorkloadId,
 } from '../model/index.ts'
+import { applyFeeds, type FeedChange, type FeedFacts, type FeedId, type HeldFeeds } from './feed.ts'
 
 /** A task as its node needs it: with its template, and the words that templates and labels are made of. */
 export interface TaskAssignment {
@@ -98,6 +99,8 @@ export interface NeighbourAssignment {
   readonly isLost?: true
   /** What resolves to the address: of a plain container, which no endpoint stands for. */
   readonly names?: readonly string[]
+  /** An address that a node itself sends from: only nodes with a task there answer to it. */
+  readonly isOfNode?: true
 }
 
 /** An endpoint that this node routes to: its names, addresses and the tasks that may get traffic now. */
@@ -112,6 +115,8 @@ export interface EndpointAssignment {
     readonly vip?: string
     readonly aliases: readonly string[]
   }[]
+  /** Every node routes to it, whatever its networks. */
+  readonly published?: true
   /** Ingress-mode ports, numbers decided. */
   readonly ports: readonly PortSpec[]
   /** Absent: `preserve`. */
@@ -148,6 +153,8 @@ export interface Assignments {
   readonly endpoints: ReadonlyMap<EndpointId, EndpointAssignment>
   /** By id. Of this node's networks; its own addresses are not among them. */
   readonly neighbours: ReadonlyMap<string, NeighbourAssignment>
+  /** Where endpoints and neighbours come from. */
+  readonly feeds: HeldFeeds
 }
 
 /** What has changed since the last message. `full`: forget everything else. */
@@ -160,8 +167,8 @@ export interface AssignmentChange {
   readonly secrets: Delta<SecretId, SecretAssignment>
   readonly configs: Delta<ConfigId, ConfigAssignment>
   readonly networks: Delta<NetworkId, NetworkAssignment>
-  readonly endpoints: Delta<EndpointId, EndpointAssignment>
-  readonly neighbours: Delta<string, NeighbourAssignment>
+  /** Endpoints and neighbours. */
+  readonly feeds: Delta<FeedId, FeedChange>
 }
 export interface Delta<Key, Value> {
   readonly put: readonly Value[]
@@ -181,22 +188,13 @@ export function applyChange(
     secrets: applyDelta(old?.secrets, change.secrets, ({ id }) => id),
     configs: applyDelta(old?.configs, change.configs, ({ id }) => id),
     networks: applyDelta(old?.networks, change.networks, ({ id }) => id),
-    endpoints: applyDelta(old?.endpoints, change.endpoints, ({ id }) => id),
-    neighbours: applyDelta(
-      withoutNetworks(old?.neighbours, change.networks.remove),
-      change.neighbours,
-      ({ id }) => id,
-    ),
+    // A feed that the node holds already is not told again, even where all else is.
+    ...pickFacts(applyFeeds(before, change.full, change.feeds, change.node.id)),
   }
 }
 
-/** A network's neighbours go with it. */
-function withoutNetworks(
-  neighbours: Assignments['neighbours'] | undefined,
-  removed: readonly NetworkId[],
-): Assignments['neighbours'] | undefined {
-  if (neighbours === undefined || removed.length === 0) return neighbours
-  return new Map([...neighbours].filter(([, { networkId }]) => !removed.includes(networkId)))
+function pickFacts({ feeds, endpoints, neighbours }: FeedFacts): FeedFacts {
+  return { feeds, endpoints, neighbours }
 }
 
 function applyDelta<Key, Value>(

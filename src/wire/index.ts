@@ -20,6 +20,18 @@ export {
   type PathProbeOrder,
   pathSendersMax,
 } from './examination.ts'
+export {
+  type EndpointHead,
+  type FeedChange,
+  type FeedId,
+  type FeedPart,
+  feedOfAddresses,
+  feedOfEndpoint,
+  feedOfNodes,
+  type HeldFeeds,
+  isOfEndpoints,
+  publishedFeed,
+} from './feed.ts'
 export type {
   LogLine,
   LogOptions,

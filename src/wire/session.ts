@@ -1,5 +1,6 @@
 import type { NodeDescription, NodeId, TaskId, TaskStatus } from '../model/index.ts'
 import type { AssignmentChange } from './assignment.ts'
+import type { HeldFeeds } from './feed.ts'
 
 /** A task's state as its node sees it. */
 export interface TaskReport {
@@ -24,7 +25,13 @@ export interface Session {
 
 /** How an agent finds the leader. */
 export interface ManagerLink {
-  open(nodeId: NodeId, description: NodeDescription, signal: AbortSignal): Promise<Session>
+  /** `held`: what the node knows from a session before, and is not told again. It applies the first change to that. */
+  open(
+    nodeId: NodeId,
+    description: NodeDescription,
+    signal: AbortSignal,
+    held?: HeldFeeds,
+  ): Promise<Session>
 }
 
 export interface LogOptions {

@@ -1,0 +1,54 @@
+import { deflateRawSync, inflateRawSync } from 'node:zlib'
+import { UserError } from '../base/index.ts'
+import type { FeedPart } from '../wire/index.ts'
+import { Fields } from './read.ts'
+
+/** Texts that are longer are sent compressed, in bytes: ids and addresses say much the same again and again. */
+const plainBytesMax = 1_024
+/** Of a part as it is read, in bytes: the manager makes parts far smaller. */
+const textBytesMax = 256 * 2 ** 20
+const marks = { plain: 0, deflated: 1 } as const
+
+/** Bytes of parts that many nodes are told alike, for as long as somebody may be told of them. */
+const bytesOfPart = new WeakMap<FeedPart, Uint8Array>()
+
+/** Whether somebody was told of it before. */
+export function hasBytes(part: FeedPart): boolean {
+  return bytesOfPart.has(part)
+}
+
+/** A part of a feed as it is sent: one byte that says how, and JSON. Made once, whoever it is sent to. */
+export function encodePart(part: FeedPart): Uint8Array {
+  const known = bytesOfPart.get(part)
+  if (known) return known
+  const text = Buffer.from(JSON.stringify(part))
+  const isLong = text.length > plainBytesMax
+  const bytes = Buffer.concat([
+    Buffer.of(isLong ? marks.deflated : marks.plain),
+    isLong ? deflateRawSync(text, { level: 1 }) : text,
+  ])
+  bytesOfPart.set(part, bytes)
+  return bytes
+}
+
+/** The managers are trusted with what they say: its shape is the model's own. */
+export function decodePart(bytes: Uint8Array): FeedPart {
+  const mark = bytes[0]
+  try {
+    if (mark !== marks.plain && mark !== marks.deflated) throw new Error(`mark ${mark}`)
+    const rest = bytes.subarray(1)
+    const text =
+      mark === marks.plain ? rest : inflateRawSync(rest, { maxOutputLength: textBytesMax })
+    const fields = new Fields('part', JSON.parse(Buffer.from(text).toString()))
+    for (const name of ['endpoints', 'neighbours']) checkDelta(fields.inside(name))
+    fields.list('backends', (value) => checkDelta(new Fields('backends', value)))
+    return fields.all() as unknown as FeedPart
+  } catch (cause) {
+    throw new UserError('invalidInput', 'the manager sent what is no part of a feed', { cause })
+  }
+}
+
+function checkDelta(delta: Fields): void {
+  delta.list('put', (value) => value)
+  delta.texts('remove')
+}

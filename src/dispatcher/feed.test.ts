@@ -1,0 +1,135 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import fc from 'fast-check'
+import { type EndpointId, idFrom, type NodeId } from '../model/index.ts'
+import { applyFeeds, type FeedChange, type FeedFacts } from '../wire/feed.ts'
+import { backendKey, endpointKey, type Fact, Feed, type HashedFact, hashed } from './feed.ts'
+
+const ownId: NodeId = idFrom('own')
+const endpointId: EndpointId = idFrom('e')
+const head: Fact = {
+  type: 'endpoint',
+  endpoint: { id: endpointId, name: 'web', mode: 'vip', networks: [], published: true, ports: [] },
+}
+const backend = (task: number, weight: number): Fact => ({
+  type: 'backend',
+  endpointId,
+  backend: {
+    taskId: idFrom(`t${task}`),
+    taskName: `web.1.t${task}`,
+    nodeId: idFrom('n1'),
+    weight,
+    addresses: {},
+  },
+})
+
+function openFeed(): Feed {
+  const feed = new Feed('published', 0)
+  feed.change(1, new Map([[endpointKey(endpointId), hashed(head)]]))
+  return feed
+}
+
+/** A step that sets weights of backends; 0: it is gone. Only what differs. */
+function step(feed: Feed, weights: readonly (readonly [number, number])[]): void {
+  const changes = new Map<string, HashedFact | undefined>()
+  for (const [task, weight] of weights) {
+    const key = backendKey(endpointId, idFrom(`t${task}`))
+    const after = weight === 0 ? undefined : hashed(backend(task, weight))
+    if (feed.get(key)?.high === after?.high) changes.delete(key)
+    else changes.set(key, after)
+  }
+  if (changes.size > 0) feed.change(feed.version + 1, changes)
+}
+
+const told = (before: FeedFacts | undefined, change: FeedChange): FeedFacts =>
+  applyFeeds(before, false, { put: [change], remove: [] }, ownId)
+const weightsOf = (facts: FeedFacts | undefined) =>
+  (facts?.endpoints.get(endpointId)?.backends ?? [])
+    .map(({ taskId, weight }) => [String(taskId), weight] as const)
+    .toSorted(([a], [b]) => (a < b ? -1 : 1))
+
+describe('a feed', () => {
+  const anySteps = fc.array(
+    fc.array(fc.tuple(fc.nat(40), fc.nat(3)), { minLength: 1, maxLength: 10 }),
+    { minLength: 1, maxLength: 300 },
+  )
+
+  test('whoever looks at it, however often, comes to know the same', () => {
+    fc.assert(
+      fc.property(anySteps, fc.integer({ min: 1, max: 200 }), (steps, every) => {
+        const feed = openFeed()
+        let often = told(undefined, feed.since(undefined))
+        let seldom = often
+        let [oftenAt, seldomAt] = [feed.version, feed.version]
+        for (const [at, weights] of steps.entries()) {
+          step(feed, weights)
+          often = told(often, feed.since(oftenAt))
+          oftenAt = feed.version
+          if (at % every > 0) continue
+          seldom = told(seldom, feed.since(seldomAt))
+          seldomAt = feed.version
+        }
+        seldom = told(seldom, feed.since(seldomAt))
+        const whole = told(undefined, feed.since(undefined))
+        assert.deepEqual(weightsOf(often), weightsOf(whole))
+        assert.deepEqual(weightsOf(seldom), weightsOf(whole))
+      }),
+      { numRuns: 50 },
+    )
+  })
+
+  test('has the same digest whatever way it came to be so, and another otherwise', () => {
+    fc.assert(
+      fc.property(anySteps, (steps) => {
+        const one = openFeed()
+        for (const weights of steps) step(one, weights)
+        const another = openFeed()
+        const weights = weightsOf(told(undefined, one.since(undefined)))
+        step(
+          another,
+          weights.toReversed().map(([task, weight]) => [Number(task.slice(1)), weight] as const),
+        )
+        assert.equal(one.digest, another.digest)
+        step(another, [[50, 1]])
+        assert.notEqual(one.digest, another.digest)
+      }),
+      { numRuns: 50 },
+    )
+  })
+
+  test('that says of two tasks what it said of the other has another digest', () => {
+    const [one, another] = [openFeed(), openFeed()]
+    for (let pair = 0; pair < 100; pair += 2) {
+      step(one, [
+        [pair, 1],
+        [pair + 1, 2],
+      ])
+      step(another, [
+        [pair, 2],
+        [pair + 1, 1],
+      ])
+      assert.notEqual(one.digest, another.digest)
+      step(another, [
+        [pair, 1],
+        [pair + 1, 2],
+      ])
+    }
+    assert.equal(one.digest, another.digest)
+  })
+
+  test('is told whole to who is too far behind, and as the same parts to everybody', () => {
+    const feed = openFeed()
+    const before = feed.digest
+    assert.equal(feed.versionOf(before), feed.version)
+    for (let round = 1; round <= 40; round++)
+      step(
+        feed,
+        Array.from({ length: 40 }, (_, task) => [task, round] as const),
+      )
+    assert.equal(feed.versionOf(before), undefined)
+    assert.equal(feed.since(1).whole, true)
+    assert.equal(feed.since(feed.version - 1).whole, false)
+    assert.equal(feed.since(feed.version - 1).parts[0], feed.since(feed.version - 1).parts[0])
+    assert.equal(feed.since(undefined).parts[0], feed.since(undefined).parts[0])
+  })
+})
