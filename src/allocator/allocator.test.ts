@@ -295,6 +295,66 @@ describe('networks', () => {
     assert.equal(lab.network('d').status.subnet, '10.9.2.0/25')
   })
 
+  test('with IPv6 they have a /64 of the cluster besides, which none of them shares', async () => {
+    const six = (id: string, ipam: NetworkSpec['ipam'] = []) =>
+      buildNetwork(id, { ipv6: true, attachable: true, ipam })
+    const lab = await Lab.open(buildCluster(), six('a'), six('b'), buildNetwork('c'))
+    const [a, b] = [lab.network('a').status.ipv6, lab.network('b').status.ipv6]
+    assert.match(a?.subnet ?? '', /^fd[0-9a-f:]+::\/64$/)
+    assert.equal(a?.gateway, a?.subnet.replace('/64', '1'))
+    assert.notEqual(a?.subnet, b?.subnet)
+    assert.equal(lab.network('c').status.ipv6, undefined)
+    // Whoever asks for an address of one family has that of the other.
+    const asked = a?.subnet.replace('/64', '2a')
+    assert.equal(lab.allocator.freeAddress(idFrom('a'), asked).address, '10.0.0.42')
+    assert.throws(() => lab.allocator.freeAddress(idFrom('a'), asked), { code: 'conflict' })
+    assert.throws(() => lab.allocator.freeAddress(idFrom('c'), asked), { code: 'invalidInput' })
+    await lab.remove(lab.network('a'))
+    await lab.settle()
+    await lab.add(six('d'))
+    await lab.settle()
+    assert.equal(lab.network('d').status.ipv6?.subnet, a?.subnet)
+  })
+
+  describe('with an IPv6 block that was asked for', () => {
+    const cases = [
+      {
+        name: 'it is that one',
+        pool: { subnet: 'fd00:9::/64', range: 'fd00:9::8:0:0/80', gateway: 'fd00:9::ff:1' },
+        want: { subnet: 'fd00:9::/64', range: 'fd00:9::8:0:0/80', gateway: 'fd00:9::ff:1' },
+      },
+      {
+        name: 'it may be as small as the IPv4 one',
+        pool: { subnet: 'fd00:9::100/120' },
+        want: { subnet: 'fd00:9::100/120', gateway: 'fd00:9::101' },
+      },
+      { name: 'but not smaller', pool: { subnet: 'fd00:9::/121' }, error: /less addresses than/ },
+      {
+        name: "a task's address is no gateway",
+        pool: { subnet: 'fd00:9::/64', gateway: 'fd00:9::7' },
+        error: /gateway fd00:9::7 belongs to whoever has 10\.0\.1\.7/,
+      },
+      {
+        name: 'it may not overlap',
+        pool: { subnet: 'fd00:8::/48' },
+        error: /overlaps fd00:8::\/64 of network first/,
+      },
+    ]
+    for (const { name, pool, want, error } of cases) {
+      test(name, async () => {
+        const lab = await Lab.open(
+          buildCluster(),
+          buildNetwork('first', { ipv6: true, ipam: [{ subnet: 'fd00:8::/64' }] }),
+        )
+        await lab.add(buildNetwork('six', { ipv6: true, ipam: [pool] }))
+        await lab.settle()
+        const { status } = lab.network('six')
+        assert.deepEqual(status.ipv6, want)
+        if (error) assert.match(status.error ?? '', error)
+      })
+    }
+  })
+
   test("the engine's own networks, and other drivers', get nothing", async () => {
     const lab = await Lab.open(
       buildCluster(),

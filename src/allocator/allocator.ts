@@ -4,6 +4,8 @@ import {
   type Endpoint,
   type EndpointId,
   holdsResources,
+  type Ipv6Block,
+  ipv4Of,
   isStopWanted,
   type Network,
   type NetworkId,
@@ -11,6 +13,7 @@ import {
   type NodeAddress,
   type PortSpec,
   type Protocol,
+  parseWideBlock,
   type Task,
   type TaskAddress,
   type WorkloadId,
@@ -18,6 +21,7 @@ import {
 import type { AppliedChange, Change, Commit, View } from '../store/store.ts'
 import { AddressPool } from './address-pool.ts'
 import { type Block, formatAddress, formatBlock, macOf, parseAddress, parseBlock } from './ipv4.ts'
+import { chooseIpv6 } from './ipv6-subnets.ts'
 import { findOverlap, freeBlock } from './subnets.ts'
 
 /** What the allocator wants written, each object whole and with the version it was decided on. */
@@ -354,11 +358,14 @@ export class Allocator {
     }
     let address = pool.free()
     if (asked !== undefined) {
-      address = parseAddress(asked)
+      const { subnet, ipv6 } = network.status
+      const narrow =
+        isWide(asked) && subnet !== undefined && ipv6 ? ipv4Of({ subnet, ipv6 }, asked) : asked
+      address = parseAddress(narrow ?? '')
       if (address === undefined || !pool.isAskable(address)) {
         throw new UserError(
           'invalidInput',
-          `network ${network.name} (${network.status.subnet ?? ''}) cannot give the address ${asked}`,
+          `network ${network.name} (${(isWide(asked) ? ipv6?.subnet : subnet) ?? 'no subnet of that kind'}) cannot give the address ${asked}`,
           { next: 'Name another address of that subnet, or none to get a free one.' },
         )
       }
@@ -491,7 +498,7 @@ export class Allocator {
   }
 
   #chooseSubnet(network: Network): NetworkStatus {
-    const [config] = network.spec.ipam
+    const config = network.spec.ipam.find(({ subnet }) => !isWide(subnet))
     const others = [...this.#blocks].flatMap(([id, used]) => (id === network.id ? [] : [used]))
     let block: Block | undefined
     if (config?.subnet !== undefined) {
@@ -524,12 +531,38 @@ export class Allocator {
     }
     const vni = this.#chooseVni(network)
     if (typeof vni === 'string') return { error: vni }
-    return {
+    const narrow = {
       subnet: formatBlock(block),
-      ...(config?.range === undefined ? {} : { range: config.range }),
       gateway: config?.gateway ?? formatAddress(block.first + 1),
+    }
+    const ipv6 = network.spec.ipv6 ? this.#chooseWide(network, narrow) : undefined
+    if (typeof ipv6 === 'string') return { error: ipv6 }
+    return {
+      ...narrow,
+      ...(config?.range === undefined ? {} : { range: config.range }),
+      ...(ipv6 ? { ipv6 } : {}),
       vni,
     }
+  }
+
+  /** The network's IPv6 block, which has an address for each of its IPv4 ones; or why there is none. */
+  #chooseWide(
+    network: Network,
+    narrow: { readonly subnet: string; readonly gateway: string },
+  ): Ipv6Block | string {
+    const config = network.spec.ipam.find(({ subnet }) => isWide(subnet))
+    const others = [...this.#blocks.keys()].flatMap((id) => {
+      const known = id === network.id ? undefined : this.#network(id)
+      const block = parseWideBlock(known?.status.ipv6?.subnet ?? '')
+      return known && block ? [{ block, name: known.name, subnet: known.status.ipv6?.subnet }] : []
+    })
+    return chooseIpv6({
+      ...narrow,
+      asked: config,
+      others,
+      ofHosts: this.#hostSubnets().flatMap((text) => parseWideBlock(text) ?? []),
+      clusterId: [...this.#view.list('cluster')][0]?.id ?? '',
+    })
   }
 
   #chooseVni(network: Network): number | string {
@@ -549,13 +582,17 @@ export class Allocator {
 
   #blocksOfHosts(): readonly Block[] {
     if (!this.#hostBlocks) {
-      const texts = new Set<string>()
-      for (const { description } of this.#view.list('node')) {
-        for (const subnet of description.hostSubnets) texts.add(subnet)
-      }
-      this.#hostBlocks = [...texts].flatMap((text) => parseBlock(text) ?? [])
+      this.#hostBlocks = this.#hostSubnets().flatMap((text) => parseBlock(text) ?? [])
     }
     return this.#hostBlocks
+  }
+
+  #hostSubnets(): readonly string[] {
+    const texts = new Set<string>()
+    for (const { description } of this.#view.list('node')) {
+      for (const subnet of description.hostSubnets) texts.add(subnet)
+    }
+    return [...texts]
   }
 
   #fullText(network: Network): string {
@@ -767,6 +804,10 @@ export function changesFor(view: View, decision: AllocatorDecision): Change[] {
   const bases = [...decision.networks, ...decision.endpoints]
   if (!bases.every(isFresh)) return []
   return [...bases, ...decision.tasks.filter(isFresh)].map((object) => ({ type: 'update', object }))
+}
+
+function isWide(subnet: string | undefined): boolean {
+  return subnet?.includes(':') ?? false
 }
 
 /** Whether addresses are given out here: the engine cares for its own networks, and for other drivers'. */

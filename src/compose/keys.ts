@@ -941,7 +941,7 @@ const networkShape = object<NetworkModel>(
     internal: field('internal', boolean),
     attachable: field('attachable', boolean),
     enableIpv4: field('enable_ipv4', boolean, notInCluster),
-    enableIpv6: field('enable_ipv6', boolean, notInCluster),
+    enableIpv6: field('enable_ipv6', boolean),
     labels: field('labels', labels),
   },
   { isEmptyWhenNull: true, finish: onlyNamed },

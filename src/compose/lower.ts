@@ -122,6 +122,7 @@ function networkBody(
     Ingress: false,
     ConfigOnly: false,
     ConfigFrom: null,
+    ...(network?.enableIpv6 !== undefined && { EnableIPv6: network.enableIpv6 }),
     Options: network?.driverOpts ? { ...network.driverOpts } : null,
     Labels: labels,
   }

@@ -1,6 +1,6 @@
 import { type Clock, type Log, messageOf, UserError, WakeUp } from '../base/index.ts'
 import type { AttachedPlace, AttachmentDesk, AttachmentWish } from '../cluster/index.ts'
-import type { NetworkId } from '../model/index.ts'
+import { ipv6Of, type NetworkId } from '../model/index.ts'
 import type { DataPlane } from '../network/index.ts'
 import type { PlainContainers } from './plain-containers.ts'
 
@@ -8,6 +8,8 @@ import type { PlainContainers } from './plain-containers.ts'
 export interface ReservedPlace {
   readonly networkId: NetworkId
   readonly address: string
+  /** Where the network has IPv6 too. */
+  readonly ipv6?: string
   readonly mac: string
   readonly engineNetwork: string
   readonly nameservers: readonly string[]
@@ -56,7 +58,14 @@ export class NodeAttachments {
     try {
       const engineNetwork = await this.#dataPlane.ensureNetwork(network)
       const nameservers = this.#dataPlane.nameserversFor([network])
-      return { networkId: network.id, address, mac, engineNetwork, nameservers }
+      return {
+        networkId: network.id,
+        address,
+        ...(network.ipv6 ? { ipv6: ipv6Of({ ...network, ipv6: network.ipv6 }, address) } : {}),
+        mac,
+        engineNetwork,
+        nameservers,
+      }
     } catch (error) {
       await this.release(network.id, [wish.container])
       throw error

@@ -194,7 +194,7 @@ export function networksOfTasks(tasks: readonly Task[]): ReadonlySet<NetworkId> 
 }
 
 export function networkAssignment(network: Network, nodeId: NodeId): NetworkAssignment | undefined {
-  const { subnet, gateway, vni, nodeAddresses } = network.status
+  const { subnet, gateway, ipv6, vni, nodeAddresses } = network.status
   const own = nodeAddresses?.find((candidate) => candidate.nodeId === nodeId)
   if (subnet === undefined || gateway === undefined || network.spec.predefined) return undefined
   return {
@@ -203,6 +203,7 @@ export function networkAssignment(network: Network, nodeId: NodeId): NetworkAssi
     labels: network.labels,
     subnet,
     gateway,
+    ...(ipv6 ? { ipv6 } : {}),
     internal: network.spec.internal,
     attachable: network.spec.attachable,
     ingress: network.spec.ingress,

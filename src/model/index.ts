@@ -32,6 +32,16 @@ export {
   type TaskId,
   type WorkloadId,
 } from './ids.ts'
+export {
+  type DualStack,
+  formatWide,
+  type Ipv6Block,
+  ipv4Of,
+  ipv6Of,
+  parseWide,
+  parseWideBlock,
+  type WideBlock,
+} from './ipv6.ts'
 export { type AnyObject, type Kind, kinds, type ObjectByKind, uniquelyNamedKinds } from './kinds.ts'
 export type {
   Network,

@@ -1,4 +1,5 @@
 import type { NetworkId, NodeId } from './ids.ts'
+import type { Ipv6Block } from './ipv6.ts'
 import type { ObjectMeta, Source } from './object.ts'
 
 /** A cluster network. On each node that needs it: a bridge, and a VXLAN device on it. */
@@ -14,9 +15,11 @@ export interface NetworkSpec {
   readonly attachable: boolean
   /** The one network that published ports come in by. */
   readonly ingress: boolean
+  /** Besides IPv4. */
   readonly ipv6: boolean
   readonly encrypted: boolean
   readonly options: Readonly<Record<string, string>>
+  /** What was asked for: at most one block of each family. */
   readonly ipam: readonly {
     readonly subnet?: string
     readonly range?: string
@@ -32,6 +35,8 @@ export interface NetworkStatus {
   /** Addresses are given out from here, CIDR within the subnet. */
   readonly range?: string
   readonly gateway?: string
+  /** Where the network has IPv6 too: every address of the subnet has one here (`ipv6Of`). */
+  readonly ipv6?: Ipv6Block
   /** VXLAN network identifier. */
   readonly vni?: number
   /** Why nothing could be allocated. */

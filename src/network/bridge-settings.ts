@@ -19,16 +19,23 @@ export interface BridgeSettings {
 
 /**
  * What bridges need so that the host translates VIPs on them:
- * - the host's rules are asked for what crosses them (`nf_call_iptables`), as Docker has it by default up to 27;
+ * - the host's rules are asked for what crosses them (`nf_call_iptables`, `nf_call_ip6tables` on those of networks with
+ *   IPv6), as Docker has it by default up to 27;
  * - a task may be sent back to where it asked from, because it is a backend itself (`hairpin` of its port).
  */
-export function planBridgeSettings(json: string, bridges: ReadonlySet<string>): BridgeSettings {
+export function planBridgeSettings(
+  json: string,
+  bridges: ReadonlySet<string>,
+  dual: ReadonlySet<string> = new Set(),
+): BridgeSettings {
   const links: string[] = []
   const ports: string[] = []
   const found: string[] = []
   for (const device of parseDevices(json)) {
-    if (bridges.has(device.name) && !device.isAsking) {
-      links.push(`link set dev ${device.name} type bridge nf_call_iptables 1`)
+    const isAskingAll = device.isAsking && (device.isAskingIpv6 || !dual.has(device.name))
+    if (bridges.has(device.name) && !isAskingAll) {
+      const ipv6 = dual.has(device.name) ? ' nf_call_ip6tables 1' : ''
+      links.push(`link set dev ${device.name} type bridge nf_call_iptables 1${ipv6}`)
       found.push(`the bridge ${device.name} did not ask the host's rules`)
     }
     // A container that has just started has a port that nobody has seen yet: nothing has drifted.
@@ -42,12 +49,13 @@ export function planBridgeSettings(json: string, bridges: ReadonlySet<string>): 
 /** Looks at the bridges and puts right what is not as it should be. Resolves with that, in words. */
 export async function settleBridges(
   bridges: ReadonlySet<string>,
+  dual: ReadonlySet<string>,
   listing?: string,
 ): Promise<readonly string[]> {
   if (bridges.size === 0) return []
   const [program = '', ...args] = bridgeSettingsCommand
   const json = listing ?? (await hostNamespace.run(program, args))?.stdout ?? ''
-  const plan = planBridgeSettings(json, bridges)
+  const plan = planBridgeSettings(json, bridges, dual)
   await batch('ip', plan.bridges)
   await batch('bridge', plan.ports)
   return plan.found
@@ -92,16 +100,19 @@ interface Device {
   readonly name: string
   readonly master: string
   readonly isAsking: boolean
+  readonly isAskingIpv6: boolean
   readonly isHairpin: boolean
 }
 
 function parseDevices(json: string): readonly Device[] {
   return parseList(json).map((item): Device => {
     const info = fieldOf(item, 'linkinfo')
+    const settings = fieldOf(info, 'info_data')
     return {
       name: textOf(item, 'ifname'),
       master: textOf(item, 'master'),
-      isAsking: fieldOf(fieldOf(info, 'info_data'), 'nf_call_iptables') === 1,
+      isAsking: fieldOf(settings, 'nf_call_iptables') === 1,
+      isAskingIpv6: fieldOf(settings, 'nf_call_ip6tables') === 1,
       isHairpin: fieldOf(fieldOf(info, 'info_slave_data'), 'hairpin') === true,
     }
   })

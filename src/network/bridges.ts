@@ -22,7 +22,8 @@ export async function tuneBridge(network: NetworkAssignment, log: Log): Promise<
     // The greater of the two counts: 1 is strict, 2 is loose.
     const isStrict = Math.max(filter, filterOfAll) === 1
     if (isStrict) await writeFile(`${folder}/rp_filter`, '2')
-    return local !== 1 || isStrict
+    const isIpv6New = network.ipv6 !== undefined && (await tuneIpv6(bridgeName(network.id)))
+    return local !== 1 || isStrict || isIpv6New
   } catch (error) {
     log.warn('a bridge could not be tuned: published ports may not answer on 127.0.0.1', {
       network: network.name,
@@ -31,6 +32,22 @@ export async function tuneBridge(network: NetworkAssignment, log: Log): Promise<
     })
     return false
   }
+}
+
+/** Only a bridge that we made anew differs: the engine has set its own ones so. */
+async function tuneIpv6(bridge: string): Promise<boolean> {
+  const folder = `/proc/sys/net/ipv6/conf/${bridge}`
+  let isChanged = false
+  for (const [name, wanted] of [
+    ['disable_ipv6', 0],
+    ['accept_ra', 0],
+    ['forwarding', 1],
+  ] as const) {
+    if ((await readNumber(`${folder}/${name}`)) === wanted) continue
+    await writeFile(`${folder}/${name}`, `${wanted}`)
+    isChanged = true
+  }
+  return isChanged
 }
 
 async function readNumber(path: string): Promise<number> {
@@ -138,6 +155,7 @@ export async function repairBridge(
     const peer = hostDevices.find(({ index }) => index === device?.peerIndex)
     // It knows the gateway by the address that the former bridge had.
     await ip(namespace, ['neighbour', 'flush', 'to', network.gateway])
+    if (network.ipv6) await ip(namespace, ['neighbour', 'flush', 'to', network.ipv6.gateway])
     if (!peer || peer.master === bridge) continue
     const done = await ip(hostNamespace, ['link', 'set', 'dev', peer.name, 'master', bridge, 'up'])
     if (!done.ok) throw failed(network, done.text)

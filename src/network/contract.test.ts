@@ -1,4 +1,5 @@
 import { execFileSync } from 'node:child_process'
+import { bridgeName } from './bridge-name.ts'
 import { describeDataPlaneContract } from './contract.ts'
 import type { LocalTask } from './data-plane.ts'
 import { SimulatedDataPlane } from './simulated-data-plane.ts'
@@ -20,7 +21,7 @@ describeDataPlaneContract('simulated', async () => {
       const connection = plane.connect(from, address)
       return connection === 'refused' ? 'refused' : connection.taskName
     },
-    resolve: async (from, name) => plane.resolve(from, name) ?? [],
+    resolve: async (from, name, type) => plane.resolve(from, name, type) ?? [],
     sabotage: async () => plane.breakSomething('the rules of the host had been changed'),
     close: () => plane.close(),
   }
@@ -51,9 +52,21 @@ describeDataPlaneContract(
           throw error
         }
       },
-      resolve: async (from, name) => (await probeOf(from).dns('127.0.0.11', name)).data,
+      resolve: async (from, name, type) => (await probeOf(from).dns('127.0.0.11', name, type)).data,
       sabotage: async () => {
         execFileSync('nft', ['flush', 'table', 'ip', 'net-c'])
+        const tables = execFileSync('nft', ['list', 'tables'], { encoding: 'utf8' })
+        if (!tables.includes('table ip6 net-c')) return
+        execFileSync('nft', ['flush', 'table', 'ip6', 'net-c'])
+        execFileSync('ip', [
+          '-6',
+          'address',
+          'flush',
+          'dev',
+          bridgeName('netc21six'.padEnd(25, '0')),
+          'scope',
+          'global',
+        ])
       },
       close: () => bench.close(),
     }

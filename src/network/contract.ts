@@ -13,7 +13,7 @@ export interface DataPlaneUnderTest {
   task(name: string, places: readonly Place[]): Promise<LocalTask>
   /** Name of the task that took a connection to port 80, or that it was refused. */
   connect(from: LocalTask, address: string): Promise<string>
-  resolve(from: LocalTask, name: string): Promise<readonly string[]>
+  resolve(from: LocalTask, name: string, type?: 'A' | 'AAAA'): Promise<readonly string[]>
   /** Does something behind the data plane's back that it notices. */
   sabotage(): Promise<void>
   close(): Promise<void>
@@ -100,6 +100,46 @@ export function describeDataPlaneContract(
       assert.deepEqual(tasks.toSorted(), ['10.213.20.11', '10.213.20.12'])
       await subject.plane.apply(desired([]))
       assert.deepEqual(await subject.resolve(asking, 'shop'), [])
+    })
+
+    test('a network with IPv6 has all of it there too: names, VIPs, tasks', async () => {
+      const dual = subject.network('six', 21, {
+        ipv6: { subnet: 'fd00:213:21::/64', gateway: 'fd00:213:21::1' },
+      })
+      await subject.plane.ensureNetwork(dual)
+      const here = await subject.task('here', [{ network: dual, address: '10.213.21.11' }])
+      const there = await subject.task('there', [{ network: dual, address: '10.213.21.12' }])
+      const six = (tasks: readonly LocalTask[]) => ({
+        networks: [network, dual],
+        endpoints: [
+          buildEndpoint('six', {
+            networks: [{ networkId: dual.id, vip: '10.213.21.100', aliases: [] }],
+            backends: tasks.map((task) => backendOf(task)),
+          }),
+        ],
+        tasks: [one, two, asking, here, there],
+      })
+      const wideVip = 'fd00:213:21::64'
+      await subject.plane.apply(six([here, there]))
+      assert.deepEqual(await subject.resolve(here, 'six', 'AAAA'), [wideVip])
+      assert.deepEqual(await subject.resolve(here, 'six'), ['10.213.21.100'])
+      const tasks = await subject.resolve(here, 'tasks.six', 'AAAA')
+      assert.deepEqual(tasks.toSorted(), ['fd00:213:21::b', 'fd00:213:21::c'])
+      // In turn, so that one of the two asked for itself.
+      const took = [await subject.connect(here, wideVip), await subject.connect(here, wideVip)]
+      assert.deepEqual(took.toSorted(), [here.name, there.name].toSorted())
+      assert.equal(await subject.connect(here, 'fd00:213:21::c'), there.name)
+      await subject.plane.apply(six([there]))
+      assert.equal(await subject.connect(here, wideVip), there.name)
+      assert.equal(await subject.connect(here, wideVip), there.name)
+      await subject.plane.apply(six([]))
+      assert.equal(await subject.connect(here, wideVip), 'refused')
+      await subject.plane.apply(six([here]))
+      await subject.sabotage()
+      assert.notDeepEqual(await subject.plane.audit(), [])
+      assert.deepEqual(await subject.plane.audit(), [])
+      assert.equal(await subject.connect(there, wideVip), here.name)
+      assert.deepEqual(await subject.resolve(asking, 'web', 'AAAA'), [])
     })
 
     test('of many changes at once the last one holds when its call ends', async () => {

@@ -181,7 +181,10 @@ export class NodeNetworks {
     return (await this.#ownNetworks()).find(
       ({ Labels, IPAM }) =>
         Labels?.[networkIdLabel] !== network.id &&
-        (IPAM.Config ?? []).some(({ Subnet }) => Subnet === network.subnet),
+        (IPAM.Config ?? []).some(
+          ({ Subnet }) =>
+            Subnet !== undefined && [network.subnet, network.ipv6?.subnet].includes(Subnet),
+        ),
     )
   }
 
@@ -209,7 +212,11 @@ function isMade(existing: EngineNetwork, network: NetworkAssignment): boolean {
   return (
     existing.Labels?.[networkIdLabel] === network.id &&
     existing.Internal === network.internal &&
-    (existing.IPAM.Config ?? []).some(({ Subnet }) => Subnet === network.subnet)
+    [network.subnet, network.ipv6?.subnet].every(
+      (subnet) =>
+        subnet === undefined ||
+        (existing.IPAM.Config ?? []).some(({ Subnet }) => Subnet === subnet),
+    )
   )
 }
 
@@ -223,9 +230,13 @@ export function networkBody(network: NetworkAssignment, owner: string, mtu: numb
     CheckDuplicate: true,
     Internal: network.internal,
     Attachable: network.attachable,
+    ...(network.ipv6 ? { EnableIPv6: true } : {}),
     IPAM: {
       Driver: 'default',
-      Config: [{ Subnet: network.subnet, Gateway: network.gateway }],
+      Config: [
+        { Subnet: network.subnet, Gateway: network.gateway },
+        ...(network.ipv6 ? [{ Subnet: network.ipv6.subnet, Gateway: network.ipv6.gateway }] : []),
+      ],
     },
     Options: {
       [mtuOption]: `${mtu}`,
@@ -239,6 +250,19 @@ export function networkBody(network: NetworkAssignment, owner: string, mtu: numb
 function explain(error: unknown, network: NetworkAssignment): unknown {
   if (!(error instanceof UserError) || error.code === 'unavailable') return error
   const { message } = error
+  if (
+    network.ipv6 &&
+    /disable_ipv6|IPv6.*(not supported|disabled)|address family not supported/i.test(message)
+  ) {
+    return new UserError(
+      'unsupported',
+      `the network "${network.name}" has IPv6, which this node's host has not: ${message}`,
+      {
+        next: 'Switch it on there (sysctl net.ipv6.conf.all.disable_ipv6=0), or keep its services from that node.',
+        cause: error,
+      },
+    )
+  }
   if (/overlaps|conflicts with network|already exists|in use/i.test(message)) {
     return new UserError(
       'conflict',

@@ -2,8 +2,10 @@ import { createSocket } from 'node:dgram'
 import { readFile } from 'node:fs/promises'
 import { decode, encode } from 'dns-packet'
 import { type Clock, messageOf } from '../base/index.ts'
+import { ipv6Of } from '../model/index.ts'
 import type { NetworkAssignment, NetworkFinding } from '../wire/index.ts'
 import { bridgeName } from './bridge-name.ts'
+import { isDual } from './ipv6-view.ts'
 import { hostNamespace } from './namespace.ts'
 import { addressesOf } from './resolver/lookup.ts'
 import { type ResolverState, tiers } from './resolver/zones.ts'
@@ -27,11 +29,19 @@ export interface DroppingChain {
   readonly rules: string
 }
 
-const sysctlNames = ['ip_forward', 'bridge-nf-call-iptables', 'rp_filter'] as const
+const sysctlNames = [
+  'ip_forward',
+  'bridge-nf-call-iptables',
+  'rp_filter',
+  'disable_ipv6',
+  'ipv6_forwarding',
+] as const
 const sysctlPaths: Readonly<Record<(typeof sysctlNames)[number], string>> = {
   ip_forward: '/proc/sys/net/ipv4/ip_forward',
   'bridge-nf-call-iptables': '/proc/sys/net/bridge/bridge-nf-call-iptables',
   rp_filter: '/proc/sys/net/ipv4/conf/all/rp_filter',
+  disable_ipv6: '/proc/sys/net/ipv6/conf/all/disable_ipv6',
+  ipv6_forwarding: '/proc/sys/net/ipv6/conf/all/forwarding',
 }
 
 export async function readHostSettings(): Promise<HostSettings> {
@@ -90,6 +100,21 @@ export function judgeHost(
       next: 'sysctl -w net.ipv4.ip_forward=1, and see which program turned it off (a file in /etc/sysctl.d sets it for good).',
     })
   }
+  for (const { name } of networks.filter(isDual)) {
+    if (sysctls['disable_ipv6'] !== 0) {
+      findings.push({
+        what: 'this host has IPv6 switched off (net.ipv6.conf.all.disable_ipv6), which the network needs',
+        next: 'sysctl -w net.ipv6.conf.all.disable_ipv6=0, or take the kernel parameter ipv6.disable away and restart the host.',
+        network: name,
+      })
+    } else if (sysctls['ipv6_forwarding'] === 0) {
+      findings.push({
+        what: 'the kernel forwards no packets of IPv6 (net.ipv6.conf.all.forwarding is 0): published ports do not answer other hosts there',
+        next: 'sysctl -w net.ipv6.conf.all.forwarding=1, and see which program turned it off (a file in /etc/sysctl.d sets it for good).',
+        network: name,
+      })
+    }
+  }
   const isForwardDropped = /^-P FORWARD DROP$/m.test(iptables)
   const areBridgesFiltered = sysctls['bridge-nf-call-iptables'] === 1
   // Newer engines name all their bridges by a set.
@@ -146,12 +171,15 @@ export async function examineNames(
       const { id, gateway } = zone
       const names = zone.pages.flatMap((page) => tiers.flatMap((tier) => Object.keys(page[tier])))
       const name = names.find((one) => addressesOf(zone, one)?.length) ?? 'skep-doctor'
-      const addresses = addressesOf(zone, name) ?? []
+      const narrow = addressesOf(zone, name) ?? []
+      const { subnet, ipv6 } = zone
+      // Where it has both, those that follow from the others are asked for: then both are right.
+      const addresses = ipv6 ? narrow.map((one) => ipv6Of({ subnet, ipv6 }, one)) : narrow
       const network = nameById.get(id) ?? id
       const next =
         "See the resolver's log (resolver.log in the data root's folder network) and what else listens on port 53."
       try {
-        const answered = await ask(gateway, name, clock)
+        const answered = await ask(gateway, name, ipv6 ? 'AAAA' : 'A', clock)
         if (
           answered.length === 0 ? addresses.length === 0 : addresses.includes(answered[0] ?? '')
         ) {
@@ -173,14 +201,19 @@ export async function examineNames(
   return findings.flat()
 }
 
-async function ask(server: string, name: string, clock: Clock): Promise<readonly string[]> {
+async function ask(
+  server: string,
+  name: string,
+  type: 'A' | 'AAAA',
+  clock: Clock,
+): Promise<readonly string[]> {
   const socket = createSocket('udp4')
   const done = new AbortController()
   try {
     const answer = new Promise<Buffer>((resolve, reject) => {
       socket.once('error', reject)
       socket.once('message', resolve)
-      const question = { name, type: 'A' as const }
+      const question = { name, type }
       const bytes = encode({ type: 'query', id: 1, flags: 256, questions: [question] })
       // The engine's masquerading would replace any other address of the host.
       socket.bind({ address: '127.0.0.1' }, () =>
@@ -191,7 +224,7 @@ async function ask(server: string, name: string, clock: Clock): Promise<readonly
       throw new Error(`no answer in ${answerMsMax / 1000} s`)
     })
     const { answers = [] } = decode(await Promise.race([answer, late]))
-    return answers.flatMap((each) => (each.type === 'A' ? [each.data] : []))
+    return answers.flatMap((each) => (each.type === 'A' || each.type === 'AAAA' ? [each.data] : []))
   } finally {
     done.abort()
     socket.close()

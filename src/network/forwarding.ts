@@ -2,8 +2,13 @@ import { UserError } from '../base/index.ts'
 import type { CommandResult } from './command.ts'
 import { hostNamespace } from './namespace.ts'
 
+/** Of the host's firewall, for IPv4 and for IPv6. */
+export type FirewallProgram = 'iptables' | 'ip6tables'
+
 /** Prints the host firewall's rules. */
-export const listCommand: readonly string[] = ['iptables', '-w', '5', '-S']
+export function listCommand(program: FirewallProgram = 'iptables'): readonly string[] {
+  return [program, '-w', '5', '-S']
+}
 
 /**
  * Lets connections to published ports through the engine's firewall. The engine drops what is forwarded between its
@@ -12,10 +17,12 @@ export const listCommand: readonly string[] = ['iptables', '-w', '5', '-S']
  */
 export class ForwardingRules {
   readonly #comment: string
+  readonly #program: FirewallProgram
   #wanted: readonly string[] = []
 
-  constructor(table: string) {
+  constructor(table: string, program: FirewallProgram = 'iptables') {
     this.#comment = `skep-${table}`
+    this.#program = program
   }
 
   /** Makes the rules be there for exactly these subnets. Resolves with what was missing or too much. */
@@ -27,10 +34,10 @@ export class ForwardingRules {
   /** `listing` is what `listCommand` printed just now, where that is known. */
   async repair(listing?: CommandResult): Promise<readonly string[]> {
     const wanted = this.#wanted
-    const listed = listing?.code === 0 ? parseRules(listing.stdout) : await list()
+    const listed = listing?.code === 0 ? parseRules(listing.stdout) : await list(this.#program)
     if (!listed) {
       if (wanted.length === 0) return []
-      throw new UserError('unsupported', 'iptables is not installed', {
+      throw new UserError('unsupported', `${this.#program} is not installed`, {
         next: 'Install iptables: the engine needs it too.',
       })
     }
@@ -44,11 +51,16 @@ export class ForwardingRules {
         kept.add(subnet)
         continue
       }
-      await iptables(['-w', '5', ...rule.replace(/^-A /, '-D ').split(' ')])
+      await iptables(this.#program, ['-w', '5', ...rule.replace(/^-A /, '-D ').split(' ')])
     }
     for (const subnet of wanted) {
       if (kept.has(subnet)) continue
-      await iptables(['-w', '5', ...(await this.#insertion()), ...this.#match(subnet)])
+      await iptables(this.#program, [
+        '-w',
+        '5',
+        ...(await this.#insertion()),
+        ...this.#match(subnet),
+      ])
       drift.push(`the forwarding rule for published ports into ${subnet} was missing`)
     }
     return drift
@@ -67,7 +79,7 @@ export class ForwardingRules {
 
   /** Before the chain's closing RETURN, or at the start of FORWARD. */
   async #insertion(): Promise<readonly string[]> {
-    const listed = await list()
+    const listed = await list(this.#program)
     if (listed?.chain !== 'DOCKER-USER') return ['-I', 'FORWARD', '1']
     const rules = listed.rules.filter((rule) => rule.startsWith('-A DOCKER-USER '))
     const end = rules.indexOf('-A DOCKER-USER -j RETURN')
@@ -76,12 +88,12 @@ export class ForwardingRules {
 }
 
 /** The rules of both chains, and which one is ours to use. Undefined: there is no iptables. */
-async function list(): Promise<
-  { readonly chain: string; readonly rules: readonly string[] } | undefined
-> {
+async function list(
+  firewall: FirewallProgram,
+): Promise<{ readonly chain: string; readonly rules: readonly string[] } | undefined> {
   let result: CommandResult | undefined
   try {
-    const [program = '', ...args] = listCommand
+    const [program = '', ...args] = listCommand(firewall)
     result = await hostNamespace.run(program, args)
   } catch (error) {
     if (error instanceof UserError && error.code === 'unsupported') return undefined
@@ -99,10 +111,10 @@ function parseRules(stdout: string): { readonly chain: string; readonly rules: r
   }
 }
 
-async function iptables(args: readonly string[]): Promise<void> {
-  const result = await hostNamespace.run('iptables', args)
+async function iptables(program: FirewallProgram, args: readonly string[]): Promise<void> {
+  const result = await hostNamespace.run(program, args)
   if (result && result.code !== 0) {
-    throw new UserError('internal', `iptables ${args.join(' ')}: ${result.stderr}`, {
+    throw new UserError('internal', `${program} ${args.join(' ')}: ${result.stderr}`, {
       next: 'Published ports need it to be allowed to forward; check the host firewall.',
     })
   }

@@ -5,6 +5,7 @@ import type { DesiredNetwork } from './data-plane.ts'
 import {
   balance,
   type Choice,
+  type Family,
   type Hook,
   type Ruleset,
   type RulesPage,
@@ -29,10 +30,15 @@ import { type VipPart, vipParts } from './vip-rules.ts'
  * A connection that is open to a task whose node fell silent is reset, so that its client begins another.
  *
  * A port with no backend refuses at once. The bridges accept loopback destinations (so that answers find their way back
- * to a local client), and what comes from containers for those is dropped.
+ * to a local client), and what comes from containers for those is dropped. IPv6 has no such way back: there the host's
+ * loopback refuses at once.
+ *
+ * `family` says of which packets the table is asked, and what the addresses of networks, endpoints and neighbours are.
  */
 export function renderHostRules(options: {
   readonly table: string
+  /** Default `ip`. */
+  readonly family?: Family
   readonly networks: readonly NetworkAssignment[]
   readonly endpoints: readonly EndpointAssignment[]
   /** This node. Absent: every backend is its own. */
@@ -44,36 +50,46 @@ export function renderHostRules(options: {
   /** Whether this host's kernel can reset before it translates; see `sampleReset`. Default true. */
   readonly resetsLost?: boolean
 }): Ruleset {
-  const { table, networks, endpoints, nodeId, sharesTargets = true, resetsLost = true } = options
+  const { table, family = 'ip', networks, endpoints, nodeId } = options
+  const { sharesTargets = true, resetsLost = true } = options
+  const from = `${family} saddr`
+  const to = `${family} daddr`
+  const { loopback } = words[family]
   const ingressNetwork = networks.find(({ ingress }) => ingress)
   const nodeAddress = ingressNetwork?.nodeAddress?.address
-  const context = contextOf(networks, nodeId, sharesTargets)
+  const context = contextOf(family, networks, nodeId, sharesTargets)
+  const { 'vip-targets': _, 'port-targets': __, ...ownSets } = sets[family]
   return {
+    family,
     table,
-    sets: sharesTargets ? sets : ownSets,
+    sets: sharesTargets ? sets[family] : ownSets,
     hooks: [
       {
         name: 'raw',
         hook: 'type filter hook prerouting priority -300; policy accept;',
-        rules: ['iifname @bridges ip daddr 127.0.0.0/8 drop'],
+        // The kernel itself takes nothing from elsewhere for the loopback of IPv6.
+        rules: family === 'ip' ? [`iifname @bridges ${to} ${loopback} drop`] : [],
       },
       ...(resetsLost ? lostHooks : []),
       {
         name: 'prerouting',
         hook: 'type nat hook prerouting priority -110; policy accept;',
-        rules: ['iifname . ip daddr vmap @balanced', 'fib daddr type local jump published'],
+        rules: [`iifname . ${to} vmap @balanced`, 'fib daddr type local jump published'],
       },
       {
         name: 'output',
         hook: 'type nat hook output priority -110; policy accept;',
-        rules: ['fib daddr type local jump published'],
+        rules: [
+          `${family === 'ip6' ? `${to} != ${loopback} ` : ''}fib daddr type local jump published`,
+        ],
       },
       {
         name: 'guard',
         hook: 'type filter hook input priority -10; policy accept;',
         rules: [
           // The host's own connections to a VIP are its own affair; the kernel refuses them.
-          'iifname != "lo" ip daddr @vips jump absent',
+          ...neighbourDiscovery[family],
+          `iifname != "lo" ${to} @vips jump absent`,
           'ct state new fib daddr type local meta l4proto . th dport @refused jump refuse',
         ],
       },
@@ -81,22 +97,20 @@ export function renderHostRules(options: {
         name: 'postrouting',
         hook: 'type nat hook postrouting priority 90; policy accept;',
         rules: [
-          'ct original ip daddr @vips snat to ip saddr . ip daddr map @loops',
-          'ct original ip daddr @vips accept',
+          `ct original ${to} @vips snat to ${from} . ${to} map @loops`,
+          `ct original ${to} @vips accept`,
           ...(nodeAddress
-            ? [
-                `ct status dnat ip daddr ${ingressNetwork.subnet} ip daddr != @own snat to ${nodeAddress}`,
-              ]
+            ? [`ct status dnat ${to} ${ingressNetwork.subnet} ${to} != @own snat to ${nodeAddress}`]
             : []),
-          'ct status dnat ip saddr 127.0.0.0/8 oifname @bridges masquerade',
-          'ct status dnat ip saddr . ip daddr @hairpin masquerade',
-          'ct status dnat ip daddr @unrouted masquerade',
+          `ct status dnat ${from} ${loopback} oifname @bridges masquerade`,
+          `ct status dnat ${from} . ${to} @hairpin masquerade`,
+          `ct status dnat ${to} @unrouted masquerade`,
         ],
       },
     ],
     pages: [
       context.basePage,
-      lostPageOf(resetsLost ? options.neighbours : undefined),
+      lostPageOf(family, resetsLost ? options.neighbours : undefined),
       ...pagesOf(endpoints, context),
     ],
   }
@@ -115,16 +129,16 @@ const lostHooks: readonly Hook[] = [
     rules: ['jump lost'],
   },
 ]
-const resetLost =
-  'meta l4proto tcp ct direction original ct reply ip saddr @lost reject with tcp reset'
+const resetLost = (family: Family) =>
+  `meta l4proto tcp ct direction original ct reply ${family} saddr @lost reject with tcp reset`
 
 /** What the kernel has to be able to do for `resetsLost`: from 5.9 on. */
 export function sampleReset(table: string): string {
   return [
     `table ip ${table} {`,
-    `  set lost { ${sets.lost}; }`,
+    `  set lost { ${sets.ip.lost}; }`,
     `  chain lost {`,
-    `    ${resetLost}`,
+    `    ${resetLost('ip')}`,
     '  }',
     ...lostHooks.flatMap(({ name, hook, rules }) => [
       `  chain ${name} {`,
@@ -139,8 +153,8 @@ export function sampleReset(table: string): string {
 export function sampleTable(table: string): string {
   return [
     `table ip ${table} {`,
-    `  map vip-targets { ${vipTargets}; }`,
-    `  map port-targets { ${portTargets}; }`,
+    `  map vip-targets { ${sets.ip['vip-targets']}; }`,
+    `  map port-targets { ${sets.ip['port-targets']}; }`,
     '  chain sample {',
     '    dnat to ip daddr . numgen inc mod 2 map @vip-targets',
     '    th dport 80 dnat to meta l4proto . th dport . numgen inc mod 2 map @port-targets',
@@ -149,33 +163,50 @@ export function sampleTable(table: string): string {
   ].join('\n')
 }
 
-const sets = {
-  'vip-targets': 'typeof ip daddr . numgen inc mod 2 : ip daddr',
-  'port-targets': 'typeof meta l4proto . th dport . numgen inc mod 2 : ip daddr . th dport',
-  vips: 'type ipv4_addr',
-  balanced: 'type ifname . ipv4_addr : verdict',
-  loops: 'type ipv4_addr . ipv4_addr : ipv4_addr',
-  ports: 'type inet_proto . inet_service : verdict',
-  refused: 'type inet_proto . inet_service',
-  resolvers: 'type ipv4_addr',
-  bridges: 'type ifname',
-  hairpin: 'type ipv4_addr . ipv4_addr; flags interval',
-  unrouted: 'type ipv4_addr',
-  own: 'type ipv4_addr',
-  lost: 'type ipv4_addr',
-} as const
-const { 'vip-targets': vipTargets, 'port-targets': portTargets, ...ownSets } = sets
+/** What the families call things. */
+const words = {
+  ip: { icmp: 'icmp', unreachable: 'host-unreachable', loopback: '127.0.0.0/8' },
+  ip6: { icmp: 'icmpv6', unreachable: 'addr-unreachable', loopback: '::1' },
+} as const satisfies Record<Family, object>
 
-type Elements = Map<keyof typeof sets, Set<string>>
+/** With IPv6 the question for a VIP's link-layer address is a packet to the VIP itself: it is let in. */
+const neighbourDiscovery = {
+  ip: [],
+  ip6: ['icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept'],
+} as const satisfies Record<Family, readonly string[]>
 
-function put(elements: Elements, set: keyof typeof sets, element: string): void {
+function setsOf(family: Family, address: string) {
+  const to = `${family} daddr`
+  return {
+    'vip-targets': `typeof ${to} . numgen inc mod 2 : ${to}`,
+    'port-targets': `typeof meta l4proto . th dport . numgen inc mod 2 : ${to} . th dport`,
+    vips: `type ${address}`,
+    balanced: `type ifname . ${address} : verdict`,
+    loops: `type ${address} . ${address} : ${address}`,
+    ports: 'type inet_proto . inet_service : verdict',
+    refused: 'type inet_proto . inet_service',
+    resolvers: `type ${address}`,
+    bridges: 'type ifname',
+    hairpin: `type ${address} . ${address}; flags interval`,
+    unrouted: `type ${address}`,
+    own: `type ${address}`,
+    lost: `type ${address}`,
+  } as const
+}
+const sets = { ip: setsOf('ip', 'ipv4_addr'), ip6: setsOf('ip6', 'ipv6_addr') }
+type SetName = keyof ReturnType<typeof setsOf>
+
+type Elements = Map<SetName, Set<string>>
+
+function put(elements: Elements, set: SetName, element: string): void {
   const known = elements.get(set)
   if (known) known.add(element)
   else elements.set(set, new Set([element]))
 }
 
 /** What the table has whatever the endpoints are. */
-function basePage(networks: readonly NetworkAssignment[]): RulesPage {
+function basePage(family: Family, networks: readonly NetworkAssignment[]): RulesPage {
+  const { icmp, unreachable } = words[family]
   const elements: Elements = new Map()
   for (const { gateway, id } of networks) {
     put(elements, 'resolvers', gateway)
@@ -186,17 +217,17 @@ function basePage(networks: readonly NetworkAssignment[]): RulesPage {
       [
         'published',
         [
-          'ip daddr @resolvers meta l4proto { tcp, udp } th dport 53 return',
+          `${family} daddr @resolvers meta l4proto { tcp, udp } th dport 53 return`,
           'meta l4proto . th dport vmap @ports',
         ],
       ],
       [
         'refuse',
-        ['meta l4proto tcp reject with tcp reset', 'reject with icmp type port-unreachable'],
+        ['meta l4proto tcp reject with tcp reset', `reject with ${icmp} type port-unreachable`],
       ],
       [
         'absent',
-        ['meta l4proto tcp reject with tcp reset', 'reject with icmp type host-unreachable'],
+        ['meta l4proto tcp reject with tcp reset', `reject with ${icmp} type ${unreachable}`],
       ],
     ]),
     elements,
@@ -205,24 +236,24 @@ function basePage(networks: readonly NetworkAssignment[]): RulesPage {
 }
 
 /** By what it was made of. */
-const lostPages = new WeakMap<object, RulesPage>()
+const lostPages = { ip: new WeakMap<object, RulesPage>(), ip6: new WeakMap<object, RulesPage>() }
 const noNeighbours: NonNullable<DesiredNetwork['neighbours']> = new Map()
 
 /**
  * Connections to an address whose node fell silent are reset as soon as something is sent: nobody would answer, and clients would
  * wait until their patience ends. While there is no such address packets pass an empty chain.
  */
-function lostPageOf(neighbours = noNeighbours): RulesPage {
-  const known = lostPages.get(neighbours)
+function lostPageOf(family: Family, neighbours = noNeighbours): RulesPage {
+  const known = lostPages[family].get(neighbours)
   if (known) return known
   const lost = new Set<string>()
   for (const { isLost, address } of neighbours.values()) if (isLost) lost.add(address)
   const page: RulesPage = {
-    chains: new Map([['lost', lost.size > 0 ? [resetLost] : []]]),
+    chains: new Map([['lost', lost.size > 0 ? [resetLost(family)] : []]]),
     elements: new Map([['lost', lost]]),
     udpBackends: new Map(),
   }
-  lostPages.set(neighbours, page)
+  lostPages[family].set(neighbours, page)
   return page
 }
 
@@ -301,9 +332,11 @@ export function publishedSubnets(
   networks: readonly NetworkAssignment[],
   endpoints: readonly EndpointAssignment[],
   nodeId?: NodeId,
+  family: Family = 'ip',
 ): readonly string[] {
   const subnets = new Set(networks.filter(({ ingress }) => ingress).map(({ subnet }) => subnet))
-  const context = lastContextFor(networks, nodeId) ?? contextOf(networks, nodeId, true)
+  const context =
+    lastContextFor(family, networks, nodeId) ?? contextOf(family, networks, nodeId, true)
   for (const endpoint of endpoints) {
     for (const { subnets: used } of partOf(endpoint, context).ports) {
       for (const subnet of used) subnets.add(subnet)
@@ -314,6 +347,7 @@ export function publishedSubnets(
 
 /** What an endpoint's part depends on besides itself. */
 interface Context {
+  readonly family: Family
   readonly networks: readonly NetworkAssignment[]
   readonly nodeId: NodeId | undefined
   readonly networkById: ReadonlyMap<string, NetworkAssignment>
@@ -343,22 +377,24 @@ interface PortPart {
   readonly rules: readonly string[]
   /** What the rules need in the map of targets. */
   readonly targets: readonly string[]
-  readonly elements: readonly (readonly [keyof typeof sets, string])[]
+  readonly elements: readonly (readonly [SetName, string])[]
   readonly backends: ReadonlySet<string>
   readonly subnets: ReadonlySet<string>
 }
 
-let lastContext: Context | undefined
+const lastContexts = new Map<Family, Context>()
 
 /** The same one while networks and node stay the same: a change of one endpoint leaves the parts of the others as they are. */
 function contextOf(
+  family: Family,
   networks: readonly NetworkAssignment[],
   nodeId: NodeId | undefined,
   sharesTargets: boolean,
 ): Context {
-  const last = lastContextFor(networks, nodeId)
+  const last = lastContextFor(family, networks, nodeId)
   if (last?.sharesTargets === sharesTargets) return last
   const context: Context = {
+    family,
     networks: [...networks],
     nodeId,
     networkById: new Map(networks.map((network) => [network.id, network])),
@@ -372,18 +408,20 @@ function contextOf(
     isLocal: (id) => nodeId === undefined || id === nodeId,
     rotation: hashOf(nodeId ?? '') % rotations,
     sharesTargets,
-    basePage: basePage(networks),
+    basePage: basePage(family, networks),
     pages: new WeakMap(),
     parts: new WeakMap(),
   }
-  lastContext = context
+  lastContexts.set(family, context)
   return context
 }
 
 function lastContextFor(
+  family: Family,
   networks: readonly NetworkAssignment[],
   nodeId: NodeId | undefined,
 ): Context | undefined {
+  const lastContext = lastContexts.get(family)
   const isLast =
     lastContext !== undefined &&
     lastContext.nodeId === nodeId &&
@@ -447,7 +485,7 @@ function portPart(spec: PortSpec, endpoint: EndpointAssignment, context: Context
       : {}),
   })
   const [only] = targets.length === 1 ? entries : []
-  const elements: (readonly [keyof typeof sets, string])[] = []
+  const elements: (readonly [SetName, string])[] = []
   for (const { address, networkId, backend, isRemote } of entries) {
     if (isRemote) continue
     if (networkById.get(networkId)?.ingress) elements.push(['own', address])
@@ -461,7 +499,7 @@ function portPart(spec: PortSpec, endpoint: EndpointAssignment, context: Context
     key,
     protocol,
     publishedPort,
-    rules: choice ? [portRule(choice, spec, only?.address)] : [],
+    rules: choice ? [portRule(choice, spec, only?.address, context.family)] : [],
     targets: choice?.elements ?? [],
     elements,
     backends: new Set(entries.map(({ address }) => address)),
@@ -479,10 +517,13 @@ function portRule(
   { target, elements }: Choice,
   { protocol, publishedPort, targetPort }: PortSpec,
   only: string | undefined,
+  family: Family,
 ): string {
   if (elements.length > 0) return `th dport ${publishedPort} dnat to ${target}`
-  const to = only === undefined ? target : `${only}:${targetPort}`
-  return `ip protocol ${protocol} th dport ${publishedPort} dnat to ${to}`
+  const host = family === 'ip6' ? `[${only}]` : only
+  const to = only === undefined ? target : `${host}:${targetPort}`
+  const protocolIs = family === 'ip6' ? 'meta l4proto' : 'ip protocol'
+  return `${protocolIs} ${protocol} th dport ${publishedPort} dnat to ${to}`
 }
 
 interface Entry {

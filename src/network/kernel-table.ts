@@ -54,7 +54,9 @@ export class KernelTable {
 
   /** The command that lists the table, or undefined when there is none to list. */
   listing(): readonly string[] | undefined {
-    return this.#applied && ['nft', '-s', 'list', 'table', 'ip', this.#applied.table]
+    return (
+      this.#applied && ['nft', '-s', 'list', 'table', this.#applied.family, this.#applied.table]
+    )
   }
 
   /** Whether the kernel still has what was applied, by what `listing()` printed. */
@@ -76,7 +78,7 @@ export class KernelTable {
     if (ruleset) await this.apply(ruleset)
   }
 
-  async remove(table: string): Promise<void> {
+  async remove(table: Pick<Ruleset, 'family' | 'table'>): Promise<void> {
     this.#applied = undefined
     this.#listing = undefined
     await nft(renderRemoval(table))
@@ -95,7 +97,8 @@ export class KernelTable {
     const ruleset = this.#applied
     if (!ruleset || !this.#hasStaleFlows) return 0
     this.#hasStaleFlows = false
-    const listed = await hostNamespace.run('conntrack', ['-L', '-p', 'udp'])
+    const kind = ['-f', conntrackFamilies[ruleset.family], '-p', 'udp']
+    const listed = await hostNamespace.run('conntrack', ['-L', ...kind])
     if (!listed) return 0
     if (listed.code !== 0) throw new UserError('unsupported', firstLines(listed.stderr))
     const flows = listed.stdout
@@ -106,11 +109,13 @@ export class KernelTable {
     const stale = staleFlows(flows, backends, (address) => local.has(address))
     for (const selection of stale) {
       // Nobody minds one that ended by itself meanwhile (exit code 1).
-      await hostNamespace.run('conntrack', ['-D', '-p', 'udp', ...selection])
+      await hostNamespace.run('conntrack', ['-D', ...kind, ...selection])
     }
     return stale.length
   }
 }
+
+const conntrackFamilies = { ip: 'ipv4', ip6: 'ipv6' } as const
 
 function nft(script: string): Promise<CommandResult | undefined> {
   return hostNamespace.run('nft', ['-f', '-'], script)

@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url'
 import { type Clock, type Log, messageOf, UserError } from '../base/index.ts'
 import type { NetworkId } from '../model/index.ts'
 import type { NetworkAssignment, NetworkFinding, NodeExamination } from '../wire/index.ts'
+import { BridgeAddresses, planBridgeAddresses } from './bridge-addresses.ts'
 import { bridgeName } from './bridge-name.ts'
 import { bridgeSettingsCommand, needBridgeFilter, settleBridges } from './bridge-settings.ts'
 import {
@@ -24,6 +25,7 @@ import { examineNames, judgeHost, readHostSettings } from './examination.ts'
 import { whatKeepsOut } from './firewall.ts'
 import { ForwardingRules, listCommand } from './forwarding.ts'
 import { publishedSubnets, renderHostRules, sampleReset, sampleTable } from './host-rules.ts'
+import { Ipv6View, isDual } from './ipv6-view.ts'
 import { KernelTable } from './kernel-table.ts'
 import { hostNamespace, identify, type ProcessIdentity, processNamespace } from './namespace.ts'
 import { countOpenConnections, listeningPorts } from './open-connections.ts'
@@ -144,6 +146,13 @@ class LinuxDataPlane implements DataPlane {
   readonly #overlay: Overlay
   readonly #tunnel: Tunnel
   readonly #table = new KernelTable()
+  /** What networks with IPv6 have besides. Without any there is no such table. */
+  readonly #ipv6View = new Ipv6View()
+  readonly #table6 = new KernelTable()
+  readonly #forwarding6: ForwardingRules
+  readonly #addresses6 = new BridgeAddresses()
+  #isIpv6Used = false
+  #isIpv6Looked = false
   readonly #vipRoutes = new VipRoutes()
   /** By process: `<pid> <start>`. */
   #places: ReadonlyMap<string, TaskPlace> = new Map()
@@ -156,6 +165,7 @@ class LinuxDataPlane implements DataPlane {
   /** Kernel and resolver are changed by one at a time: a round, an audit, or clear. */
   #turn: Promise<unknown> = Promise.resolve()
   #forwardedSubnets: string | undefined
+  #forwardedSubnets6 = ''
   #settledBridges = ''
   #keptNetworks: string | undefined
   #canMoveFlows = true
@@ -196,6 +206,7 @@ class LinuxDataPlane implements DataPlane {
     })
     this.#resolver = new ResolverLink({ stateDir, entry: resolverEntry, clock, log })
     this.#forwarding = new ForwardingRules(tableName)
+    this.#forwarding6 = new ForwardingRules(tableName, 'ip6tables')
     this.#overlay = new Overlay(tableName)
     this.#tunnel = new Tunnel(options.encryption ?? noEncryption, tableName)
   }
@@ -210,6 +221,7 @@ class LinuxDataPlane implements DataPlane {
     await this.#inTurn(async () => {
       await tuneBridge(network, this.#options.log)
       await settleNodeAddress(network, await hostDevices())
+      if (isDual(network)) await this.#applyIpv6Addresses()
       await this.#publishNames()
     })
     return name
@@ -268,13 +280,29 @@ class LinuxDataPlane implements DataPlane {
       await look(() => this.#auditOverlay(desired, seen.devices, seen.overlay))
       await look(() => this.#auditVips(desired, seen.routes, isBridgeNew ? undefined : seen.links))
       await look(() => this.#forwarding.repair(seen.firewall))
+      if (this.#isIpv6Used) {
+        await look(() => this.#forwarding6.repair())
+        await look(async () => {
+          const { wanted, bridges } = this.#plannedAddresses()
+          return this.#addresses6.repair(
+            wanted,
+            bridges,
+            isBridgeNew ? undefined : seen.addressText,
+          )
+        })
+      }
       this.#lookAtFirewall(desired, seen.firewall?.stdout ?? '')
       await look(() => this.#resolver.audit())
-      await look(async () => {
-        if (!seen.rules || this.#table.isIntact(seen.rules)) return []
-        await this.#table.repair()
-        return ['the network rules of the host had been changed']
-      })
+      for (const { table, rules } of [
+        { table: this.#table, rules: seen.rules },
+        { table: this.#table6, rules: seen.rules6 },
+      ]) {
+        await look(async () => {
+          if (!rules || table.isIntact(rules)) return []
+          await table.repair()
+          return ['the network rules of the host had been changed']
+        })
+      }
       if (troubles.length > 0) {
         const seen = [...found, ...troubles].join('; ')
         throw new UserError('internal', `the node's network could not be put right: ${seen}`)
@@ -335,9 +363,11 @@ class LinuxDataPlane implements DataPlane {
       this.#places = new Map()
       this.#forwardedSubnets = undefined
       this.#vipRoutes.forget()
+      const hasIpv6 = this.#isIpv6Used || (await this.#wasIpv6Left())
       const done = await Promise.allSettled([
-        this.#table.remove(this.#tableName),
+        this.#table.remove({ family: 'ip', table: this.#tableName }),
         this.#forwarding.clear(),
+        ...(hasIpv6 ? [this.#clearIpv6()] : []),
         this.#resolver.stop(),
         this.#overlay
           .clear()
@@ -385,9 +415,12 @@ class LinuxDataPlane implements DataPlane {
     })
     const done = await Promise.allSettled([
       this.#applyOverlay(desired),
-      this.#table.apply(rules).then((isChanged) => (isChanged ? this.#moveFlows() : undefined)),
+      this.#table
+        .apply(rules)
+        .then((isChanged) => (isChanged ? this.#moveFlows(this.#table) : undefined)),
       this.#allowForwarding(publishedSubnets(networks, endpoints, node?.id)),
       this.#applyVips(desired),
+      this.#applyIpv6(desired),
       this.#publishNames(),
     ])
     await this.#removeUnwanted(networks).catch((error: unknown) => {
@@ -521,7 +554,7 @@ class LinuxDataPlane implements DataPlane {
   }
 
   async #applyVips(desired: DesiredNetwork): Promise<void> {
-    const { ready, bridges } = this.#readyBridges(desired)
+    const { ready, bridges, dual } = this.#readyBridges(desired)
     await this.#vipRoutes.apply(planVipRoutes(ready, desired.endpoints), bridges)
     const before = this.#places
     const after = new Map<string, TaskPlace>()
@@ -534,9 +567,9 @@ class LinuxDataPlane implements DataPlane {
     this.#places = after
     // A new task has a new port of a bridge.
     const isNew = [...after.keys()].some((key) => !before.has(key))
-    const key = [...bridges].sort().join()
+    const key = [...bridges, ...dual].sort().join()
     if (!isNew && key === this.#settledBridges) return
-    await settleBridges(bridges)
+    await settleBridges(bridges, dual)
     this.#settledBridges = key
   }
 
@@ -545,26 +578,93 @@ class LinuxDataPlane implements DataPlane {
     routes: CommandResult | undefined,
     links: CommandResult | undefined,
   ): Promise<readonly string[]> {
-    const { ready, bridges } = this.#readyBridges(desired)
+    const { ready, bridges, dual } = this.#readyBridges(desired)
     const wanted = planVipRoutes(ready, desired.endpoints)
     return [
-      ...(await settleBridges(bridges, links?.stdout)),
+      ...(await settleBridges(bridges, dual, links?.stdout)),
       ...(await this.#vipRoutes.repair(wanted, bridges, routes)),
     ]
   }
 
   #readyBridges({ networks }: DesiredNetwork) {
     const ready = networks.filter((network) => this.#networks.isReady(network))
-    return { ready, bridges: new Set(ready.map(({ id }) => bridgeName(id))) }
+    return {
+      ready,
+      bridges: new Set(ready.map(({ id }) => bridgeName(id))),
+      dual: new Set(ready.filter(isDual).map(({ id }) => bridgeName(id))),
+    }
+  }
+
+  /** All that networks with IPv6 need besides: the same again with their other addresses. */
+  async #applyIpv6(desired: DesiredNetwork): Promise<void> {
+    const view = this.#ipv6View.of(desired)
+    if (!view) {
+      // Networks may have come that nothing is on yet.
+      if ([...this.#expected.values()].some(isDual)) return
+      if (this.#isIpv6Used || (await this.#wasIpv6Left())) await this.#clearIpv6()
+      return
+    }
+    this.#isIpv6Used = true
+    const { networks, endpoints } = view
+    const nodeId = desired.node?.id
+    const rules = renderHostRules({
+      table: this.#tableName,
+      family: 'ip6',
+      networks,
+      endpoints,
+      ...(nodeId === undefined ? {} : { nodeId }),
+      neighbours: this.#ipv6View.lostNeighbours(desired.neighbours),
+      ...this.#abilities,
+    })
+    const subnets = publishedSubnets(networks, endpoints, nodeId, 'ip6').join(' ')
+    if (await this.#table6.apply(rules)) await this.#moveFlows(this.#table6)
+    if (subnets !== this.#forwardedSubnets6) {
+      await this.#forwarding6.ensure(subnets.split(' ').filter((subnet) => subnet !== ''))
+      this.#forwardedSubnets6 = subnets
+    }
+    await this.#applyIpv6Addresses()
+  }
+
+  /** Whether an earlier daemon left something. It is looked for once. */
+  async #wasIpv6Left(): Promise<boolean> {
+    if (this.#isIpv6Looked) return false
+    this.#isIpv6Looked = true
+    const listed = await hostNamespace.run('nft', ['list', 'table', 'ip6', this.#tableName])
+    return listed?.code === 0
+  }
+
+  /** Addresses go with their bridges. */
+  async #clearIpv6(): Promise<void> {
+    this.#addresses6.forget()
+    this.#forwardedSubnets6 = ''
+    await this.#table6.remove({ family: 'ip6', table: this.#tableName })
+    await this.#forwarding6.clear()
+    this.#isIpv6Used = false
+  }
+
+  async #applyIpv6Addresses(): Promise<void> {
+    this.#isIpv6Used = true
+    const { wanted, bridges } = this.#plannedAddresses()
+    await this.#addresses6.apply(wanted, bridges)
+  }
+
+  #plannedAddresses() {
+    const { networks, endpoints } = this.#desired
+    const ready = [...networks, ...this.#expected.values()].filter((network) =>
+      this.#networks.isReady(network),
+    )
+    const view = this.#ipv6View.of({ networks: ready, endpoints }) ?? noNetwork
+    return {
+      wanted: planBridgeAddresses(view.networks, view.endpoints),
+      bridges: new Set(view.networks.map(({ id }) => bridgeName(id))),
+    }
   }
 
   /** Flows without connections would go on to a backend that is gone for as long as their client keeps sending. */
-  async #moveFlows(): Promise<void> {
+  async #moveFlows(table: KernelTable): Promise<void> {
     if (!this.#canMoveFlows) return
     try {
-      await this.#table.moveFlows(
-        async () => new Set([...(await addressesByDevice()).values()].flat()),
-      )
+      await table.moveFlows(async () => new Set([...(await addressesByDevice()).values()].flat()))
     } catch (error) {
       this.#canMoveFlows = !(error instanceof UserError && error.code === 'unsupported')
       this.#options.log.warn('udp flows to removed tasks could not be moved', {
@@ -640,21 +740,25 @@ class LinuxDataPlane implements DataPlane {
     // A node that was always alone has none of it; the first look is for what an earlier daemon left.
     const overlay = this.#isOverlayUsed || !this.#isOverlaySeen ? overlayCommands : []
     const table = this.#table.listing()
+    const table6 = this.#table6.listing()
     const words = [
-      ...[addressesCommand, listCommand, bridgeSettingsCommand, vipRoutesCommand],
+      ...[addressesCommand, listCommand(), bridgeSettingsCommand, vipRoutesCommand],
       ...(table ? [table] : []),
+      ...(table6 ? [table6] : []),
       ...overlay,
     ]
     const results = await runInOrder(words.map((words): BatchJob => ({ words })))
     const [addresses, firewall, links, routes, ...rest] = results
     return {
+      addressText: addresses?.stdout ?? '',
       addresses: parseAddresses(addresses?.stdout ?? ''),
       devices: parseDevices(addresses?.stdout ?? ''),
       firewall,
       links,
       routes,
-      rules: table ? rest[0] : undefined,
-      overlay: overlay.length > 0 ? rest.slice(table ? 1 : 0) : undefined,
+      rules: table ? rest.shift() : undefined,
+      rules6: table6 ? rest.shift() : undefined,
+      overlay: overlay.length > 0 ? rest : undefined,
     }
   }
 }

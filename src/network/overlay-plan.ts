@@ -1,5 +1,7 @@
+import { ipv6Of } from '../model/index.ts'
 import type { NeighbourAssignment, NetworkAssignment } from '../wire/index.ts'
 import { bridgeName } from './bridge-name.ts'
+import { isDual } from './ipv6-view.ts'
 import { innerOverheadBytes, tunnelAddress, tunnelOverheadBytes } from './wireguard.ts'
 
 /** What VXLAN adds to a packet over IPv4: outer Ethernet, IP, UDP and VXLAN headers, in bytes. */
@@ -91,7 +93,9 @@ export function planOverlay(options: {
       }
       plans.set(networkId, plan)
     }
-    plan.places.set(address, { mac, node: isEncrypted ? tunnelAddress(nodeId) : nodeAddress })
+    const place = { mac, node: isEncrypted ? tunnelAddress(nodeId) : nodeAddress }
+    plan.places.set(address, place)
+    if (isDual(network)) plan.places.set(ipv6Of(network, address), place)
   }
   return plans
 }
@@ -126,7 +130,7 @@ export function shapeOf(plan: Pick<OverlayPlan, 'vni' | 'port' | 'local' | 'brid
 
 /**
  * How the kernel gets from what it has to the plan. Broadcasts are sent nowhere: the device has no default destination,
- * and questions for a link-layer address are answered by the bridge itself (`neigh_suppress`) from its own entries.
+ * and questions for a link-layer address (ARP, neighbour discovery) are answered by the bridge itself (`neigh_suppress`) from its own entries.
  */
 export function changeOverlay(
   plan: OverlayPlan,

@@ -3,7 +3,7 @@ import { type HostDevice, type OverlayState, shapeOf } from './overlay-plan.ts'
 /** What `parseOverlay` reads, in this order. */
 export const overlayCommands: readonly (readonly string[])[] = [
   ['ip', '-j', '-d', 'link', 'show', 'type', 'vxlan'],
-  ['ip', '-j', '-4', 'neigh', 'show', 'nud', 'permanent'],
+  ['ip', '-j', 'neigh', 'show', 'nud', 'permanent'],
   ['bridge', '-j', 'fdb', 'show'],
 ]
 

@@ -74,7 +74,9 @@ async function perform(command: ProbeCommand): Promise<string> {
       return JSON.stringify({
         code: flags & 15,
         data: answers.map((answer) =>
-          answer.type === 'A' || answer.type === 'PTR' ? answer.data : answer.type,
+          answer.type === 'A' || answer.type === 'AAAA' || answer.type === 'PTR'
+            ? answer.data
+            : answer.type,
         ),
       })
     }

@@ -1,11 +1,15 @@
+/** Families of nftables: IPv4 and IPv6. Rules and sets of one say nothing of the other's packets. */
+export type Family = 'ip' | 'ip6'
+
 /**
- * One nftables table of family `ip`, as text in parts: what never changes (hooks, empty sets) and what does (pages of
+ * One nftables table, as text in parts: what never changes (hooks, empty sets) and what does (pages of
  * chains and elements). So a change can be told to the kernel as a difference, in one transaction, without taking hooks away.
  *
  * `nft` reads the names of all chains and sets before it does anything, so there are few: endpoints share chains, and the
  * targets of all of them are elements of one map.
  */
 export interface Ruleset {
+  readonly family: Family
   readonly table: string
   /** Declarations of sets and maps by name: `type ipv4_addr`. */
   readonly sets: Readonly<Record<string, string>>
@@ -115,8 +119,12 @@ function commonDivisor(a: number, b: number): number {
 
 /** The whole table in one transaction, whatever was there. */
 export function renderFull(ruleset: Ruleset): string {
-  const { table, pages } = ruleset
-  const lines = [`table ip ${table}`, `delete table ip ${table}`, `table ip ${table} {`]
+  const { family, table, pages } = ruleset
+  const lines = [
+    `table ${family} ${table}`,
+    `delete table ${family} ${table}`,
+    `table ${family} ${table} {`,
+  ]
   for (const [name, type] of Object.entries(ruleset.sets)) {
     lines.push(`  ${type.includes(' : ') ? 'map' : 'set'} ${name} { ${type}; }`)
   }
@@ -128,14 +136,14 @@ export function renderFull(ruleset: Ruleset): string {
   }
   lines.push('}')
   for (const [set, elements] of elementsBySet(pages)) {
-    if (elements.size > 0) lines.push(elementCommand('add', table, set, elements))
+    if (elements.size > 0) lines.push(elementCommand('add', ruleset, set, elements))
   }
   return `${lines.join('\n')}\n`
 }
 
 /** What to tell a kernel that has `before` so that it has `after`, in one transaction. Empty when they are the same. */
 export function renderChange(before: Ruleset, after: Ruleset): string {
-  const { table } = after
+  const { family, table } = after
   if (before.table !== table || !isSameShape(before, after)) return renderFull(after)
   const old = before.pages.filter((page) => !after.pages.includes(page))
   const made = after.pages.filter((page) => !before.pages.includes(page))
@@ -146,21 +154,23 @@ export function renderChange(before: Ruleset, after: Ruleset): string {
   const lines: string[] = []
   for (const [set, elements] of oldElements) {
     const gone = without(set, elements, newElements, after.pages)
-    if (gone.length > 0) lines.push(elementCommand('delete', table, set, gone))
+    if (gone.length > 0) lines.push(elementCommand('delete', after, set, gone))
   }
   for (const [name, rules] of newChains) {
     const known = oldChains.get(name)
     if (known && isSameList(known, rules)) continue
-    lines.push(known ? `flush chain ip ${table} ${name}` : `add chain ip ${table} ${name}`)
-    for (const rule of rules) lines.push(`add rule ip ${table} ${name} ${rule}`)
+    lines.push(
+      known ? `flush chain ${family} ${table} ${name}` : `add chain ${family} ${table} ${name}`,
+    )
+    for (const rule of rules) lines.push(`add rule ${family} ${table} ${name} ${rule}`)
   }
   for (const [set, elements] of newElements) {
     const added = without(set, elements, oldElements, before.pages)
-    if (added.length > 0) lines.push(elementCommand('add', table, set, added))
+    if (added.length > 0) lines.push(elementCommand('add', after, set, added))
   }
   for (const name of oldChains.keys()) {
     if (newChains.has(name)) continue
-    lines.push(`flush chain ip ${table} ${name}`, `delete chain ip ${table} ${name}`)
+    lines.push(`flush chain ${family} ${table} ${name}`, `delete chain ${family} ${table} ${name}`)
   }
   return lines.length === 0 ? '' : `${lines.join('\n')}\n`
 }
@@ -194,8 +204,8 @@ export function elementsBySet(
 }
 
 /** Takes the table away, whether it is there or not. */
-export function renderRemoval(table: string): string {
-  return `table ip ${table}\ndelete table ip ${table}\n`
+export function renderRemoval({ family, table }: Pick<Ruleset, 'family' | 'table'>): string {
+  return `table ${family} ${table}\ndelete table ${family} ${table}\n`
 }
 
 /**
@@ -214,7 +224,7 @@ export function isPlausibleListing(listing: string, ruleset: Ruleset): boolean {
     if (lines?.length !== rules.length) return false
     const words = wordsOf(lines.join(' '))
     for (const rule of rules) {
-      for (const address of rule.match(/\d+\.\d+\.\d+\.\d+/g) ?? []) {
+      for (const address of rule.match(addressPattern) ?? []) {
         if (!words.has(address)) return false
       }
     }
@@ -243,9 +253,14 @@ function setIn(listing: string, name: string): readonly string[] {
   return elements === undefined ? [] : elements.split(',').map((element) => element.trim())
 }
 
-/** A subnet is two: itself, and its address. */
+/** An address of either family within a rule. */
+const addressPattern = /\d+\.\d+\.\d+\.\d+|[0-9a-f]{1,4}(?::[0-9a-f]{0,4}){2,7}/g
+
+/** A subnet is two: itself, and its address. An IPv6 address is one, whatever its colons. */
 function wordsOf(text: string): ReadonlySet<string> {
-  const words = text.split(/[\s,;:{}"]+/)
+  const words = text
+    .split(/[\s,;{}"[\]]+/)
+    .flatMap((word) => (/:.*:/.test(word) ? [word] : word.split(':')))
   return new Set(words.flatMap((word) => [word, word.split('/')[0] ?? '']))
 }
 
@@ -266,11 +281,11 @@ function chainsOf(listing: string): ReadonlyMap<string, readonly string[]> {
 
 function elementCommand(
   verb: 'add' | 'delete',
-  table: string,
+  { family, table }: Ruleset,
   set: string,
   elements: Iterable<string>,
 ): string {
-  return `${verb} element ip ${table} ${set} { ${[...elements].join(', ')} }`
+  return `${verb} element ${family} ${table} ${set} { ${[...elements].join(', ')} }`
 }
 
 function isSameShape(before: Ruleset, after: Ruleset): boolean {

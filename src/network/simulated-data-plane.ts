@@ -1,7 +1,8 @@
 import { UserError } from '../base/index.ts'
-import type { NetworkId, Protocol } from '../model/index.ts'
+import { ipv4Of, type NetworkId, type Protocol } from '../model/index.ts'
 import type { Backend, NetworkAssignment } from '../wire/index.ts'
 import type { DataPlane, DesiredNetwork, LocalTask } from './data-plane.ts'
+import { isDual } from './ipv6-view.ts'
 import { indexState, lookUp } from './resolver/lookup.ts'
 import { buildZones } from './resolver/zones.ts'
 
@@ -98,7 +99,12 @@ export class SimulatedDataPlane implements DataPlane {
   }
 
   /** A connection from a task to an address: a VIP's backends take them in turn, by weight. */
-  connect(from: LocalTask, address: string): Connection {
+  connect(from: LocalTask, asked: string): Connection {
+    const address =
+      this.#desired.networks
+        .filter(isDual)
+        .map((network) => ipv4Of(network, asked))
+        .find((narrow) => narrow !== undefined) ?? asked
     const networks = new Set<string>(from.addresses.map(({ networkId }) => networkId))
     for (const endpoint of this.#desired.endpoints) {
       for (const { networkId, vip } of endpoint.networks) {
@@ -123,9 +129,9 @@ export class SimulatedDataPlane implements DataPlane {
   }
 
   /** Addresses that a name has for a task; undefined: a name of the world outside. */
-  resolve(from: LocalTask, name: string): readonly string[] | undefined {
+  resolve(from: LocalTask, name: string, type: 'A' | 'AAAA' = 'A'): readonly string[] | undefined {
     const directory = indexState(buildZones(this.#desired))
-    const question = { name, type: 'A', class: 'IN' }
+    const question = { name, type, class: 'IN' }
     const answer = lookUp(directory, question, from.addresses[0]?.address ?? '', '')
     if (answer.type === 'addresses') return answer.addresses
     return answer.type === 'empty' ? [] : undefined

@@ -8,9 +8,10 @@ import { fileURLToPath } from 'node:url'
 import { assert, silentLog } from '../base/index.ts'
 import { openRealClock } from '../base/real-world.ts'
 import { type Engine, openEngine } from '../engine/index.ts'
-import { idFrom } from '../model/index.ts'
+import { idFrom, ipv6Of } from '../model/index.ts'
 import type { NetworkAssignment } from '../wire/index.ts'
 import type { DataPlane, LocalTask } from './data-plane.ts'
+import { isDual } from './ipv6-view.ts'
 import { openLinuxDataPlane } from './linux-data-plane.ts'
 import type { ProbeCommand } from './probe-main.ts'
 import type { Place } from './test-objects.ts'
@@ -170,7 +171,7 @@ export class RealBench {
       ...(first && {
         NetworkingConfig: {
           EndpointsConfig: {
-            [first.network.name]: { IPAMConfig: { IPv4Address: first.address } },
+            [first.network.name]: { IPAMConfig: addressesAt(first) },
           },
         },
       }),
@@ -178,7 +179,7 @@ export class RealBench {
     this.#containers.push(Id)
     for (const { network, address } of rest) {
       await this.engine.networks.connect(network.name, Id, {
-        IPAMConfig: { IPv4Address: address },
+        IPAMConfig: addressesAt({ network, address }),
       })
     }
     await this.engine.containers.start(Id)
@@ -229,5 +230,12 @@ export class RealBench {
     await this.plane.close()
     this.engine.close()
     rmSync(this.stateDir, { recursive: true, force: true })
+  }
+}
+
+function addressesAt({ network, address }: Place) {
+  return {
+    IPv4Address: address,
+    ...(isDual(network) ? { IPv6Address: ipv6Of(network, address) } : {}),
   }
 }

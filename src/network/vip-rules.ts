@@ -1,6 +1,6 @@
 import type { EndpointAssignment, NetworkAssignment } from '../wire/index.ts'
 import { bridgeName } from './bridge-name.ts'
-import { balance, type Target } from './ruleset.ts'
+import { balance, type Family, type Target } from './ruleset.ts'
 
 /** What one endpoint's VIP on one network comes to in the host's table. */
 export interface VipPart {
@@ -24,6 +24,7 @@ export interface VipPart {
 export function vipParts(
   endpoint: EndpointAssignment,
   options: {
+    readonly family: Family
     readonly networkById: ReadonlyMap<string, NetworkAssignment>
     readonly isLocal: (nodeId: string) => boolean
     /** Whose turn is first; see `balance`. */
@@ -31,7 +32,7 @@ export function vipParts(
     readonly sharesTargets: boolean
   },
 ): readonly VipPart[] {
-  const { networkById, isLocal, rotation, sharesTargets } = options
+  const { family, networkById, isLocal, rotation, sharesTargets } = options
   return endpoint.networks.flatMap(({ networkId, vip }): VipPart[] => {
     const network = networkById.get(networkId)
     if (vip === undefined || !network) return []
@@ -44,7 +45,7 @@ export function vipParts(
       {
         rotation,
         ...(sharesTargets
-          ? { shared: { name: 'vip-targets', expression: 'ip daddr', key: vip } }
+          ? { shared: { name: 'vip-targets', expression: `${family} daddr`, key: vip } }
           : {}),
       },
     )
@@ -52,7 +53,7 @@ export function vipParts(
       {
         vip,
         bridge: bridgeName(networkId),
-        rules: choice ? [`ip daddr ${vip} dnat to ${choice.target}`] : [],
+        rules: choice ? [`${family} daddr ${vip} dnat to ${choice.target}`] : [],
         targets: choice?.elements ?? [],
         backends: new Set(able.map(({ target }) => target)),
         loops: able

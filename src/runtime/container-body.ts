@@ -7,7 +7,13 @@ import {
   type MountBody,
   type PortBinding,
 } from '../engine/index.ts'
-import type { ContainerSpec, GenericResource, HealthCheck, Mount } from '../model/index.ts'
+import {
+  type ContainerSpec,
+  type GenericResource,
+  type HealthCheck,
+  ipv6Of,
+  type Mount,
+} from '../model/index.ts'
 import type { TaskAssignment } from '../wire/index.ts'
 import type { Materials } from './runtime.ts'
 import type { FileMount } from './task-files.ts'
@@ -182,12 +188,20 @@ function planNetworks(
     const given = assignment.task.addresses.find((address) => address.networkId === networkId)
     const asked = assignment.template.networks.find((spec) => spec.networkId === networkId)
     const options = asked?.driverOptions ?? {}
+    const known = given && materials.assignments.networks.get(given.networkId)
     return {
       network,
       mac: given?.mac,
       address: given?.address,
       endpoint: {
-        ...(given && { IPAMConfig: { IPv4Address: given.address } }),
+        ...(given && {
+          IPAMConfig: {
+            IPv4Address: given.address,
+            ...(known?.ipv6 && {
+              IPv6Address: ipv6Of({ ...known, ipv6: known.ipv6 }, given.address),
+            }),
+          },
+        }),
         ...(given && !isOlderApi(apiVersion, '1.44') && { MacAddress: given.mac }),
         ...(Object.keys(options).length > 0 && { DriverOpts: options }),
       },

@@ -2,6 +2,7 @@ import type {
   ConfigId,
   EndpointId,
   IngressPolicy,
+  Ipv6Block,
   NetworkId,
   NodeId,
   PortSpec,
@@ -72,6 +73,8 @@ export interface NetworkAssignment {
   readonly labels: Readonly<Record<string, string>>
   readonly subnet: string
   readonly gateway: string
+  /** Every address of the subnet has one here too (`ipv6Of`). Absent: the network has IPv4 alone. */
+  readonly ipv6?: Ipv6Block
   readonly internal: boolean
   readonly attachable: boolean
   readonly ingress: boolean

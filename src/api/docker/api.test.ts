@@ -888,7 +888,36 @@ describe('networks', () => {
       status: 400,
       message: /gateway 10\.8\.0\.1 is not within subnet/,
     },
-    { name: 'IPv6', body: { EnableIPv6: true }, status: 501, message: /IPv6/ },
+    {
+      name: 'a subnet of IPv6 without IPv6',
+      body: { IPAM: { Config: [{ Subnet: 'fd00:9::/64' }] } },
+      status: 400,
+      message: /subnet fd00:9::\/64 is one of IPv6/,
+    },
+    {
+      name: 'two subnets of IPv6',
+      body: {
+        EnableIPv6: true,
+        IPAM: { Config: [{ Subnet: 'fd00:9::/64' }, { Subnet: 'fd00:8::/64' }] },
+      },
+      status: 501,
+      message: /one subnet of each family/,
+    },
+    {
+      name: 'a subnet of IPv6 that is for one link',
+      body: { EnableIPv6: true, IPAM: { Config: [{ Subnet: 'fe80:9::/64' }] } },
+      status: 400,
+      message: /lies in fe80::\/10/,
+    },
+    {
+      name: 'a gateway of IPv6 elsewhere',
+      body: {
+        EnableIPv6: true,
+        IPAM: { Config: [{ Subnet: 'fd00:9::/64', Gateway: 'fd00:8::1' }] },
+      },
+      status: 400,
+      message: /gateway fd00:8::1 is not within subnet/,
+    },
     {
       name: 'a second ingress network',
       body: { Ingress: true },

@@ -34,11 +34,14 @@ export interface Attachments {
     readonly network: string
     readonly container: string
     readonly names: readonly string[]
+    /** Of either family. */
     readonly address?: string
   }): Promise<
     | {
         readonly networkId: NetworkId
         readonly address: string
+        /** Where the network has IPv6 too. */
+        readonly ipv6?: string
         readonly mac: string
         readonly engineNetwork: string
         readonly nameservers: readonly string[]

@@ -1,4 +1,5 @@
 import {
+  ipv6Of,
   isTerminal,
   type Network,
   type Revision,
@@ -99,7 +100,12 @@ function attachmentsJson(view: View, task: Task): string {
     .flatMap(({ networkId, address }) => {
       const network = view.get('network', networkId)
       if (!network) return []
-      const addresses = JSON.stringify([withPrefix(address, network.status.subnet)])
+      const { subnet, ipv6 } = network.status
+      const wide =
+        subnet !== undefined && ipv6
+          ? [withPrefix(ipv6Of({ subnet, ipv6 }, address), ipv6.subnet)]
+          : []
+      const addresses = JSON.stringify([withPrefix(address, subnet), ...wide])
       return [`{"Network":${attachedNetworkJson(network)},"Addresses":${addresses}}`]
     })
     .join(',')
@@ -132,6 +138,15 @@ function attachedNetworkJson(network: Network): string {
               ...(status.range ? { Range: status.range } : {}),
               ...(status.gateway ? { Gateway: status.gateway } : {}),
             },
+            ...(status.ipv6
+              ? [
+                  {
+                    Subnet: status.ipv6.subnet,
+                    ...(status.ipv6.range ? { Range: status.ipv6.range } : {}),
+                    Gateway: status.ipv6.gateway,
+                  },
+                ]
+              : []),
           ]
         : [],
     },

@@ -192,7 +192,7 @@ export function raiseNetwork(
   const { spec, status } = network
   const document: { readonly IPAM?: { readonly Driver?: string; readonly Options?: unknown } } =
     documentOf(network.source)
-  const { subnet, range, gateway } = status
+  const { subnet, range, gateway, ipv6 } = status
   return {
     Name: network.name,
     Id: network.id,
@@ -211,6 +211,15 @@ export function raiseNetwork(
               ...(range ? { IPRange: range } : {}),
               ...(gateway ? { Gateway: gateway } : {}),
             },
+            ...(ipv6
+              ? [
+                  {
+                    Subnet: ipv6.subnet,
+                    ...(ipv6.range ? { IPRange: ipv6.range } : {}),
+                    Gateway: ipv6.gateway,
+                  },
+                ]
+              : []),
           ]
         : spec.predefined
           ? null

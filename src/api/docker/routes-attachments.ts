@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { UserError } from '../../base/index.ts'
-import { idFrom, type NetworkId } from '../../model/index.ts'
+import { idFrom, type NetworkId, parseWide } from '../../model/index.ts'
 import { type Answer, type Call, nothing, passed, type Route } from './call.ts'
 import type { ApiContext } from './context.ts'
 import { engineNetworkOf, findClusterNetwork, realisationLabel } from './routes-networks.ts'
@@ -117,16 +117,35 @@ function textsOf(value: unknown): readonly string[] {
   return list.filter((item) => typeof item === 'string').filter((text) => text !== '')
 }
 
-/** The address that a person asks for (`--ip`). */
+/** The address that a person asks for (`--ip`, `--ip6`). Of the two each follows from the other. */
 function addressOf(wish: Json): { readonly address?: string } {
-  const address = objectOf(wish['IPAMConfig'])['IPv4Address']
-  return typeof address === 'string' && address !== '' ? { address } : {}
+  const { IPv4Address, IPv6Address } = objectOf(wish['IPAMConfig'])
+  const [address] = textsOf([IPv4Address, IPv6Address])
+  return address === undefined ? {} : { address }
 }
 
-function atPlace(wish: Json, { address, mac }: { readonly address: string; readonly mac: string }) {
+function atPlace(
+  wish: Json,
+  place: { readonly address: string; readonly ipv6?: string; readonly mac: string },
+) {
+  const { address, ipv6, mac } = place
+  const config = objectOf(wish['IPAMConfig'])
+  const [asked] = textsOf([config['IPv6Address']])
+  if (asked !== undefined && (ipv6 === undefined || parseWide(asked) !== parseWide(ipv6))) {
+    throw new UserError(
+      'invalidInput',
+      `the address ${asked} does not go with ${address} on this network`,
+      {
+        next:
+          ipv6 === undefined
+            ? 'The network has no IPv6: leave --ip6 out.'
+            : `Leave --ip6 out: it is ${ipv6}.`,
+      },
+    )
+  }
   return {
     ...wish,
-    IPAMConfig: { ...objectOf(wish['IPAMConfig']), IPv4Address: address },
+    IPAMConfig: { ...config, IPv4Address: address, ...(ipv6 ? { IPv6Address: ipv6 } : {}) },
     MacAddress: mac,
   }
 }

@@ -2,7 +2,13 @@ import ipaddr from 'ipaddr.js'
 import { countAddresses } from '../../allocator/index.ts'
 import { UserError } from '../../base/index.ts'
 import { lookUp, type NetworkDeclaration } from '../../control/index.ts'
-import { isTerminal, type Network, type NetworkId } from '../../model/index.ts'
+import {
+  isTerminal,
+  type Network,
+  type NetworkId,
+  parseWide,
+  parseWideBlock,
+} from '../../model/index.ts'
 import type { View } from '../../store/store.ts'
 import { type Answer, type Call, json, nothing, passed, type Route } from './call.ts'
 import type { ApiContext } from './context.ts'
@@ -257,9 +263,6 @@ function lowerNetwork(name: string, document: NetworkCreateDocument): NetworkDec
       'Give the configuration itself.',
     )
   }
-  if (document.EnableIPv6) {
-    refuse('IPv6 is not supported on networks of the cluster', 'Leave --ipv6 out.')
-  }
   if (document.EnableIPv4 === false) {
     refuse('networks of the cluster need IPv4', 'Leave --ipv4=false out.')
   }
@@ -268,8 +271,18 @@ function lowerNetwork(name: string, document: NetworkCreateDocument): NetworkDec
     refuse(`IPAM driver "${ipam.Driver}" is not supported`, 'Leave --ipam-driver out.')
   }
   const pools = ipam?.Config ?? []
-  if (pools.length > 1) {
-    refuse('a network of the cluster has one subnet', 'Give --subnet once.')
+  const wide = pools.filter(({ Subnet }) => Subnet?.includes(':'))
+  if (pools.length - wide.length > 1 || wide.length > 1) {
+    refuse(
+      'a network of the cluster has one subnet of each family',
+      'Give --subnet once for IPv4, and once for IPv6.',
+    )
+  }
+  const ipv6 = document.EnableIPv6 ?? false
+  if (wide.length > 0 && !ipv6) {
+    throw new UserError('invalidInput', `subnet ${wide[0]?.Subnet} is one of IPv6`, {
+      next: 'Add --ipv6, or leave that subnet out.',
+    })
   }
   if (document.Ingress && document.Attachable) {
     throw new UserError('invalidInput', 'an ingress network cannot be attachable')
@@ -290,7 +303,7 @@ function lowerNetwork(name: string, document: NetworkCreateDocument): NetworkDec
       internal: document.Internal ?? false,
       attachable: document.Attachable ?? false,
       ingress: document.Ingress ?? false,
-      ipv6: false,
+      ipv6,
       encrypted,
       options,
       ipam: pools.map(lowerPool),
@@ -315,6 +328,14 @@ function lowerPool({ Subnet, IPRange, Gateway, AuxiliaryAddresses }: PoolDocumen
       },
     )
   }
+  if (Subnet?.includes(':')) {
+    checkWidePool(Subnet, IPRange, Gateway)
+    return {
+      subnet: Subnet,
+      ...(IPRange ? { range: IPRange } : {}),
+      ...(Gateway ? { gateway: Gateway } : {}),
+    }
+  }
   const subnet = Subnet === undefined ? undefined : readSubnet('subnet', Subnet)
   const range = IPRange === undefined ? undefined : readSubnet('ip-range', IPRange)
   if (!subnet && (range || Gateway)) refuse('an ip-range or gateway needs its subnet')
@@ -331,6 +352,41 @@ function lowerPool({ Subnet, IPRange, Gateway, AuxiliaryAddresses }: PoolDocumen
     ...(Subnet ? { subnet: Subnet } : {}),
     ...(IPRange ? { range: IPRange } : {}),
     ...(Gateway ? { gateway: Gateway } : {}),
+  }
+}
+
+/** Blocks that no network can have: addresses of one link, of groups, and of each host itself. */
+const wideForbidden = ['fe80::/10', 'ff00::/8', '::/8']
+
+function checkWidePool(subnet: string, range: string | undefined, gateway: string | undefined) {
+  const refuse = (why: string, next?: string): never => {
+    throw new UserError('invalidInput', why, { ...(next === undefined ? {} : { next }) })
+  }
+  const read = (what: string, text: string) =>
+    parseWideBlock(text) ??
+    refuse(
+      `invalid ${what} ${text}: invalid CIDR block notation`,
+      'Write it as fd00:1:2:3::/64 (IPv6).',
+    )
+  const block = read('subnet', subnet)
+  const isWithin = (first: bigint, last: bigint, outer = block) =>
+    outer.first <= first && last <= outer.last
+  for (const text of wideForbidden) {
+    const forbidden = read('subnet', text)
+    if (isWithin(block.first, block.last, forbidden)) {
+      refuse(
+        `subnet ${subnet} lies in ${text}, which is no block for networks`,
+        'Choose one in fd00::/8, or one that is yours.',
+      )
+    }
+  }
+  if (range !== undefined) {
+    const { first, last } = read('ip-range', range)
+    if (!isWithin(first, last)) refuse(`ip-range ${range} is not within subnet ${subnet}`)
+  }
+  if (gateway !== undefined) {
+    const address = parseWide(gateway) ?? refuse(`invalid gateway address: ${gateway}`)
+    if (!isWithin(address, address)) refuse(`gateway ${gateway} is not within subnet ${subnet}`)
   }
 }
 

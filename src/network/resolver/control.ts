@@ -2,7 +2,7 @@
  * What daemon and resolver say to each other: one JSON object a line over a unix socket in the state directory, which
  * only its owner may open. The state itself goes by a file beside it, so that there is one truth.
  */
-export const controlVersion = 2
+export const controlVersion = 3
 
 export const resolverFiles = {
   state: 'resolver.json',

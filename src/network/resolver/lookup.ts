@@ -1,3 +1,4 @@
+import { ipv4Of, ipv6Of } from '../../model/index.ts'
 import { type Client, mergeAddresses, type ResolverState, tiers, type Zone } from './zones.ts'
 
 /** What to do with a question. */
@@ -62,12 +63,18 @@ export function lookUp(
   for (const zone of zones) {
     const addresses = addressesOf(zone, name)
     if (!addresses) continue
-    const isAsked = question.type === 'A' || question.type === 'ANY'
+    const { subnet, ipv6 } = zone
+    const isWide = question.type === 'AAAA' && ipv6 !== undefined
+    const isAsked = isWide || question.type === 'A' || question.type === 'ANY'
     if (!isAsked || addresses.length === 0) return { type: 'empty' }
     const shares = sharesOf(zone, addresses)
-    return { type: 'addresses', addresses, ...(shares && { shares }) }
+    return {
+      type: 'addresses',
+      addresses: isWide ? addresses.map((address) => ipv6Of({ subnet, ipv6 }, address)) : addresses,
+      ...(shares && { shares }),
+    }
   }
-  const address = reverseAddress(name)
+  const address = reverseAddress(name) ?? reverseWide(directory, name)
   if (address === undefined) return forward
   for (const { pages } of zones) {
     const page = pages.find(({ reverse }) => Object.hasOwn(reverse, address))
@@ -135,6 +142,20 @@ export function pickByShare(
 function reverseAddress(name: string): string | undefined {
   const match = /^(\d+)\.(\d+)\.(\d+)\.(\d+)\.in-addr\.arpa$/.exec(name)
   return match ? match.slice(1).reverse().join('.') : undefined
+}
+
+const nibblesPattern = /^((?:[0-9a-f]\.){32})ip6\.arpa$/
+
+/** The same for an IPv6 address: the IPv4 address that it belongs to on a network of this node. */
+function reverseWide({ zoneById }: Directory, name: string): string | undefined {
+  const nibbles = nibblesPattern.exec(name)?.[1]?.split('.').reverse().join('')
+  if (nibbles === undefined) return undefined
+  const address = nibbles.match(/.{4}/g)?.join(':') ?? ''
+  for (const { subnet, ipv6 } of zoneById.values()) {
+    const narrow = ipv6 && ipv4Of({ subnet, ipv6 }, address)
+    if (narrow !== undefined) return narrow
+  }
+  return undefined
 }
 
 function isWithin(

@@ -1,4 +1,5 @@
 import { type DecodedPacket, decode, encodingLength } from 'dns-packet'
+import { parseWide } from '../../model/index.ts'
 import { parseAddress } from './lookup.ts'
 
 /** How long a client may keep an answer, in s. Short: tasks come and go. */
@@ -66,7 +67,7 @@ export function parseQuery(bytes: Buffer): Query | ResponseCode | undefined {
   }
 }
 
-/** Answers with addresses (A) as many as fit in `bytesMax`; the client is told when some did not. */
+/** Answers with addresses (A or AAAA, as they are) as many as fit in `bytesMax`; the client is told when some did not. */
 export function encodeAddresses(
   query: Query,
   addresses: readonly string[],
@@ -74,7 +75,12 @@ export function encodeAddresses(
 ): Buffer {
   const records = addresses.flatMap((address) => {
     const number = parseAddress(address)
-    if (number === undefined) return []
+    if (number === undefined) {
+      const wide = parseWide(address)
+      if (wide === undefined) return []
+      const bytes = Buffer.from(wide.toString(16).padStart(32, '0'), 'hex')
+      return [record(recordTypes.wideAddress, bytes)]
+    }
     const data = Buffer.alloc(4)
     data.writeUInt32BE(number)
     return [record(recordTypes.address, data)]
@@ -106,7 +112,7 @@ export function encodeUnreadable(bytes: Buffer, code: ResponseCode): Buffer {
   return answer
 }
 
-const recordTypes = { address: 1, pointer: 12 } as const
+const recordTypes = { address: 1, pointer: 12, wideAddress: 28 } as const
 
 /** A record of the asked name, which stands at byte 12 of every message. */
 function record(type: number, data: Buffer): Buffer {

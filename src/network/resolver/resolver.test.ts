@@ -308,7 +308,7 @@ describe('the server', () => {
     ],
   }
   const served = (clients: Record<string, { networks: string[]; nameservers: string[] }>) => ({
-    version: 3 as const,
+    version: 4 as const,
     networks: [zone],
     clients,
   })
@@ -358,10 +358,10 @@ describe('the server', () => {
   test('a gateway that is not there yet is named, and listened on at the next call', async () => {
     const server = open()
     const absent = { ...zone, id: 'y', gateway: '203.0.113.77' }
-    const failures = await server.serve({ version: 3, networks: [zone, absent], clients: {} })
+    const failures = await server.serve({ version: 4, networks: [zone, absent], clients: {} })
     assert.match(failures['203.0.113.77'] ?? '', /EADDRNOTAVAIL/)
     assert.deepEqual(server.listening, ['127.0.0.1'])
-    await server.serve({ version: 3, networks: [], clients: {} })
+    await server.serve({ version: 4, networks: [], clients: {} })
     assert.deepEqual(server.listening, [])
     server.close()
   })

@@ -11,7 +11,7 @@ import {
   type Query,
   responseCodes,
 } from './message.ts'
-import type { ResolverState } from './zones.ts'
+import { type ResolverState, stateVersion } from './zones.ts'
 
 /** Largest message over tcp, in bytes. Source: RFC 1035, 4.2.2. */
 const tcpBytesMax = 65_535
@@ -25,7 +25,7 @@ export class ResolverServer {
   readonly #below: (limit: number) => number
   readonly #port: number
   readonly #listeners = new Map<string, { readonly udp: UdpSocket; readonly tcp: Server }>()
-  #directory: Directory = indexState({ version: 3, networks: [], clients: {} })
+  #directory: Directory = indexState({ version: stateVersion, networks: [], clients: {} })
 
   constructor(options: {
     readonly forwarder: Forwarder

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import type { Ipv6Block } from '../../model/index.ts'
 import {
   type Client,
   type ResolverState,
@@ -55,8 +56,8 @@ export class StateReader {
       const own = lines.slice(next, next + zone.pages)
       next += zone.pages
       if (own.length !== zone.pages) throw damaged()
-      const { id, subnet, gateway, internal } = zone
-      return { id, subnet, gateway, internal, pages: own.flatMap((line) => pages.get(line) ?? []) }
+      const { pages: _, ...rest } = zone
+      return { ...rest, pages: own.flatMap((line) => pages.get(line) ?? []) }
     })
     this.#pages = pages
     return { version: stateVersion, networks: zones, clients }
@@ -67,8 +68,18 @@ function isZoneHead(value: unknown): value is Omit<Zone, 'pages'> & { readonly p
   return (
     isRecord(value) &&
     [value['id'], value['subnet'], value['gateway']].every(isString) &&
+    (value['ipv6'] === undefined || isIpv6Block(value['ipv6'])) &&
     typeof value['internal'] === 'boolean' &&
     typeof value['pages'] === 'number'
+  )
+}
+
+function isIpv6Block(value: unknown): value is Ipv6Block {
+  return (
+    isRecord(value) &&
+    isString(value['subnet']) &&
+    isString(value['gateway']) &&
+    (value['range'] === undefined || isString(value['range']))
   )
 }
 

@@ -1,4 +1,4 @@
-import type { NetworkId } from '../../model/index.ts'
+import type { Ipv6Block, NetworkId } from '../../model/index.ts'
 import type {
   EndpointAssignment,
   NeighbourAssignment,
@@ -13,12 +13,14 @@ export interface ResolverState {
   /** By address: containers on this node. */
   readonly clients: Readonly<Record<string, Client>>
 }
-export const stateVersion = 3
+export const stateVersion = 4
 
 /** What the containers of one network can ask for. */
 export interface Zone {
   readonly id: string
   readonly subnet: string
+  /** Every address has one here too. Pages name IPv4 ones alone: the others follow from them. */
+  readonly ipv6?: Ipv6Block
   /** The resolver listens there. */
   readonly gateway: string
   /** Its containers have no way out, for questions neither. */
@@ -96,7 +98,7 @@ function buildZone(
   desired: DesiredNetwork,
   neighbours: readonly NeighbourAssignment[],
 ): Zone {
-  const { id, subnet, gateway, internal } = network
+  const { id, subnet, ipv6, gateway, internal } = network
   const shelves = Array.from({ length: pageCount }, (): EndpointAssignment[] => [])
   // Nobody declares names on the ingress network, and published services are many.
   for (const endpoint of network.ingress ? [] : desired.endpoints) {
@@ -119,7 +121,7 @@ function buildZone(
     if (names[0] !== undefined) own.reverse[address] = names[0]
   }
   const pages = shelves.flatMap((endpoints) => pageOf(endpoints, id) ?? [])
-  return { id, subnet, gateway, internal, pages: [own, ...pages] }
+  return { id, subnet, ...(ipv6 ? { ipv6 } : {}), gateway, internal, pages: [own, ...pages] }
 }
 
 function shelfOf(endpointId: string): number {

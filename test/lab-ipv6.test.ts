@@ -1,0 +1,242 @@
+import assert from 'node:assert/strict'
+import { after, before, describe, test } from 'node:test'
+import { formCluster } from './lab/form-cluster.ts'
+import type { LabHost } from './lab/host.ts'
+import { type Lab, openLab, whyNoLab } from './lab/open-lab.ts'
+import { eventually, run } from './support/daemon.ts'
+
+/** Asks by name again and again, each time with a connection of its own, and prints what failed. */
+const load = (name: string, seconds: number) => `
+  const { Resolver } = require('node:dns/promises')
+  const http = require('node:http')
+  const resolver = new Resolver()
+  resolver.setServers(['127.0.0.11'])
+  const ask = async () => {
+    const [host] = await resolver.resolve6('${name}')
+    return new Promise((resolve, reject) => {
+      const request = http.get({ host, agent: false, timeout: 5000 }, (answer) => {
+        answer.resume().on('end', () => resolve(host))
+      })
+      request.on('error', reject).on('timeout', () => request.destroy(new Error('timeout')))
+    })
+  }
+  let asked = 0
+  const failures = []
+  const all = []
+  const timer = setInterval(() => {
+    asked++
+    all.push(ask().catch((error) => failures.push(error.message)))
+  }, 20)
+  setTimeout(async () => {
+    clearInterval(timer)
+    await Promise.all(all)
+    console.log(JSON.stringify({ asked, failures }))
+  }, ${seconds * 1000})`
+
+describe('a network with IPv6 on several nodes', { skip: (await whyNoLab()) ?? false }, () => {
+  let lab: Lab
+  let one: LabHost
+  let two: LabHost
+  const underlay = (host: LabHost) => `fd18::${host.number}`
+
+  const client = (host: LabHost) => host.dockerOk('ps', '-q', '--filter', 'name=client')
+  const inClient = async (host: LabHost, ...words: readonly string[]): Promise<string> => {
+    const pid = await host.dockerOk('inspect', '-f', '{{.State.Pid}}', await client(host))
+    return (await host.run('nsenter', '-t', pid, '-n', ...words)).stdout
+  }
+  const curl = (address: string) => ['curl', '-s', '-m', '2', `http://[${address}]/`]
+  const nameOf = (text: string) => /^hostname: (.*)$/m.exec(text)?.[1]?.trim()
+  const resolve = async (host: LabHost, name: string): Promise<readonly string[]> => {
+    const { stdout } = await host.docker(
+      ...['exec', await client(host), 'nslookup', '-type=aaaa', name],
+    )
+    return [...stdout.matchAll(/^Address: ([0-9a-f]*:[0-9a-f:]*)$/gm)].map(
+      ([, found]) => found ?? '',
+    )
+  }
+  const running = (count: number) =>
+    eventually(`${count} tasks of web`, async () => {
+      const text = await one.skepDockerOk(
+        ...['service', 'ps', '-f', 'desired-state=running', '--format', '{{.CurrentState}}', 'web'],
+      )
+      return text.split('\n').filter((line) => line.startsWith('Running')).length === count
+    })
+  /** All backends answer the client by the VIP. */
+  const reachesBoth = async (host: LabHost, vip: string): Promise<boolean> => {
+    const seen = new Set<string>()
+    for (let round = 0; round < 4; round++) {
+      const name = nameOf(await inClient(host, ...curl(vip)))
+      if (name !== undefined) seen.add(name)
+    }
+    return seen.size === 2
+  }
+  let vip = ''
+
+  before(async () => {
+    lab = await openLab({ hosts: 2, daemons: true })
+    const [first, second] = lab.hosts
+    assert(first && second)
+    one = first
+    two = second
+    for (const host of lab.hosts) {
+      await host.must('ip', '-6', 'address', 'add', `${underlay(host)}/64`, 'dev', 'eth0', 'nodad')
+    }
+    await formCluster(one, { worker: [two] })
+    // The one by which published ports come in has IPv6 where it is made so.
+    const socket = one.api.slice('unix://'.length)
+    await run('curl', ['-s', '--unix-socket', socket, '-X', 'DELETE', 'http://d/networks/ingress'])
+    await eventually('the ingress network with IPv6', async () => {
+      const flags = ['--ingress', '--ipv6', 'ingress']
+      return (await one.skepDocker('network', 'create', '-d', 'overlay', ...flags)).code === 0
+    })
+    await one.skepDockerOk('network', 'create', '-d', 'overlay', '--ipv6', '--attachable', 'six')
+    const onSix = ['service', 'create', '--detach', '--network', 'six', '--name']
+    await one.skepDockerOk(
+      ...onSix,
+      'client',
+      '--mode',
+      'global',
+      'busybox:latest',
+      'sleep',
+      '9999',
+    )
+    await one.skepDockerOk(
+      ...[...onSix, 'web', '--replicas', '2', '--replicas-max-per-node', '1', '-p', '8080:80'],
+      ...['--update-order', 'stop-first', '--hostname', '{{.Node.Hostname}}', 'whoami:v1'],
+    )
+    await running(2)
+    await eventually('a client on both nodes', async () =>
+      (await Promise.all([client(one), client(two)])).every((id) => id !== ''),
+    )
+  })
+  after(() => lab.down())
+
+  test('it has a subnet of each family, and so has each task', async () => {
+    const format = '{{.EnableIPv6}} {{range .IPAM.Config}}{{.Subnet}} {{end}}'
+    const text = await one.skepDockerOk('network', 'inspect', '-f', format, 'six')
+    assert.match(text, /^true 10\.\S+\/24 fd\S+::\/64/)
+    const id = await one.skepDockerOk('service', 'ps', '-q', 'web')
+    const addresses = await one.skepDockerOk(
+      ...['inspect', '--type', 'task', '-f', '{{range .NetworksAttachments}}{{.Addresses}}{{end}}'],
+      id.split('\n')[0] ?? '',
+    )
+    assert.match(addresses, /10\.\S+\/24 fd\S+\/64/)
+  })
+
+  test('names have its addresses, and the VIP and each task answer there on both nodes', async () => {
+    for (const host of [one, two]) {
+      const [found] = await resolve(host, 'web')
+      vip = found ?? ''
+      assert.match(vip, /^fd/)
+      await eventually(`both tasks by the VIP from ${host.name}`, () => reachesBoth(host, vip))
+      const tasks = await resolve(host, 'tasks.web')
+      assert.equal(tasks.length, 2)
+      const names = await Promise.all(
+        tasks.map(async (address) => nameOf(await inClient(host, ...curl(address)))),
+      )
+      assert.deepEqual(names.toSorted(), [one.name, two.name])
+    }
+  })
+
+  test('a published port answers on IPv6 addresses of hosts, and sees the client', async () => {
+    const ask = (from: LabHost, to: LabHost) =>
+      from.must('curl', '-s', '-m', '2', `http://[${underlay(to)}]:8080/`)
+    const text = await eventually('an answer', () => ask(one, two))
+    assert.equal(nameOf(text), two.name)
+    assert.match(text, /^peer: \[fd18::1\]:/m)
+    assert.equal(nameOf(await ask(two, two)), two.name)
+    // The loopback has no way there: clients go on to that of IPv4 at once.
+    assert.equal((await two.run('curl', '-s', '-m', '2', 'http://[::1]:8080/')).code, 7)
+    assert.equal(
+      nameOf(await two.must('curl', '-s', '-m', '2', 'http://localhost:8080/')),
+      two.name,
+    )
+  })
+
+  test('an update under load fails no request', { timeout: 240_000 }, async () => {
+    const asking = inClient(one, process.execPath, '-e', load('web', 15))
+    await one.skepDockerOk('service', 'update', '--force', '--detach', 'web')
+    const { asked, failures } = JSON.parse(await asking)
+    assert.ok(asked > 100)
+    assert.deepEqual(failures, [])
+    await running(2)
+  })
+
+  test('a node without a task sends on to that of another', async () => {
+    await one.skepDockerOk('service', 'scale', '-d', 'web=1')
+    await running(1)
+    const host = await eventually('a node without a task', async () => {
+      for (const each of lab.hosts) {
+        if ((await each.dockerOk('ps', '-q', '--filter', 'name=web.')) === '') return each
+      }
+      return undefined
+    })
+    const other = host === one ? two : one
+    await eventually('an answer of the other node', async () => {
+      const { stdout } = await host.run('curl', '-s', '-m', '2', `http://[${underlay(host)}]:8080/`)
+      return nameOf(stdout) === other.name
+    })
+    await one.skepDockerOk('service', 'scale', '-d', 'web=2')
+    await running(2)
+  })
+
+  test('plain containers have a place in both families', async () => {
+    const flags = ['-d', '--name', 'plain', '--network', 'six', '--hostname', 'plain']
+    await two.skepDockerOk('run', ...flags, 'whoami:v1')
+    await eventually('its name on the other node', async () => {
+      const [address] = await resolve(one, 'plain')
+      return address !== undefined && nameOf(await inClient(one, ...curl(address))) === 'plain'
+    })
+    const refused = await two.skepDocker('run', '--network', 'six', '--ip6', 'fd99::5', 'whoami:v1')
+    assert.match(refused.stderr, /cannot give the address fd99::5/)
+    await two.skepDockerOk('rm', '-f', 'plain')
+  })
+
+  test('what somebody breaks in the kernel is repaired', { timeout: 240_000 }, async () => {
+    const devices = async (prefix: string) =>
+      (await two.must('ip', '-br', 'link'))
+        .split('\n')
+        .flatMap((line) => (line.startsWith(prefix) ? [line.split(/[\s@]/)[0] ?? ''] : []))
+    const each = async (prefix: string, work: (name: string) => Promise<unknown>) => {
+      for (const name of await devices(prefix)) await work(name)
+    }
+    const breakages: readonly (readonly [string, () => Promise<unknown>])[] = [
+      ['rules flushed', () => two.must('nft', 'flush', 'ruleset')],
+      [
+        'addresses taken',
+        () =>
+          each('sk-', (name) =>
+            two.must('ip', '-6', 'address', 'flush', 'dev', name, 'scope', 'global'),
+          ),
+      ],
+      [
+        'IPv6 switched off on the bridges',
+        () =>
+          each('sk-', (name) =>
+            two.must('sh', '-c', `echo 1 >/proc/sys/net/ipv6/conf/${name}/disable_ipv6`),
+          ),
+      ],
+      ['bridges deleted', () => each('sk-', (name) => two.must('ip', 'link', 'delete', name))],
+      ['VXLAN deleted', () => each('sv-', (name) => two.must('ip', 'link', 'delete', name))],
+    ]
+    for (const [what, doIt] of breakages) {
+      await doIt()
+      await eventually(`repair after ${what}`, () => reachesBoth(two, vip))
+    }
+    await eventually(
+      'nothing that is wrong',
+      async () => (await one.skep('net', 'doctor')).code === 0,
+    )
+  })
+
+  test('a network that nothing uses leaves nothing on any node', async () => {
+    await one.skepDockerOk('service', 'rm', 'web', 'client')
+    for (const host of lab.hosts) {
+      await eventually(`nothing on ${host.name}`, async () => {
+        const tables = await host.must('nft', 'list', 'tables')
+        const links = await host.must('ip', '-br', 'link')
+        return !tables.includes('table ip6 skep') && !/^s[kv]-/m.test(links)
+      })
+    }
+  })
+})
