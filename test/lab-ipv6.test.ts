@@ -134,7 +134,7 @@ describe('a network with IPv6 on several nodes', { skip: (await whyNoLab()) ?? f
       const names = await Promise.all(
         tasks.map(async (address) => nameOf(await inClient(host, ...curl(address)))),
       )
-      assert.deepEqual(names.toSorted(), [one.name, two.name])
+      assert.deepEqual(new Set(names), new Set([one.name, two.name]))
     }
   })
 

@@ -22,7 +22,7 @@ describe('where packets of cluster networks are taken', () => {
       assert.equal(chooseDataPathAddress(wanted, addresses), want)
     })
   }
-  for (const wanted of ['0.0.0.0', '10.0.0.1:4789', 'eth9']) {
+  for (const wanted of ['0.0.0.0', '10.0.0.1:4789', 'eth9', 'fd00::1']) {
     test(`"${wanted}" is refused`, () => {
       assert.throws(() => chooseDataPathAddress(wanted, addresses), { code: 'invalidInput' })
     })
@@ -42,6 +42,12 @@ describe('where the cluster port listens', () => {
       assert.deepEqual(chooseListenAddress(wanted, addresses), want)
     })
   }
+
+  test('an address of IPv6 is refused as such', () => {
+    for (const wanted of ['fd00::1', '[fd00::1]:2377', '::']) {
+      assert.throws(() => chooseListenAddress(wanted, addresses), { message: /address of IPv6/ })
+    }
+  })
 
   test('an interface that this host does not have is refused', () => {
     assert.throws(() => chooseListenAddress('eth9', addresses), { code: 'invalidInput' })

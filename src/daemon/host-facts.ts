@@ -27,13 +27,13 @@ export function hostAddresses(): readonly HostAddress[] {
   )
 }
 
-/** Every IPv4 network this host is on (CIDR), but for the cluster's own bridges: what cluster subnets must keep clear of. */
+/** Every network this host is on (CIDR, of both families), but for the cluster's own bridges: what cluster subnets must keep clear of. */
 export function hostSubnets(isOwnBridge: (name: string) => boolean): readonly string[] {
   return Object.entries(networkInterfaces()).flatMap(([name, addresses]) =>
     isOwnBridge(name)
       ? []
-      : (addresses ?? []).flatMap(({ family, internal, cidr }) =>
-          family === 'IPv4' && !internal && cidr !== null ? [cidr] : [],
+      : (addresses ?? []).flatMap(({ internal, cidr }) =>
+          !internal && cidr !== null && !cidr.startsWith('fe80:') ? [cidr] : [],
         ),
   )
 }
@@ -82,6 +82,7 @@ export function chooseAdvertiseAddress(
   addresses: readonly HostAddress[] = hostAddresses(),
   routeInterface: () => string | undefined = defaultRouteInterface,
 ): { readonly host: string; readonly port: number } {
+  refuseIpv6(wanted)
   const match = /^(.*?)(?::(\d{1,5}))?$/.exec(wanted)
   const host = match?.[1] ?? ''
   const port = match?.[2] === undefined ? portDefault : Number(match[2])
@@ -111,6 +112,18 @@ export function chooseAdvertiseAddress(
   )
 }
 
+/** An address of IPv6, with or without a port, has two colons at least. */
+function refuseIpv6(wanted: string): void {
+  if (!/:.*:/.test(wanted)) return
+  throw new UserError(
+    'invalidInput',
+    `${wanted} is an address of IPv6: nodes speak IPv4 among each other`,
+    {
+      next: 'Name an IPv4 address of this host, or an interface that has one. Networks may have IPv6 inside all the same.',
+    },
+  )
+}
+
 const clusterPortDefault = 2377
 
 /**
@@ -121,6 +134,7 @@ export function chooseListenAddress(
   wanted: string,
   addresses: readonly HostAddress[] = hostAddresses(),
 ): { readonly host: string; readonly port: number } {
+  refuseIpv6(wanted)
   const match = /^(.*?)(?::(\d{1,5}))?$/.exec(wanted)
   const host = match?.[1] || '0.0.0.0'
   const port = match?.[2] === undefined ? clusterPortDefault : Number(match[2])

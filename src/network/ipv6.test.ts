@@ -189,7 +189,8 @@ describe('what networks with IPv6 have besides', () => {
     const directory = indexState(buildZones({ ...state, tasks: [task] }))
     const ask = (name: string, type: string, gateway: string) =>
       lookUp(directory, { name, type, class: 'IN' }, '10.0.6.5', gateway)
-    const arpa = `${[...'fd000006000000000000000000000009'].reverse().join('.')}.ip6.arpa`
+    const nibbles = 'fd000006000000000000000000000009'.split('').reverse()
+    const arpa = `${nibbles.join('.')}.ip6.arpa`
     const cases = [
       ['web', 'AAAA', { type: 'addresses', addresses: ['fd00:6::9'] }],
       ['web', 'A', { type: 'addresses', addresses: ['10.0.6.9'] }],
