@@ -6,6 +6,9 @@ import {
   askToBeMember,
   type ClusterPort,
   confirmMember,
+  NodeAnswers,
+  type NodeServices,
+  openClusterLogs,
   openClusterPort,
   openRemoteLink,
   type Peer,
@@ -35,6 +38,7 @@ import { SimulatedDisk } from '../store/simulated-disk.ts'
 import {
   type Assignments,
   applyChange,
+  type LogSource,
   type ManagerLink,
   type TaskAssignment,
 } from '../wire/index.ts'
@@ -106,6 +110,8 @@ interface Leadership {
 export interface Daemon {
   readonly process: SimulatedProcess
   readonly agent: Agent
+  /** What it tells managers that ask it. */
+  readonly answers: NodeAnswers
   /** How the agent of one of several managers reaches the leader, once it takes part. */
   link?: LeaderLink
   leading?: Leading
@@ -415,7 +421,7 @@ export class SimulatedCluster {
         host.managersKnown = managers.map(({ address }) => address)
         if (role === 'manager') this.#promote(host, daemon, transport)
       },
-      asked: () => {},
+      asked: (ask) => daemon.answers.answer(ask),
       heard: (word) => daemon.leading?.hear(word),
     })
     const heeding = heedRemoval(remote, {
@@ -443,7 +449,8 @@ export class SimulatedCluster {
         ),
       }),
     })
-    const daemon: Daemon = { process, agent }
+    const answers = new NodeAnswers(transport, servicesOf(host), skepVersion, log)
+    const daemon: Daemon = { process, agent, answers }
     this.daemons.set(host.name, daemon)
     if (host.role === 'manager') void this.#beManager(host, daemon, transport, remote)
   }
@@ -515,7 +522,13 @@ export class SimulatedCluster {
     const log = this.#logOf(host.name)
     const { store, shared } = await this.#openState(host, process, random, log)
     const control = openControl({ store, clock, random, sealer })
-    const api = openApi(control, host, clock, random, log)
+    const logs = openClusterLogs({
+      view: () => store.view,
+      nodeId: host.nodeId,
+      local: host.engine,
+      port: () => daemon.manager?.port,
+    })
+    const api = openApi(control, host, logs, clock, random, log)
     const leaderships: Leadership[] = []
     const port = await openClusterPort({
       transport,
@@ -528,6 +541,7 @@ export class SimulatedCluster {
       random,
       log,
       skepVersion,
+      own: { nodeId: host.nodeId, ask: (ask) => daemon.answers.answer(ask) },
       ...(shared && {
         leader: () => {
           const leader = daemon.leading?.livingLeader
@@ -788,17 +802,29 @@ function processesOf({ manager }: Daemon): readonly SimulatedProcess[] {
   return [...(manager?.leaderships ?? []), ...(manager?.former ?? [])].map(({ process }) => process)
 }
 
+function refuse(): never {
+  throw new UserError('unsupported', 'the simulated engine does not do that')
+}
+
+/** What a machine can be asked for. */
+function servicesOf(host: Host): NodeServices {
+  return {
+    logs: host.engine,
+    connectEngine: refuse,
+    network: { examine: refuse, openProbe: refuse },
+    dial: refuse,
+  }
+}
+
 /** The Docker API of a manager, over its real control operations. Nothing of it is passed on to an engine. */
 function openApi(
   control: Control,
   host: Host,
+  logs: LogSource,
   clock: SimulatedProcess['clock'],
   random: Chance,
   log: Log,
 ): DockerApi {
-  const refuse = (): never => {
-    throw new UserError('unsupported', 'the simulated engine does not do that')
-  }
   const proxy: EngineProxy = { handle: refuse, checkContinue: refuse, upgrade: refuse }
   return openDockerApi({
     control: () => control,
@@ -824,7 +850,7 @@ function openApi(
       removeToken: refuse,
       rotateRoot: refuse,
     },
-    logs: host.engine,
+    logs,
     proxy,
     engine: {
       ping: async () => ({ 'api-version': '1.41', ostype: 'linux', server: 'simulated' }),

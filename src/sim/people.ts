@@ -1,9 +1,11 @@
 import type { MemoryCall } from '../api/docker/index.ts'
 import { Chance } from './chance.ts'
+import { writtenBy, wrongWithLogs } from './checkers/logs.ts'
 import { canary } from './checkers/secrets.ts'
 import type { SimulatedCluster } from './cluster.ts'
 import type { History } from './history.ts'
 import type { Host } from './host.ts'
+import type { Judge } from './judge.ts'
 import type { Operation } from './linearizable.ts'
 import { drawMode, drawService, type ServiceMode } from './services.ts'
 import type { Trace } from './trace.ts'
@@ -34,6 +36,7 @@ export class People {
   leaked: string | undefined
   isAsleep = false
   readonly #cluster: SimulatedCluster
+  readonly #judge: Judge
   readonly #history: History
   readonly #trace: Trace
   readonly #services = new Map<string, ServiceMode>()
@@ -45,8 +48,9 @@ export class People {
   readonly #joining = new Set<Host>()
   #serial = 0
 
-  constructor(cluster: SimulatedCluster, history: History, trace: Trace) {
+  constructor(cluster: SimulatedCluster, judge: Judge, history: History, trace: Trace) {
     this.#cluster = cluster
+    this.#judge = judge
     this.#history = history
     this.#trace = trace
     this.#chance = Chance.of(cluster.seed, 'people')
@@ -71,6 +75,7 @@ export class People {
         [4, ['roll a service back', () => this.#rollBack(chance)]],
         [this.#services.size > 2 ? 5 : 1, ['remove a service', () => this.#remove(chance)]],
         [14, ['read a service', () => this.#readService(chance)]],
+        [4, ['read logs', () => this.#readLogs(chance)]],
         [4, ['list', () => this.#list(chance)]],
         [3, ['drain a node', () => this.#setNode(chance, { Availability: 'drain' })]],
         [2, ['pause a node', () => this.#setNode(chance, { Availability: 'pause' })]],
@@ -279,6 +284,17 @@ export class People {
   async #readService(chance: Chance): Promise<void> {
     const name = this.#aService(chance)
     if (name) await this.#read('services', name)
+  }
+
+  async #readLogs(chance: Chance): Promise<void> {
+    const name = this.#aService(chance)
+    if (!name) return
+    const written = await writtenBy(this.#cluster, this.#judge.view, name)
+    const answer = await this.#call('GET', `/services/${name}/logs?stdout=1&stderr=1`)
+    if (answer?.status !== 200) return
+    const what = await wrongWithLogs(this.#cluster, written, answer.text)
+    if (what !== undefined)
+      this.#judge.fail('logs are whole or say why', `logs of ${name}: ${what}`)
   }
 
   async #list(chance: Chance): Promise<void> {

@@ -255,6 +255,17 @@ export const plantedFaults: readonly PlantedFault[] = [
     ],
   },
   {
+    name: 'logs-cut-short',
+    what: 'logs of a service do not say which nodes could not be asked',
+    edits: [
+      {
+        file: 'api/docker/logs.ts',
+        from: '      if (missing.size > 0) writeEnd(',
+        to: '      if (missing.size > 1_000) writeEnd(',
+      },
+    ],
+  },
+  {
     name: 'delay-forgotten',
     what: 'nobody wakes up when a restart delay ends',
     edits: [

@@ -67,7 +67,7 @@ export async function runSeed(seed: number, options: RunOptions = {}): Promise<O
   const judge = new Judge(cluster, trace)
   const history = new History()
   const faults = new Faults(cluster, trace)
-  const people = new People(cluster, history, trace)
+  const people = new People(cluster, judge, history, trace)
   cluster.trace = trace
   cluster.observer = judge
   judge.checkers.push(

@@ -1,6 +1,7 @@
 import type { SimulatedBehaviour } from '../runtime/simulated-runtime.ts'
 import type { TaskAssignment } from '../wire/index.ts'
 import type { Chance } from './chance.ts'
+import { outputOf } from './checkers/logs.ts'
 
 /** Programs that a simulated image may hold, by how often they are chosen. */
 const programs = [
@@ -189,6 +190,7 @@ export function behaviourOf(
     prepareMs: chance.between(5, 300),
     startMs: chance.between(5, 200),
     stopMs: chance.between(0, 400),
+    output: outputOf(task.id),
   }
   if (isJob) {
     const fails = !isHealed && program === 'crashing' && chance.oneIn(2)
