@@ -379,9 +379,14 @@ export class SimulatedCluster {
 
   /** Whether somebody leads who can. */
   get isLed(): boolean {
-    const leadership = this.leader?.manager?.leaderships.at(-1)
-    const isDurable = this.replicated ? this.replicated.hasLeader : this.disk.fault === 'none'
-    return leadership?.process.isRunning === true && isDurable
+    const { leader, replicated } = this
+    const leadership = leader?.manager?.leaderships.at(-1)
+    if (!leader || !leadership?.process.isRunning) return false
+    if (!replicated) return this.disk.fault === 'none'
+    const isHeard =
+      this.host(leader.process.name).etcdState === 'up' &&
+      replicated.clientOf(leader.process)?.cut !== true
+    return replicated.hasLeader && isHeard
   }
 
   powerOn(host: Host): void {

@@ -28,6 +28,8 @@ const usage = `./dev sim [--seeds N] [--from N] [--minutes M] [--workers N]   ru
 ./dev sim --planted [NAME]                                   plant faults into the code, one by one, and find each`
 
 const failuresShown = 3
+/** After this a seed counts as one that does not end: it takes some seconds. */
+const seedMsMax = 600_000
 /** Where runs of fresh seeds begin: above all that are tried by hand. */
 const freshMin = 1_000_000
 const freshMax = 2 ** 31
@@ -94,7 +96,7 @@ async function many(
   const faults = new Map<string, number>()
   const operations = new Map<string, number>()
   const failures: Outcome[] = []
-  let [next, done, simulatedMs, cpuMs, commits, calls, unchecked, slowestMs, fewestFaults] = [
+  let [next, done, simulatedMs, cpuMs, commits, calls, unchecked, slowestMs] = [
     wish.from,
     0,
     0,
@@ -103,8 +105,8 @@ async function many(
     0,
     0,
     0,
-    Number.POSITIVE_INFINITY,
   ]
+  let [fewestFaults, shortestMs] = [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY]
   let goesOn = true
   const hasNext = (): boolean =>
     goesOn &&
@@ -114,9 +116,17 @@ async function many(
     Array.from({ length: Math.min(wish.workers, wish.seeds) }, () => {
       const worker = fork(workerFile, wish.planted === undefined ? [] : [wish.planted])
       return new Promise<void>((resolve, reject) => {
+        let hangs: NodeJS.Timeout | undefined
         const give = (): void => {
-          if (hasNext()) worker.send(next++)
-          else {
+          clearTimeout(hangs)
+          if (hasNext()) {
+            const seed = next++
+            hangs = setTimeout(() => {
+              worker.kill('SIGKILL')
+              reject(new Error(`seed ${seed} has not ended after ${seedMsMax / 60_000} minutes`))
+            }, seedMsMax)
+            worker.send(seed)
+          } else {
             worker.disconnect()
             resolve()
           }
@@ -133,7 +143,10 @@ async function many(
           calls += outcome.calls
           unchecked += outcome.uncheckedHistories
           slowestMs = Math.max(slowestMs, outcome.convergedAfterMs)
-          if (!outcome.violation) fewestFaults = Math.min(fewestFaults, outcome.faultCount)
+          if (!outcome.violation) {
+            fewestFaults = Math.min(fewestFaults, outcome.faultCount)
+            shortestMs = Math.min(shortestMs, outcome.simulatedMs)
+          }
           add(faults, outcome.faults)
           add(operations, outcome.operations)
           if (outcome.violation) {
@@ -154,7 +167,7 @@ async function many(
     `${done} seeds in ${(tookMs / 1000).toFixed(1)} s: ${(done / (tookMs / 1000)).toFixed(2)} seeds/s, ` +
       `${(cpuMs / 1000 / Math.max(1, done)).toFixed(2)} CPU s a seed; ${(simulatedMs / 3_600_000).toFixed(1)} simulated hours, ` +
       `${commits} commits, ${calls} recorded calls (${unchecked} histories not checked to the end), ` +
-      `at least ${fewestFaults} faults a seed, slowest convergence ${slowestMs / 1000} s`,
+      `at least ${fewestFaults} faults and ${(shortestMs / 60_000).toFixed(1)} simulated minutes a seed, slowest convergence ${slowestMs / 1000} s`,
   )
   console.log(
     failures.length === 0

@@ -43,6 +43,8 @@ export interface RunOptions {
 
 /** How long things go wrong, in simulated ms. */
 const troubleMs = 512_000
+/** They go on going wrong until so many things have. */
+const faultsMin = 20
 /** After the last fault heals the cluster has to be as declared within this, in simulated ms. */
 const convergenceMsMax = 30_000
 /** Restart delays that begin later after the last heal are a failure of their own, in simulated ms. */
@@ -163,6 +165,7 @@ export async function runSeed(seed: number, options: RunOptions = {}): Promise<O
     for (let person = 1; person <= 2; person++) people.begin(person)
     faults.begin()
     await time.runUntil(time.nowMs + troubleMs, isOver)
+    while (faults.count < faultsMin && !isOver()) await time.runUntil(time.nowMs + 1_000, isOver)
 
     if (!isOver()) await settle()
     if (people.leaked !== undefined)
