@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
-import { startDaemon, type TestDaemon } from './support/daemon.ts'
+import { run, startDaemon, type TestDaemon } from './support/daemon.ts'
 import { onEngine, tasksOf, textAt, untilRunning, untilTasks } from './support/look.ts'
 
 describe('health', () => {
@@ -31,6 +31,32 @@ describe('health', () => {
     await untilRunning(daemon, 'eager', 1, { withinMs: 15_000 })
     assert.ok(Date.now() - startedMs < 10_000)
     await daemon.ok('service', 'rm', 'eager')
+  })
+
+  test('one without a check is running when it listens where its image says it does', async () => {
+    await daemon.ok('network', 'create', '-d', 'overlay', 'inner')
+    const create = (name: string, env: string) =>
+      daemon.ok(
+        ...['service', 'create', '-d', '--name', name, '--network', 'inner', '--env', env],
+        'whoami:v1',
+      )
+    await create('late', 'START_DELAY_MS=2000')
+    await untilTasks(daemon, 'late', 'a task that is waited for', ([task]) =>
+      /^starting: nothing listens on port 80\/tcp yet$/.test(task?.message ?? ''),
+    )
+    const [late] = await untilRunning(daemon, 'late', 1)
+    assert.equal(late?.message, 'started')
+    const format = '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}'
+    const address = await onEngine('inspect', '-f', format, late?.containerId ?? '')
+    assert.match((await run('curl', ['-s', '-m', '5', `http://${address}/`])).stdout, /^hostname/m)
+    // One that never does is not waited for without end.
+    await create('elsewhere', 'PORTS=8081')
+    const [elsewhere] = await untilRunning(daemon, 'elsewhere', 1)
+    assert.equal(
+      elsewhere?.message,
+      'started; nothing listens on port 80/tcp, which its image exposes',
+    )
+    await daemon.ok('service', 'rm', 'late', 'elsewhere')
   })
 
   test('one that never gets healthy fails, says so, and is tried again', async () => {

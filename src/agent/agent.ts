@@ -27,6 +27,7 @@ import {
   type TaskAssignment,
 } from '../wire/index.ts'
 import type { Journal } from './journal.ts'
+import { decideListening, portsAwaited } from './listening.ts'
 import { decideLocalRestart } from './local-restart.ts'
 import { decideStopAfter } from './stop-after.ts'
 import { decideStep, runningStatus } from './task-step.ts'
@@ -68,9 +69,8 @@ const stopsMax = 32
 const probeIntervalMs = 1000
 /** How often open connections are counted while a task drains, in ms. */
 const drainLookMs = 200
-/** How often a task without a health check is asked whether it listens yet, and for how long at most, in ms. */
+/** How often a task without a health check is asked whether it listens yet, in ms. */
 const listenLookMs = 25
-const listenMsMax = 3000
 /** Pause before a call that the engine did not answer is tried again, in ms. */
 const engineRetryMs = 1000
 const reconnectMs = 500
@@ -588,6 +588,8 @@ class TaskRunner {
   readonly #nudge = new WakeUp()
   /** Aborted when the task is no longer to run: ends a pull or a start under way. */
   #preparing = new AbortController()
+  /** What it was waited for and did not do, for whoever looks at the task. */
+  #remark: string | undefined
   /** Times it was started again here since a manager was last in reach. */
   #localRestarts = 0
 
@@ -766,7 +768,11 @@ class TaskRunner {
   }
 
   #become(status: TaskStatus): void {
-    this.#status = status
+    const isStarted = status.state === 'running' && status.message === 'started'
+    this.#status =
+      isStarted && this.#remark !== undefined
+        ? { ...status, message: `started; ${this.#remark}` }
+        : status
     this.#context.changed()
     if (isTerminal(status.state)) this.#context.placed()
   }
@@ -814,9 +820,11 @@ class TaskRunner {
 
   async #start(): Promise<void> {
     const { clock, runtime, starts } = this.#context
+    let exposedTcpPorts: readonly number[] = []
     await starts.run(async () => {
       if (this.#closed.signal.aborted || this.#preparing.signal.aborted) return
       const started = await runtime.start(this.#assignment.task.id, this.#preparing.signal)
+      exposedTcpPorts = started.exposedTcpPorts
       this.#observe({
         taskId: this.#assignment.task.id,
         containerId: started.containerId,
@@ -839,25 +847,35 @@ class TaskRunner {
         hostPorts: started.hostPorts,
       }
     })
-    if (this.#observed?.health === 'none') await this.#untilListening(this.#observed.pid)
+    if (this.#observed?.health === 'none') {
+      await this.#untilListening(this.#observed.pid, exposedTcpPorts)
+    }
   }
 
   /**
    * A program that has just started takes a while to listen, and who is sent there meanwhile is refused. Without a health
-   * check to say so, its sockets do. One that never listens where its endpoints send is waited for in vain, but not long.
+   * check to say so, its sockets do. One that never listens is waited for in vain, but not long.
    */
-  async #untilListening(pid: number): Promise<void> {
+  async #untilListening(pid: number, exposedTcpPorts: readonly number[]): Promise<void> {
     const { clock, dataPlane } = this.#context
-    const ports = this.#assignment.endpointPorts.filter(({ protocol }) => protocol === 'tcp')
-    if (ports.length === 0) return
-    const untilMs = clock.nowMs() + listenMsMax
+    this.#remark = undefined
+    const awaited = portsAwaited(this.#assignment, exposedTcpPorts)
+    if (awaited.ports.length === 0) return
+    const sinceMs = clock.nowMs()
+    let heardAtMs: number | undefined
     const isOver = () => this.#closed.signal.aborted || this.#preparing.signal.aborted
-    while (!this.#stale && !isOver() && clock.nowMs() < untilMs) {
-      const silent = await dataPlane.silentPorts({ pid }, ports)
-      if (silent.length === 0) return
-      const message = `starting: nothing listens on port ${silent.map(({ port }) => `${port}/tcp`).join(', ')} yet`
-      if (message !== this.#status.message)
-        this.#become({ ...this.#status, message, atMs: clock.nowMs() })
+    while (!this.#stale && !isOver()) {
+      const silent = await dataPlane.silentPorts({ pid }, awaited.ports)
+      const atMs = clock.nowMs()
+      if (silent.length < awaited.ports.length) heardAtMs ??= atMs
+      const heardMs = heardAtMs === undefined ? undefined : atMs - heardAtMs
+      const listening = decideListening(awaited, silent, atMs - sinceMs, heardMs)
+      if (listening.type === 'over') {
+        this.#remark = listening.remark
+        return
+      }
+      if (listening.message !== this.#status.message)
+        this.#become({ ...this.#status, message: listening.message, atMs })
       await clock.sleep(listenLookMs, this.#preparing.signal)
     }
   }

@@ -249,6 +249,7 @@ export interface ContainerInspect {
     readonly Entrypoint?: readonly string[] | null
     readonly Labels?: Readonly<Record<string, string>> | null
     readonly Healthcheck?: HealthConfigBody
+    readonly ExposedPorts?: Readonly<Record<string, unknown>> | null
     readonly StopSignal?: string
     /** Of the image, for CMD-SHELL. */
     readonly Shell?: readonly string[] | null

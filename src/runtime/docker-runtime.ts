@@ -194,6 +194,7 @@ class EngineRuntime implements DockerRuntime {
       containerId: inspected.Id,
       pid: inspected.State.Pid,
       hasHealthCheck: hasTest(inspected.Config.Healthcheck),
+      exposedTcpPorts: tcpPortsOf(inspected.Config.ExposedPorts),
       hostPorts: hostPortsOf(inspected.NetworkSettings.Ports),
     }
   }
@@ -559,6 +560,14 @@ function whatAboutPull(error: unknown): string {
   return kindOfPullFailure(error) === 'denied'
     ? 'Check the name, log in with docker login, and pass --with-registry-auth.'
     : 'Check the name and that the node can reach the registry, or load the image there.'
+}
+
+/** Of `80/tcp`, `53/udp`, …: the tcp ones. */
+function tcpPortsOf(exposed: Readonly<Record<string, unknown>> | null | undefined) {
+  return Object.keys(exposed ?? {}).flatMap((text) => {
+    const port = /^(\d+)\/tcp$/.exec(text)?.[1]
+    return port === undefined ? [] : [Number(port)]
+  })
 }
 
 function hasTest(check: HealthConfigBody | undefined): boolean {

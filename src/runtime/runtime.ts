@@ -61,6 +61,8 @@ export interface StartedContainer {
   readonly pid: number
   /** Whether it has a health check, the image's own included. */
   readonly hasHealthCheck: boolean
+  /** Tcp ports that its image says it listens on (EXPOSE); it need not. */
+  readonly exposedTcpPorts: readonly number[]
   /** Host-mode ports as bound. */
   readonly hostPorts: readonly HostPort[]
 }

@@ -214,6 +214,7 @@ class MemoryRuntime implements SimulatedRuntime {
       containerId: container.containerId,
       pid: container.observed.pid,
       hasHealthCheck: behaviour.health !== undefined,
+      exposedTcpPorts: [],
       hostPorts: container.hostPorts,
     }
   }
