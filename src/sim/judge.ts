@@ -36,6 +36,8 @@ export class Judge implements Observer {
   readonly checkers: Checker[] = []
   violation: Violation | undefined
   commitCount = 0
+  /** When the newest commit took effect, in true ms. */
+  committedAtMs = 0
   epoch = 0
   readonly #cluster: SimulatedCluster
   readonly #trace: Trace
@@ -79,6 +81,7 @@ export class Judge implements Observer {
 
   committed(commit: Commit): void {
     this.commitCount += 1
+    this.committedAtMs = this.#cluster.time.nowMs
     this.#commitsThisSecond += 1
     if (this.#commitsThisSecond > commitsPerSecondMax)
       this.fail('bounded writing', `more than ${commitsPerSecondMax} commits in one second`)

@@ -51,6 +51,9 @@ const convergenceMsMax = 30_000
 const delayMsMax = 240_000
 /** Monitor periods and restart delays may end after that; then nothing may be written any more. */
 const settlingMs = 25_000
+const settlingMsMax = 900_000
+/** What is written tells that more may follow, within this, in simulated ms. */
+const restMs = 10_000
 const quietMs = 60_000
 /** Once a revision has served for its monitor period, that is noted within this, in ms. */
 const provingMs = 5_000
@@ -136,10 +139,13 @@ export async function runSeed(seed: number, options: RunOptions = {}): Promise<O
     }
     convergedAfterMs = time.nowMs - healedAtMs
     trace.say(`as declared after ${convergedAfterMs} ms`)
+    const restlessAtMs = time.nowMs + settlingMsMax
     // What waits out a restart delay is at rest until that ends.
     for (let untilMs = time.nowMs + settlingMs; time.nowMs < untilMs && !isOver(); ) {
       await time.runUntil(untilMs, isOver)
-      untilMs = Math.max(untilMs, heldUntilMs(judge, cluster))
+      untilMs = Math.max(untilMs, heldUntilMs(judge, cluster), judge.committedAtMs + restMs)
+      if (time.nowMs > restlessAtMs)
+        judge.fail('quiet', `it is still at work ${settlingMsMax / 60_000} min later`)
     }
     const { commitCount } = judge
     await time.runUntil(time.nowMs + quietMs, isOver)
