@@ -1,5 +1,4 @@
-import { randomBytes } from 'node:crypto'
-import { UserError } from '../../base/index.ts'
+import { type Random, UserError } from '../../base/index.ts'
 import { idFrom, type NetworkId, parseWide } from '../../model/index.ts'
 import { type Answer, type Call, nothing, passed, type Route } from './call.ts'
 import type { ApiContext } from './context.ts'
@@ -52,7 +51,7 @@ async function createContainer(api: ApiContext, call: Call): Promise<Answer> {
   if (meant.size === 0) return passed
 
   const url = new URL(call.originalTarget, 'http://localhost')
-  const container = url.searchParams.get('name') || `attached-${randomBytes(6).toString('hex')}`
+  const container = url.searchParams.get('name') || `attached-${drawnDigits(api.random)}`
   url.searchParams.set('name', container)
   const reserved: NetworkId[] = []
   const giveBack = async () => {
@@ -272,4 +271,13 @@ async function containerNamed(
     ],
     kept: [Id, name, ...(label === undefined ? [] : [label])],
   }
+}
+
+/** Of the name of a container that has none, in hexadecimal: 48 bits, so that no two share it. */
+const drawnDigitsCount = 12
+
+function drawnDigits(random: Random): string {
+  let digits = ''
+  for (let at = 0; at < drawnDigitsCount; at++) digits += random.below(16).toString(16)
+  return digits
 }
