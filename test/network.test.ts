@@ -224,6 +224,22 @@ describe('the network of one node', () => {
     await daemon.ok('network', 'rm', 'e2e-closed')
   })
 
+  test('a container that is connected later resolves names if it was started with the gateway as its nameserver', async () => {
+    const format = '{{range .IPAM.Config}}{{.Gateway}}{{end}}'
+    const gateway = (await daemon.ok('network', 'inspect', '-f', format, 'e2e-front')).trim()
+    await daemon.ok(
+      ...['run', '-d', '--init', '--name', 'e2e-later', '--dns', gateway, 'alpine', 'sleep', '600'],
+    )
+    await daemon.ok('network', 'connect', 'e2e-front', 'e2e-later')
+    await eventually('an answer of web', () =>
+      onEngine('exec', 'e2e-later', 'curl', '-sf', '-m', '2', 'http://web/').then(
+        () => true,
+        () => false,
+      ),
+    )
+    await daemon.ok('rm', '-f', 'e2e-later')
+  })
+
   test('a published port answers on every address of the host, and moves on update', async () => {
     await daemon.ok(
       ...['service', 'create', '-d', '--name', 'open', '--replicas', '2', '-p', '18932:80'],
