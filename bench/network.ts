@@ -1,16 +1,20 @@
 /**
- * The network under load, on a cluster of three hosts of the lab: what a VIP and a published port cost against a task's own
+ * The network under load, on a cluster of several hosts of the lab: what a VIP and a published port cost against a task's own
  * address, and what clients notice of updates, scaling, drains, rollbacks, killed daemons, lost leaders and hosts.
  *
- *   node bench/network.ts [--json] [--cases throughput,update,…] [--runs 5] [--seconds 20] [--per-second 1200]
- *                         [--rounds 15] [--churn-seconds 180]
+ *   node bench/network.ts [--json] [--hosts 3] [--cases throughput,update,…] [--runs 5] [--seconds 20] [--per-second 1200]
+ *                         [--rounds 7] [--churn-seconds 180]
  *
- * The steady load comes from outside (two hosts' published port) and from a container on the network (by name), half of each on kept
- * connections, half with one connection a request. Every case runs with a server that ends at the stop signal at once, and with one
- * that answers on for 3 s and closes its connections. A request counts as failed that got no 200 within 5 s, except one
- * on a kept connection that ended before a byte of the answer: HTTP clients send that again, and so does the load; they are counted
- * as `retried`.
+ * The steady load comes from outside (two hosts' published ports) and from a container on the network (by name), half of each on
+ * kept connections, half with one connection a request. It goes to two services at once, and every case is done to both:
+ * one whose server ends at the stop signal at once, and one that answers on for 3 s and closes its connections. A request counts as
+ * failed that got no 200 within 5 s, except one on a kept connection that ended before a byte of the answer: HTTP clients
+ * send that again, and so does the load; they are counted as `retried`.
+ *
+ * `update-docker-run` and `update-swarm` stand beside `update`: a container that is replaced by hand, and Docker Swarm's own
+ * rolling update (stop-first) with ports of mode `host` where the kernel has no IPVS, without which its mesh carries nothing.
  */
+import { existsSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import type { LabHost } from '../test/lab/host.ts'
@@ -18,10 +22,14 @@ import { type Lab, openLab, whyNoLab } from '../test/lab/open-lab.ts'
 import { eventually, run } from '../test/support/daemon.ts'
 import { EngineApi } from '../test/support/engine-api.ts'
 import { listAt, textAt } from '../test/support/look.ts'
+import { LabCluster } from './support/lab-cluster.ts'
 import { type LoadResult, startLoad } from './support/load.ts'
 import { measureProgramming } from './support/programming.ts'
+import { RequestCounts } from './support/request-counts.ts'
 import { median, Report } from './support/rows.ts'
+import { untilRunning, untilUpdated } from './support/services.ts'
 
+const orders = ['start-first', 'stop-first'] as const
 const underLoadCases = [
   'update',
   'scale',
@@ -31,18 +39,21 @@ const underLoadCases = [
   'power-off',
   'leader-killed',
 ] as const
-const allCases = ['program', 'throughput', ...underLoadCases, 'churn'] as const
+const baselines = ['update-docker-run', 'update-swarm'] as const
+const allCases = ['program', 'throughput', ...underLoadCases, ...baselines, 'churn'] as const
 const { values } = parseArgs({
   options: {
     json: { type: 'boolean', default: false },
+    hosts: { type: 'string', default: '3' },
     cases: { type: 'string', default: allCases.join() },
     runs: { type: 'string', default: '5' },
     seconds: { type: 'string', default: '20' },
     'per-second': { type: 'string', default: '1200' },
-    rounds: { type: 'string', default: '15' },
+    rounds: { type: 'string', default: '7' },
     'churn-seconds': { type: 'string', default: '180' },
   },
 })
+const hostCount = Number(values.hosts)
 const cases = values.cases.split(',')
 const runs = Number(values.runs)
 const seconds = Number(values.seconds)
@@ -57,21 +68,26 @@ for (const name of cases) {
 
 const report = new Report('network', values.json)
 const image = 'whoami:v1'
-const port = 8080
-const service = 'web'
-const servers = {
-  'stops at once': [],
-  drains: ['--env', 'DRAIN_MS=3000'],
-} as const satisfies Record<string, readonly string[]>
+const connections = ['kept', 'one each'] as const
+const services = [
+  { name: 'web', server: 'stops at once', port: 8080, flags: [] },
+  { name: 'calm', server: 'drains', port: 8088, flags: ['--env', 'DRAIN_MS=3000'] },
+] as const
 
 let leaderName = 'node1'
 
 if (cases.includes('program')) await measureProgramming(report)
 const why = await whyNoLab()
 if (why !== undefined) report.skip('every figure of the lab', why)
-else if (cases.some((name) => name !== 'program')) {
-  await using lab = await openLab({ hosts: 3, daemons: true })
-  await measure(lab)
+else {
+  if (cases.some((name) => name !== 'program' && name !== 'update-swarm')) {
+    await using lab = await openLab({ hosts: hostCount, daemons: true })
+    await measure(lab)
+  }
+  if (cases.includes('update-swarm')) {
+    await using lab = await openLab({ hosts: hostCount })
+    await measureSwarm(lab)
+  }
 }
 
 async function measure(lab: Lab): Promise<void> {
@@ -81,16 +97,17 @@ async function measure(lab: Lab): Promise<void> {
   const docker = (...words: readonly string[]) => manager.skepDockerOk(...words)
   await docker('swarm', 'init', '--advertise-addr', first.address)
   const token = await docker('swarm', 'join-token', '-q', 'worker')
-  for (const host of [second, third]) {
+  for (const host of lab.hosts.slice(1)) {
     await host.skepDockerOk('swarm', 'join', '--token', token, `${first.address}:2377`)
   }
   await docker('network', 'create', '-d', 'overlay', 'net')
   const create = ['service', 'create', '-d', '--no-resolve-image', '--network', 'net', '--name']
   await docker(...create, 'client', '--mode', 'global', 'busybox:latest', 'sleep', '1000000')
-  await settled('client', 3)
+  await settled('client', lab.hosts.length)
 
   if (cases.includes('throughput')) await measureThroughput()
   for (const name of underLoadCases) if (cases.includes(name)) await measureCase(name)
+  if (cases.includes('update-docker-run')) await measureDockerRun()
   if (cases.includes('churn')) await measureChurn()
 
   /** Every task of the service that is to run does, and no other one. */
@@ -162,29 +179,40 @@ async function measure(lab: Lab): Promise<void> {
       'outside-docker-run': { enter: [], url: `http://${first.address}:8083/health` },
       'outside-local-mesh': { enter: [], url: `http://${first.address}:8081/health` },
     } as const
+    const pairs = [
+      ['local-vip', 'local-direct'],
+      ['local-mesh', 'local-direct'],
+      ['remote-vip', 'remote-direct'],
+      ['remote-mesh', 'remote-direct'],
+      ['outside-local-mesh', 'outside-docker-run'],
+    ] as const
+    const measureWay = (name: keyof typeof ways, isKept: boolean) =>
+      wrk(ways[name].enter, ways[name].url, isKept)
     for (const isKept of [true, false]) {
-      const seen = new Map<string, Wrk[]>(Object.keys(ways).map((name) => [name, []]))
+      const how = isKept ? '' : ', one connection a request'
+      const seen = pairs.map(() => ({
+        mine: [] as Wrk[],
+        base: [] as Wrk[],
+        ratios: [] as number[],
+      }))
       for (let round = 0; round < rounds; round++) {
-        for (const [name, { enter, url }] of Object.entries(ways)) {
-          seen.get(name)?.push(await wrk(enter, url, isKept))
+        for (const [at, [name, base]] of pairs.entries()) {
+          // What else the machine does changes slowly: base, mine, mine, base have the same share of it.
+          const before = await measureWay(base, isKept)
+          const slices = [await measureWay(name, isKept), await measureWay(name, isKept)]
+          const bases = [before, await measureWay(base, isKept)]
+          seen[at]?.mine.push(...slices)
+          seen[at]?.base.push(...bases)
+          seen[at]?.ratios.push(sumOf(slices) / sumOf(bases))
         }
       }
-      const how = isKept ? '' : ', one connection a request'
-      const compare = (name: keyof typeof ways, base: keyof typeof ways) => {
-        const [mine, theirs] = [seen.get(name) ?? [], seen.get(base) ?? []]
-        const ratioOf = (key: keyof Wrk) =>
-          median(mine.map((one, index) => one[key] / (theirs[index]?.[key] ?? Number.NaN)))
-        const rate = median(theirs.map((one) => one.perSecond))
-        // A ratio is that of runs next to each other: what else the machine does changes slowly.
-        report.add(`throughput-${name}${how}`, 'requests/s', rate * ratioOf('perSecond'), rate)
-        const p99 = median(theirs.map((one) => one.p99Ms))
-        report.add(`p99-${name}${how}`, 'ms', p99 * ratioOf('p99Ms'), p99)
+      for (const [at, [name]] of pairs.entries()) {
+        const { mine = [], base = [], ratios = [] } = seen[at] ?? {}
+        const rate = median(base.map(({ perSecond: own }) => own))
+        report.add(`throughput-${name}${how}`, 'requests/s', rate * median(ratios), rate)
+        const p99Ms = (slices: readonly Wrk[]) => median(slices.map((slice) => slice.p99Ms))
+        report.add(`p99-${name}${how}`, 'ms', p99Ms(mine), p99Ms(base))
       }
-      compare('local-vip', 'local-direct')
-      compare('local-mesh', 'local-direct')
-      compare('remote-vip', 'remote-direct')
-      compare('remote-mesh', 'remote-direct')
-      compare('outside-local-mesh', 'outside-docker-run')
     }
     await docker('service', 'rm', 'near', 'far')
     await first.dockerOk('rm', '-f', 'plain')
@@ -202,80 +230,70 @@ async function measure(lab: Lab): Promise<void> {
         120_000,
       )
     }
-    const sums = { requests: 0, failed: 0, retried: 0, late: 0 }
+    const counts = new RequestCounts(name)
     /** Of new connections, and of kept ones to the host that is gone: those end one by one, as they are used. */
     const errorSeconds = { new: [0], kept: [0] }
-    for (const [server, flags] of Object.entries(servers)) {
-      for (const order of name === 'update' ? ['start-first', 'stop-first'] : ['start-first']) {
+    for (const order of name === 'update' ? orders : orders.slice(0, 1)) {
+      for (const { name: service, port, flags } of services) {
         await docker(
           ...[...create, service, '--replicas', '3', '-p', `${port}:80`, ...flags],
           ...['--update-order', order, '--update-monitor', '500ms', '--rollback-order', order],
           ...['--rollback-monitor', '500ms', image],
         )
-        await settled(service, 3)
-        if (name === 'rollback') await update('completed', '--env-add', 'VERSION=v2')
-        for (let number = 0; number < runs; number++) {
-          const { result, lostMs } = await underLoad(name)
-          for (const stream of result.flatMap(({ streams }) => streams)) {
-            sums.requests += stream.sent
-            sums.failed += stream.failed
-            sums.retried += stream.retried
-            sums.late += stream.late
-            if (stream.failed > 0) {
-              console.error(
-                `${name}, ${server}, ${order}, run ${number}: ${stream.name}: ${stream.failed} failed`,
-                JSON.stringify(stream.failures.map((one) => ({ ...one, atMs: one.atMs - lostMs }))),
-              )
-            }
-            if (name !== 'power-off') continue
-            const last = stream.failures.at(-1)
-            const isKept = stream.name.endsWith('kept')
-            errorSeconds[isKept ? 'kept' : 'new'].push(last ? (last.atMs - lostMs) / 1000 : 0)
-          }
-        }
-        await docker('service', 'rm', service)
-        await eventually('the end of all tasks', async () => {
-          const left = await Promise.all(
-            lab.hosts.map((host) => host.dockerOk('ps', '-q', '--filter', `name=${service}.`)),
-          )
-          return left.join('') === ''
-        })
       }
+      await allSettled(3)
+      if (name === 'rollback') await update('completed', '--env-add', 'VERSION=v2')
+      for (let number = 0; number < runs; number++) {
+        const { result, lostMs } = await underLoad(name)
+        counts.add(result, `${order}, run ${number}`, lostMs)
+        if (name !== 'power-off') continue
+        for (const stream of result.flatMap(({ streams }) => streams)) {
+          const last = stream.failures.at(-1)
+          const isKept = stream.name.endsWith('kept')
+          errorSeconds[isKept ? 'kept' : 'new'].push(last ? (last.atMs - lostMs) / 1000 : 0)
+        }
+      }
+      await docker('service', 'rm', ...services.map((service) => service.name))
+      await eventually('the end of all tasks', async () => {
+        const left = await Promise.all(
+          lab.hosts.flatMap((host) =>
+            services.map((service) =>
+              host.dockerOk('ps', '-q', '--filter', `name=${service.name}.`),
+            ),
+          ),
+        )
+        return left.join('') === ''
+      })
     }
     if (name === 'power-off') {
       report.add('power-off-error-seconds', 's', Math.max(...errorSeconds.new))
       report.add('power-off-error-seconds, kept connections', 's', Math.max(...errorSeconds.kept))
     }
-    report.add(`failed-requests-${name}`, 'requests', sums.failed)
-    report.add(`requests-${name}`, 'requests', sums.requests)
-    report.add(`retried-requests-${name}`, 'requests', sums.retried)
-    if (sums.late > 0) report.add(`late-requests-${name}`, 'requests', sums.late)
+    counts.addTo(report)
   }
 
   /** Does what the case is about under load, for some seconds at least. */
   async function underLoad(name: (typeof underLoadCases)[number]) {
-    const quarter = perSecond / 4
+    const share = perSecond / 4 / services.length
     const outside = startLoad(
       [],
-      [first, second].flatMap((host) =>
-        [true, false].map((isKept) => ({
-          name: `outside, ${host.name}, ${isKept ? 'kept' : 'one each'}`,
-          host: host.address,
-          port,
-          isKept,
-          perSecond: quarter / 2,
-        })),
+      services.flatMap(({ server, port }) =>
+        [first, second].flatMap((host) =>
+          connections.map((each) => ({
+            name: `${server}, outside, ${host.name}, ${each}`,
+            ...{ host: host.address, port, isKept: each === 'kept', perSecond: share / 2 },
+          })),
+        ),
       ),
     )
     const inside = startLoad(
       await inClient(first),
-      [true, false].map((isKept) => ({
-        name: `inside, ${isKept ? 'kept' : 'one each'}`,
-        host: service,
-        port: 80,
-        isKept,
-        perSecond: quarter,
-      })),
+      services.flatMap(({ name: host, server }) =>
+        connections.map((each) => ({
+          name: `${server}, inside, ${each}`,
+          ...{ host, port: 80, isKept: each === 'kept', perSecond: share },
+        })),
+      ),
     )
     const beganMs = performance.now()
     await sleep(1500)
@@ -290,8 +308,8 @@ async function measure(lab: Lab): Promise<void> {
       await third.powerOn()
       await third.startDaemon()
       await isReady('node3')
-      await settled('client', 3)
-      await settled(service, 3)
+      await settled('client', lab.hosts.length)
+      await allSettled(3)
     }
     return { result, lostMs }
   }
@@ -301,19 +319,22 @@ async function measure(lab: Lab): Promise<void> {
       case 'update':
         return update('completed', '--force')
       case 'scale':
-        await docker('service', 'scale', '-d', `${service}=10`)
-        await settled(service, 10)
-        await docker('service', 'scale', '-d', `${service}=3`)
-        return settled(service, 3)
+        await docker('service', 'scale', '-d', ...services.map((one) => `${one.name}=10`))
+        await allSettled(10)
+        await docker('service', 'scale', '-d', ...services.map((one) => `${one.name}=3`))
+        return allSettled(3)
       case 'drain':
         await docker('node', 'update', '--availability', 'drain', 'node3')
         await eventually('an empty node', async () => {
-          return (await third.dockerOk('ps', '-q', '--filter', `name=${service}.`)) === ''
+          const left = await Promise.all(
+            services.map((one) => third.dockerOk('ps', '-q', '--filter', `name=${one.name}.`)),
+          )
+          return left.join('') === ''
         })
         await docker('node', 'update', '--availability', 'active', 'node3')
-        return settled('client', 3)
+        return settled('client', lab.hosts.length)
       case 'rollback':
-        await docker('service', 'rollback', '-d', service)
+        for (const one of services) await docker('service', 'rollback', '-d', one.name)
         return isUpdated('rollback_completed')
       case 'daemons-killed':
         await Promise.all(lab.hosts.map((host) => host.stopDaemon('SIGKILL')))
@@ -326,7 +347,7 @@ async function measure(lab: Lab): Promise<void> {
         manager = lab.hosts.find((host) => host !== leader) ?? first
         leaderName = await eventually('another leader', async () => await findLeader(), 60_000)
         await leader?.startDaemon()
-        return settled(service, 3)
+        return allSettled(3)
       }
       case 'power-off':
         return third.powerOff()
@@ -336,18 +357,26 @@ async function measure(lab: Lab): Promise<void> {
   }
 
   async function update(state: string, ...flags: readonly string[]): Promise<void> {
-    await docker('service', 'update', '-d', '--no-resolve-image', ...flags, service)
+    for (const { name } of services) {
+      await docker('service', 'update', '-d', '--no-resolve-image', ...flags, name)
+    }
     await isUpdated(state)
   }
 
   async function isUpdated(state: string): Promise<void> {
-    await eventually(
-      `an update that is ${state}`,
-      async () =>
-        (await docker('service', 'inspect', '-f', '{{.UpdateStatus.State}}', service)) === state,
-      180_000,
-    )
-    await settled(service, 3)
+    const format = '{{.UpdateStatus.State}}'
+    for (const { name } of services) {
+      await eventually(
+        `an update of ${name} that is ${state}`,
+        async () => (await docker('service', 'inspect', '-f', format, name)) === state,
+        180_000,
+      )
+    }
+    await allSettled(3)
+  }
+
+  async function allSettled(count: number): Promise<void> {
+    for (const { name } of services) await settled(name, count)
   }
 
   async function isReady(node: string): Promise<void> {
@@ -366,6 +395,25 @@ async function measure(lab: Lab): Promise<void> {
     const { stdout } = await manager.skepDocker('node', 'ls', '--format', format)
     const name = /^(\S+) Ready Leader/m.exec(stdout)?.[1]
     return name === leaderName ? undefined : name
+  }
+
+  /** What clients notice of a container that is replaced by hand, as one does who has no orchestrator. */
+  async function measureDockerRun(): Promise<void> {
+    const counts = new RequestCounts('update-docker-run')
+    const words = ['run', '-d', '--name', 'plain', '-p', '8083:80', image]
+    await first.dockerOk(...words)
+    for (let number = 0; number < runs; number++) {
+      const load = startOutside([first], 8083)
+      const beganMs = Date.now()
+      await sleep(1500)
+      await first.dockerOk('stop', 'plain')
+      await first.dockerOk('rm', 'plain')
+      await first.dockerOk(...words)
+      await sleep(Math.max(1000, seconds * 1000 - (Date.now() - beganMs)))
+      counts.add([await load.stop()], `run ${number}`, beganMs + 1500)
+    }
+    counts.addTo(report)
+    await first.dockerOk('rm', '-f', 'plain')
   }
 
   /** What deploying, scaling and removing leaves behind. */
@@ -397,6 +445,59 @@ async function measure(lab: Lab): Promise<void> {
       report.add(`churn-growth, ${name}`, name.endsWith('MiB') ? 'MiB' : 'count', count - was)
     }
   }
+}
+
+/** The whole steady load to one published port. */
+function startOutside(hosts: readonly LabHost[], port: number) {
+  return startLoad(
+    [],
+    hosts.flatMap((host) =>
+      connections.map((each) => ({
+        name: `outside, ${host.name}, ${each}`,
+        ...{ host: host.address, port, isKept: each === 'kept' },
+        perSecond: perSecond / hosts.length / connections.length,
+      })),
+    ),
+  )
+}
+
+/** Docker Swarm's own rolling update on hosts of the same kind, under the same load from outside. */
+async function measureSwarm(lab: Lab): Promise<void> {
+  const cluster = new LabCluster(lab, 'swarm')
+  const [first, second] = [lab.host(1), lab.host(2)]
+  const hasMesh = existsSync('/proc/net/ip_vs')
+  const counts = new RequestCounts(`update-swarm${hasMesh ? '' : ', host ports'}`)
+  try {
+    await cluster.init(first)
+    for (const host of lab.hosts.slice(1)) await cluster.join(host, 'worker', first)
+    const publish = `mode=${hasMesh ? 'ingress' : 'host'},target=80,published=8080`
+    const [{ name, flags }] = services
+    await cluster.ok(
+      first,
+      ...['service', 'create', '-d', '--no-resolve-image', '--name', name, '--publish', publish],
+      ...['--replicas', `${lab.hosts.length}`, '--replicas-max-per-node', '1'],
+      ...['--update-monitor', '500ms', ...flags, image],
+    )
+    const api = cluster.api(first)
+    await untilRunning(api, name, lab.hosts.length)
+    for (let number = 0; number < runs; number++) {
+      const load = startOutside([first, second], 8080)
+      const beganMs = Date.now()
+      await sleep(1500)
+      await cluster.ok(first, 'service', 'update', '-d', '--no-resolve-image', '--force', name)
+      await sleep(1000)
+      await untilUpdated(api, name)
+      await sleep(Math.max(1000, seconds * 1000 - (Date.now() - beganMs)))
+      counts.add([await load.stop()], `run ${number}`, beganMs + 1500)
+    }
+    counts.addTo(report)
+  } finally {
+    cluster.close()
+  }
+}
+
+function sumOf(slices: readonly Wrk[]): number {
+  return slices.reduce((total, slice) => total + slice.perSecond, 0)
 }
 
 interface Wrk {
