@@ -41,7 +41,10 @@ export interface AgentOptions {
   readonly log: Log
   /** Host facts that the runtime does not know. */
   readonly describeHost: () => Promise<
-    Pick<NodeDescription, 'skepVersion' | 'tls' | 'hostSubnets' | 'dataPathAddress' | 'encryption'>
+    Pick<
+      NodeDescription,
+      'skepVersion' | 'address' | 'tls' | 'hostSubnets' | 'dataPathAddress' | 'encryption'
+    >
   >
   /** Containers that are no tasks but run on cluster networks all the same. */
   readonly plainContainers?: () => readonly LocalTask[]
@@ -198,7 +201,8 @@ class RunningAgent implements Agent {
       } catch (error) {
         if (signal.aborted) break
         this.#inSession(undefined)
-        const why = messageOf(error)
+        const next = error instanceof UserError ? error.next : undefined
+        const why = next === undefined ? messageOf(error) : `${messageOf(error)}. ${next}`
         // Said once, not at each attempt.
         if (why !== this.#managerTrouble) log.warn('no session with a manager', { error: why })
         this.#managerTrouble = why

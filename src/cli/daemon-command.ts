@@ -19,6 +19,15 @@ export function buildCommand(): Command {
     .option('--engine <address>', 'The local engine (default: unix:///var/run/docker.sock)')
     .option('--listen-addr <host:port>', 'Cluster port (default: 0.0.0.0:2377)')
     .option(
+      '--advertise-addr <address>',
+      'What other nodes reach this one by, <ip>[:port] or <interface>, if it is not found or has changed',
+    )
+    .option(
+      '--manager <host[:port]>',
+      'Ask this manager, too, where those known have other addresses by now; may be repeated',
+      collect,
+    )
+    .option(
       '--http <host:port>',
       "Metrics and health; '' switches it off (default: 127.0.0.1:7780)",
     )

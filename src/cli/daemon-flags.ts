@@ -15,12 +15,15 @@ export interface DaemonFlags {
   readonly socketGroup?: string
   readonly engine?: string
   readonly listenAddr?: string
+  readonly advertiseAddr?: string
+  readonly manager?: readonly string[]
   readonly http?: string
   readonly logLevel?: string
 }
 
 /** Longest path of a unix socket Linux takes, in bytes. Source: unix(7), sun_path less its final zero. */
 const socketPathBytesMax = 107
+const clusterPortDefault = 2377
 const logLevels: readonly LogLevel[] = ['debug', 'info', 'warn', 'error']
 
 /** Checks the flags and fills in the defaults. Throws `invalidInput`. */
@@ -53,6 +56,12 @@ export function parseDaemonFlags(flags: DaemonFlags): DaemonOptions {
     socketGroup: flags.socketGroup ?? 'docker',
     engine,
     listenAddress: hostPort('--listen-addr', flags.listenAddr ?? '0.0.0.0:2377'),
+    advertiseAddress: (flags.advertiseAddr ?? '').trim(),
+    managers: Object.freeze(
+      (flags.manager ?? []).map((text) =>
+        hostPort('--manager', /:\d+$/.test(text) ? text : `${text}:${clusterPortDefault}`),
+      ),
+    ),
     http: flags.http === '' ? '' : hostPort('--http', flags.http ?? '127.0.0.1:7780'),
     logLevel: parseLogLevel(flags.logLevel ?? 'info'),
   })

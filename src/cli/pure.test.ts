@@ -26,6 +26,8 @@ describe('daemon flags', () => {
       socketGroup: 'docker',
       engine: 'unix:///var/run/docker.sock',
       listenAddress: '0.0.0.0:2377',
+      advertiseAddress: '',
+      managers: [],
       http: '127.0.0.1:7780',
       logLevel: 'info',
     })

@@ -27,6 +27,7 @@ import { foundCluster } from './found-cluster.ts'
 import { announceReturn, type Joined, joinCluster, renewCertificate, withdrawJoin } from './join.ts'
 import { type CallName, callMessage, type SessionSettings } from './messages.ts'
 import { openTlsTransport, type TransportCredentials } from './real-transport.ts'
+import { openReferral } from './referral.ts'
 import { beginRotation, endRotation, isRotationDone } from './root-rotation.ts'
 import { openRemoteLink } from './session-client.ts'
 import { issueToken, openToken, withNewTokens } from './tokens.ts'
@@ -250,12 +251,12 @@ class TestNode {
     }
   }
 
-  open(): Promise<Session> {
+  open(managers: readonly string[] = [this.#manager.port.address]): Promise<Session> {
     const link = openRemoteLink({
       ...this.world,
       random: realRandom,
       log: silentLog,
-      managers: () => [this.#manager.port.address],
+      managers: () => managers,
       learned: (settings) => {
         this.settings = settings
       },
@@ -314,6 +315,62 @@ describe('cluster port', () => {
   after(async () => {
     for (const node of nodes) node.close()
     await manager.stop()
+  })
+
+  test('a node that tells another address is found there from then on', async () => {
+    const node = newNode()
+    await node.join()
+    const session = await node.open()
+    await session.describe({ ...description, address: '192.0.2.7' })
+    assert.equal(manager.store.view.get('node', node.nodeId)?.status.address, '192.0.2.7')
+    await assert.rejects(session.describe({ ...description, address: 'elsewhere' }), {
+      message: '"elsewhere" is no IP address that a node can be reached by',
+    })
+  })
+
+  test('a node that was a manager sends others on, and is believed nothing else', async () => {
+    const [former, node] = [newNode(), newNode()]
+    await former.join()
+    await node.join()
+    const listenAddress = '127.0.0.1:0'
+    const managers = () => [manager.port.address]
+    const { transport } = former
+    const world = { clock: realClock, log: silentLog, transport, listenAddress }
+    const referral = await openReferral({ ...world, managers })
+    const settings = { heartbeatMs: 500, silenceMs: 3_000, managers: [], rootsPem: [] }
+    const lies = [
+      { type: 'settings', settings },
+      { type: 'refused', code: 'notFound', message: 'removed' },
+    ]
+    const liar = await transport.listen(listenAddress, (stream) => {
+      void stream.send(lies.shift() ?? { type: 'alive' })
+    })
+    try {
+      const session = await node.open([referral.address])
+      assert.equal((await session.next(AbortSignal.timeout(5_000))).node.id, node.nodeId)
+      const noManager = { code: 'unavailable', message: /is no manager any more/ }
+      await assert.rejects(node.open([liar.address]), noManager)
+      await assert.rejects(node.open([liar.address]), noManager)
+      assert.equal(lies.length, 0)
+      const signal = AbortSignal.timeout(5_000)
+      const renewal = renewCertificate(node.world, node.keyPem, [referral.address], signal)
+      await assert.rejects(renewal, noManager)
+      await renewCertificate(
+        node.world,
+        node.keyPem,
+        [referral.address, manager.port.address],
+        signal,
+      )
+      // Who is no node is told nothing.
+      const stream = await newNode().transport.connect(referral.address, { type: 'nobody' }, signal)
+      await stream.send(callMessage({ call: 'session', description }, 'test'))
+      const answer = JSON.stringify(await stream.receive(signal))
+      assert.match(answer, /this node is no manager any more/)
+      assert.ok(!answer.includes(manager.port.address))
+    } finally {
+      await referral.close()
+      await liar.close()
+    }
   })
 
   test('a host joins with the token, has a session, and is ready', async () => {

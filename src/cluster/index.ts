@@ -47,6 +47,7 @@ export {
   type TlsTransport,
   type TransportCredentials,
 } from './real-transport.ts'
+export { openReferral } from './referral.ts'
 export { beginRotation, endRotation, isRotationDone } from './root-rotation.ts'
 export { type ManagerWord, openRemoteLink, type RemoteLinkOptions } from './session-client.ts'
 export {

@@ -20,7 +20,8 @@ export class MemoryNetwork {
         const accept = this.#listeners.get(address)
         if (!accept) throw new UserError('unavailable', `nobody listens on ${address}`)
         const isCut = () => this.#silent.has(address)
-        const [near, far] = [new MemoryStream(peer, isCut), new MemoryStream(peer, isCut)]
+        const server: Peer = { type: 'anonymous' }
+        const [near, far] = [new MemoryStream(server, isCut), new MemoryStream(peer, isCut)]
         near.other = far
         far.other = near
         if (isCut()) await clock.sleep(3_600_000, signal)

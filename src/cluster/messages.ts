@@ -1,3 +1,4 @@
+import { isIP } from 'node:net'
 import { UserError } from '../base/index.ts'
 import {
   type ClusterId,
@@ -138,7 +139,8 @@ export interface MemberAdmission {
 /** From the manager, in a session. */
 export type ToNode =
   | { readonly type: 'settings'; readonly settings: SessionSettings }
-  | { readonly type: 'redirect'; readonly managers: readonly ManagerAddress[] }
+  /** Another one leads, or this node is no manager any more: these are. */
+  | { readonly type: 'redirect'; readonly managers: readonly Pick<ManagerAddress, 'address'>[] }
   | { readonly type: 'assignments'; readonly number: number; readonly change: AssignmentChange }
   | { readonly type: 'alive' }
   /** Ends what has this id; `error`: it was not done. */
@@ -434,7 +436,12 @@ export function parseToNode(message: unknown): ToNode {
     case 'settings':
       return { type, settings: parseSettings(fields.inside('settings')) }
     case 'redirect':
-      return { type, managers: fields.list('managers', parseManager) }
+      return {
+        type,
+        managers: fields.list('managers', (value) => ({
+          address: new Fields('manager', value).text('address', 255),
+        })),
+      }
     case 'assignments':
       return { type, number: fields.number('number'), change: parseChange(fields) }
     case 'alive':
@@ -733,10 +740,16 @@ export function parseDescription(value: unknown): NodeDescription {
     },
     encryption: fields.has('encryption') ? parseEncryption(fields.inside('encryption')) : undefined,
     hostSubnets: fields.texts('hostSubnets'),
+    address: fields.has('address') ? parseHost(fields.text('address', 255)) : undefined,
     dataPathAddress: fields.has('dataPathAddress')
       ? fields.text('dataPathAddress', 255)
       : undefined,
   })
+}
+
+function parseHost(text: string): string {
+  if (isIP(text) > 0) return text
+  throw new UserError('invalidInput', `"${text}" is no IP address that a node can be reached by`)
 }
 
 function parseEncryption(fields: Fields): NonNullable<NodeDescription['encryption']> {

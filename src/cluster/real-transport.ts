@@ -229,10 +229,12 @@ async function openSocket(
     ...(trust.type === 'root' ? { ca: [trust.rootPem] } : {}),
     checkServerIdentity(name, certificate) {
       const wrong = checkServerIdentity(name, certificate)
-      if (wrong || !own) return wrong
-      return certificate.subject.O === own.clusterId
-        ? undefined
-        : new Error('it belongs to another cluster')
+      if (!own) return wrong
+      const isWorker = wrong && !checkServerIdentity(serverNames.worker, certificate)
+      if (wrong && !isWorker) return wrong
+      if (certificate.subject.O !== own.clusterId) return new Error('it belongs to another cluster')
+      const isTaken = !isWorker || (trust.type === 'cluster' && trust.orFormer)
+      return isTaken ? undefined : new FormerManager()
     },
   })
   const timer = new AbortController()
@@ -258,6 +260,11 @@ async function openSocket(
   return socket
 }
 
+/** A node of the cluster, where a manager was looked for. */
+class FormerManager extends Error {
+  override readonly name = 'FormerManager'
+}
+
 function notSkep(address: string, cause?: unknown): UserError {
   return new UserError('unavailable', `what answers on ${address} is no manager of Skep`, {
     next: 'Give the address and cluster port of a manager, as `docker swarm join-token worker` shows it there.',
@@ -273,6 +280,12 @@ function connectError(
   socket: TLSSocket,
 ): UserError {
   if (error instanceof UserError) return error
+  if (error instanceof FormerManager) {
+    return new UserError('unavailable', `the node on ${address} is no manager any more`, {
+      next: 'Give the address of one that is: `docker node ls` shows them on any of them.',
+      cause: error,
+    })
+  }
   const code = error instanceof Error && 'code' in error ? String(error.code) : ''
   if (code === 'CERT_NOT_YET_VALID' || code === 'CERT_HAS_EXPIRED') {
     const peer = socket.getPeerX509Certificate()

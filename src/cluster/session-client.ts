@@ -40,6 +40,8 @@ export interface RemoteLinkOptions {
   }) => void
   /** Why this node ends its sessions from now on; undefined: it only looks for another manager, or leaves. */
   readonly closing?: () => Closing | undefined
+  /** Whether an address is still this host's. A connection from one that has gone is dead, and nobody says so. */
+  readonly isOwnAddress?: (address: string) => boolean
   /** What this node hears of the manager that it is in session with. */
   readonly heard?: (word: ManagerWord) => void
 }
@@ -143,13 +145,14 @@ function noLeader(failures: readonly UserError[], asked: readonly string[]): Use
   const final = failures.find(({ code }) => code !== 'unavailable')
   if (final) return final
   const [first] = failures
-  if (failures.length === 1 && first && asked.length === 1) return first
   return new UserError(
     'unavailable',
     asked.length === 0
       ? 'no manager is known to this node'
       : `no manager leads the cluster: asked ${asked.join(', ')}${first ? ` (${first.message})` : ''}`,
-    { next: 'Check that more than half of the managers run and can be reached from here.' },
+    {
+      next: 'Check that more than half of the managers run and can be reached from here. Where all have other addresses by now, start this daemon with --manager and one of those.',
+    },
   )
 }
 
@@ -158,7 +161,7 @@ async function askManager(
   address: string,
   call: Call,
   signal: AbortSignal,
-): Promise<Welcomed | { readonly managers: readonly ManagerAddress[] }> {
+): Promise<Welcomed | { readonly managers: readonly Pick<ManagerAddress, 'address'>[] }> {
   const timeout = new AbortController()
   const done = new AbortController()
   void clock.sleep(welcomeMs, done.signal).then(() => {
@@ -167,12 +170,13 @@ async function askManager(
   const ended = AbortSignal.any([signal, timeout.signal])
   let stream: MessageStream | undefined
   try {
-    stream = await transport.connect(address, { type: 'cluster' }, ended)
+    stream = await transport.connect(address, { type: 'cluster', orFormer: true }, ended)
     await stream.send(callMessage(call, skepVersion))
     const message = await stream.receive(ended)
     if (message === undefined)
       throw new UserError('unavailable', `${address} closed the connection`)
     const answer = parseToNode(message)
+    if (isWorker(stream) && answer.type !== 'redirect') throw noManager(address)
     if (answer.type === 'settings') return { address, stream, settings: answer.settings }
     stream.close()
     if (answer.type === 'redirect') return { managers: answer.managers }
@@ -180,12 +184,22 @@ async function askManager(
     throw new UserError('internal', `${address} began a session with "${answer.type}"`)
   } catch (error) {
     stream?.close()
+    // A node that is no manager has no say in what this one is, such as that it was removed.
+    if (stream && isWorker(stream)) throw noManager(address)
     throw timeout.signal.aborted
       ? new UserError('unavailable', `${address} did not answer in ${welcomeMs / 1000} s`)
       : error
   } finally {
     done.abort()
   }
+}
+
+function isWorker({ peer }: MessageStream): boolean {
+  return peer.type === 'node' && peer.role === 'worker'
+}
+
+function noManager(address: string): UserError {
+  return new UserError('unavailable', `the node on ${address} is no manager any more`)
 }
 
 class RemoteSession implements Session {
@@ -353,6 +367,11 @@ class RemoteSession implements Session {
       const wasAway = nowMs - awakeAtMs > heartbeatMs + silenceMs / 2
       awakeAtMs = nowMs
       if (wasAway) this.#heardAtMs = nowMs
+      const { localAddress } = this.#stream
+      if (this.#options.isOwnAddress?.(localAddress) === false) {
+        this.#end(new UserError('unavailable', `${localAddress} is no longer this host's address`))
+        return
+      }
       if (nowMs - this.#heardAtMs > silenceMs) {
         this.#hears('silent')
         this.#end(silent())

@@ -50,8 +50,11 @@ export interface MessageStream {
 
 /** How to judge the other end of a connection that this node opens. */
 export type Trust =
-  /** The cluster's own roots: the other end must be a manager of this cluster. */
-  | { readonly type: 'cluster' }
+  /**
+   * The cluster's own roots: the other end must be a manager of this cluster. `orFormer`: or any node of it, which is
+   * believed nothing but where to look for a manager.
+   */
+  | { readonly type: 'cluster'; readonly orFormer?: true }
   /** Nobody yet: only to ask for the root certificate, which a join token then proves or not. */
   | { readonly type: 'nobody' }
   /** One root, proven by a join token. */

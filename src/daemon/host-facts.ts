@@ -27,6 +27,11 @@ export function hostAddresses(): readonly HostAddress[] {
   )
 }
 
+/** Whether an address is one of this host's, whatever its interface. */
+export function isOwnAddress(address: string): boolean {
+  return Object.values(networkInterfaces()).some((on) => on?.some((one) => one.address === address))
+}
+
 /** Every network this host is on (CIDR, of both families), but for the cluster's own bridges: what cluster subnets must keep clear of. */
 export function hostSubnets(isOwnBridge: (name: string) => boolean): readonly string[] {
   return Object.entries(networkInterfaces()).flatMap(([name, addresses]) =>

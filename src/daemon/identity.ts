@@ -15,6 +15,10 @@ export interface Identity {
   readonly role?: NodeRole
   /** Where a manager keeps it. Absent: in its own file, as the only manager. */
   readonly store?: 'file' | 'etcd'
+  /** Where its address was when it was last seen on this host. Absent: on no interface, it is translated on the way. */
+  readonly interface?: string
+  /** A worker that was a manager: nodes that knew it as one may come and ask who is now. */
+  readonly wasManager?: true
 }
 
 /** Names of what lies in a data root. Every directory is 0700, every file 0600. */
@@ -70,7 +74,13 @@ export async function readIdentity(dataRoot: string): Promise<Identity | undefin
         'dataPathAddress' in json && typeof json.dataPathAddress === 'string'
           ? { dataPathAddress: json.dataPathAddress }
           : {}
-      return { nodeId: idFrom(nodeId), address, listenAddress, role, store, ...dataPath }
+      const on =
+        'interface' in json && typeof json.interface === 'string'
+          ? { interface: json.interface }
+          : {}
+      const former = 'wasManager' in json ? { wasManager: true as const } : {}
+      const rest = { role, store, ...dataPath, ...on, ...former } as const
+      return { nodeId: idFrom(nodeId), address, listenAddress, ...rest }
     }
   }
   throw new UserError('internal', `${path} is damaged`, {

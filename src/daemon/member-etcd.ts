@@ -49,10 +49,6 @@ export class MemberEtcd {
     return new MemberEtcd(world, identity, certificates, process, removed)
   }
 
-  get peerUrl(): string {
-    return peerUrlOf(this.#identity.address)
-  }
-
   /** Calls back when the others have removed this one. */
   onRemoved(tell: () => void): void {
     this.#removed.tell = tell

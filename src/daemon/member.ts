@@ -27,7 +27,7 @@ import { type LeaderEpoch, nextCommit, openSqliteStore, type Store } from '../st
 import type { LogSource } from '../wire/index.ts'
 import { openAttachmentDesk } from './attachment-desk.ts'
 import { clearHost, describeEncryption, type MemberWorld, openHost, servicesOf } from './host.ts'
-import { hostSubnets } from './host-facts.ts'
+import { hostSubnets, isOwnAddress } from './host-facts.ts'
 import { dataPaths, type Identity, writeIdentity } from './identity.ts'
 import { LeaderLink, otherManagersOf } from './leader-link.ts'
 import { Leading } from './leading.ts'
@@ -39,8 +39,10 @@ import { openNetworkExaminer } from './network-examiner.ts'
 import { NodeAttachments } from './node-attachments.ts'
 import { NodeCertificates } from './node-certificates.ts'
 import { openFileJournal } from './node-journal.ts'
+import { hostOf } from './own-address.ts'
 import { type PlainContainers, watchPlainContainers } from './plain-containers.ts'
 import { describeQuorumLoss } from './quorum-loss.ts'
+import { settleAddress } from './settle-address.ts'
 import { version } from './version.ts'
 
 /** For the others to remove a manager that leaves, in ms: they do so only while all have been in reach for 5 s. */
@@ -188,6 +190,11 @@ export class Member {
           { next: 'Leave with `docker swarm leave --force`, or restore a backup.' },
         )
       }
+      await settleAddress({
+        ...{ world, identity, store: opened, keyring, etcd: shared?.etcd },
+        certificates:
+          shared?.certificates ?? (await NodeCertificates.open(options.dataRoot, keyring)),
+      })
       const { runtime, dataPlane, encryption } = await openHost(world, identity, id)
       const { nodeId, address } = identity
       const leading = new Leading({
@@ -299,6 +306,7 @@ export class Member {
       skepVersion: version,
       managers: () => this.#otherManagers(),
       learned: () => {}, // All that it says is in the state.
+      isOwnAddress,
       asked: (ask) => this.port.answers.answer(ask),
       closing: () => this.#closesBecause,
       heard: (word) => this.#leading.hear(word),
@@ -463,6 +471,7 @@ export class Member {
     const ownBridges = new Set([...this.store.view.list('network')].map(({ id }) => bridgeName(id)))
     return {
       skepVersion: version,
+      address: hostOf(this.identity.address),
       hostSubnets: hostSubnets((name) => ownBridges.has(name)),
       tls: this.port.tls,
       encryption: describeEncryption(this.#encryption),

@@ -62,7 +62,9 @@ import { Member, type SharedState } from './member.ts'
 import { MemberEtcd } from './member-etcd.ts'
 import type { NodeAttachments } from './node-attachments.ts'
 import { NodeCertificates } from './node-certificates.ts'
+import { decideOwnAddress, hostOf } from './own-address.ts'
 import { describeQuorumLoss } from './quorum-loss.ts'
+import { belongsToAnother } from './settle-address.ts'
 import { version } from './version.ts'
 import { WorkerMember } from './worker-member.ts'
 
@@ -93,6 +95,8 @@ export class Membership implements NodeControl {
   #stopWaiting = new AbortController()
   #etcd: MemberEtcd | undefined
   #waitingKeyring: Keyring | undefined
+  /** Why this node's address may be wrong. */
+  #addressDoubt: UserError | undefined
   #changed = () => {}
   #changesRole = false
 
@@ -117,9 +121,11 @@ export class Membership implements NodeControl {
 
   /** Takes up the cluster that the data root knows of, if any. */
   async resume(): Promise<void> {
-    const identity = await readIdentity(this.#world.options.dataRoot)
-    if (!identity) return
-    if (identity.role === 'worker') {
+    const noted = await readIdentity(this.#world.options.dataRoot)
+    if (!noted) return
+    if (noted.role === 'worker') {
+      const identity = this.#located(noted)
+      if (identity !== noted) await writeIdentity(this.#world.options.dataRoot, identity)
       const certificates = await NodeCertificates.open(this.#world.options.dataRoot)
       if (!certificates) {
         throw new UserError('internal', 'this node is a worker and has lost its certificate', {
@@ -131,9 +137,9 @@ export class Membership implements NodeControl {
       this.#beginWorker(await WorkerMember.open(this.#world, identity, certificates))
       return
     }
-    await this.#exclusively(() => this.#openManager(identity)).catch((error: unknown) => {
+    await this.#exclusively(() => this.#openManager(noted)).catch((error: unknown) => {
       if (!(error instanceof UserError && error.code === 'locked')) throw error
-      this.#locked = identity
+      this.#locked = noted
       this.#world.log.warn('locked: run `docker swarm unlock`; tasks, traffic and names go on', {})
     })
   }
@@ -143,8 +149,18 @@ export class Membership implements NodeControl {
     this.#changed = changed
   }
 
-  async #openManager(identity: Identity, unlockKey?: Uint8Array): Promise<void> {
+  /** This node by the address that it has now. */
+  #located(noted: Identity): Identity {
+    const { options, log } = this.#world
+    const { identity, doubt } = decideOwnAddress(noted, options.advertiseAddress)
+    if (doubt && doubt.message !== this.#addressDoubt?.message) log.error(doubt.message, {})
+    this.#addressDoubt = doubt
+    return identity
+  }
+
+  async #openManager(noted: Identity, unlockKey?: Uint8Array): Promise<void> {
     const { dataRoot } = this.#world.options
+    const identity = this.#located(noted)
     const path = dataPaths(dataRoot).keys
     const keyring = await openKeyring({ path, ...(unlockKey ? { unlockKey } : {}) })
     if (identity.store !== 'etcd') {
@@ -157,7 +173,9 @@ export class Membership implements NodeControl {
         next: 'Restore the data root from a backup, or empty it and join again.',
       })
     }
-    const others = certificates.managers.filter((address) => address !== identity.address)
+    const others = certificates.managers.filter((address) => address !== noted.address)
+    // Before anything is started with it.
+    if (others.includes(identity.address)) throw belongsToAnother(identity.address)
     void this.#announceReturn(certificates, others)
     const etcd = await MemberEtcd.start(this.#world, identity, certificates, { type: 'restart' })
     await this.#openShared(identity, keyring, certificates, etcd)
@@ -189,18 +207,26 @@ export class Membership implements NodeControl {
       const { clock, random, log } = this.#world
       const { client } = etcd
       const store = await openEtcdStore({ client, clock, random, log, writer: identity.nodeId })
+      // The network may have come up only now.
+      const now = this.#located(identity)
       await this.#worker?.close()
       this.#worker = undefined
+      const shared: SharedState = { etcd, store, certificates }
+      const member = await Member.open(this.#world, now, { keyring, shared })
       this.#waitsBecause = undefined
       this.#waitsSinceMs = undefined
-      const shared: SharedState = { etcd, store, certificates }
-      this.#begin(await Member.open(this.#world, identity, { keyring, shared }))
+      this.#begin(member)
+    }
+    const wait = async (error: unknown): Promise<void> => {
+      this.#waitsBecause = error instanceof UserError ? textOf(error) : messageOf(error)
+      this.#worker ??= await WorkerMember.open(this.#world, identity, certificates)
+      if (isUnavailable(error)) await this.#explainWaiting(this.#worker)
     }
     try {
       await etcd.untilAnswers(firstWaitMs)
       await open()
     } catch (error) {
-      if (!(error instanceof UserError && error.code === 'unavailable')) {
+      if (!isUnavailable(error)) {
         await etcd.close()
         throw error
       }
@@ -208,11 +234,9 @@ export class Membership implements NodeControl {
       log.warn('no majority of the managers answers; tasks, traffic and names go on', {
         why: error.message,
       })
-      this.#waitsBecause = textOf(error)
-      this.#worker = await WorkerMember.open(this.#world, identity, certificates)
-      await this.#explainWaiting(this.#worker)
+      await wait(error)
       this.#stopWaiting = new AbortController()
-      void this.#waitForState(open, this.#stopWaiting.signal)
+      void this.#waitForState(open, wait, this.#stopWaiting.signal)
     }
   }
 
@@ -227,7 +251,11 @@ export class Membership implements NodeControl {
     this.#waitsBecause = textOf(loss)
   }
 
-  async #waitForState(open: () => Promise<void>, signal: AbortSignal): Promise<void> {
+  async #waitForState(
+    open: () => Promise<void>,
+    wait: (error: unknown) => Promise<void>,
+    signal: AbortSignal,
+  ): Promise<void> {
     const { clock, log } = this.#world
     while (!signal.aborted) {
       await clock.sleep(stateRetryMs, signal)
@@ -239,8 +267,11 @@ export class Membership implements NodeControl {
         this.#changed()
         return
       } catch (error) {
+        if (signal.aborted) return
         log.debug('the state is still out of reach', { error: messageOf(error) })
-        if (this.#worker) await this.#explainWaiting(this.#worker)
+        await this.#exclusively(async () => {
+          if (!signal.aborted) await wait(error)
+        })
       }
     }
   }
@@ -292,7 +323,7 @@ export class Membership implements NodeControl {
       log.info('this node stays a worker: it was demoted before it had become a manager')
       return
     }
-    const { store: _, ...rest } = identity
+    const { store: _, wasManager: _former, ...rest } = identity
     await this.#takePart({ ...rest, role: 'manager' }, certificates, transport, async () => {
       await worker.close()
       this.#worker = undefined
@@ -353,7 +384,7 @@ export class Membership implements NodeControl {
     else await certificates.sealWith(undefined)
     await certificates.renew(admission)
     const { store: _, ...rest } = identity
-    const asWorker: Identity = { ...rest, role: 'worker' }
+    const asWorker: Identity = { ...rest, role: 'worker', wasManager: true }
     await writeIdentity(options.dataRoot, asWorker)
     this.#stopWaiting.abort()
     this.#waitsBecause = undefined
@@ -389,7 +420,9 @@ export class Membership implements NodeControl {
         nodeId,
         nodeAddress: hostOf(address),
         controlAvailable: false,
-        error: worker.refusal ? textOf(worker.refusal) : (worker.agent.trouble() ?? ''),
+        error: worker.refusal
+          ? textOf(worker.refusal)
+          : (worker.agent.trouble() ?? (this.#addressDoubt ? textOf(this.#addressDoubt) : '')),
         remoteManagers: worker.managers.map((manager) => ({ nodeId: '', address: manager })),
       }
     }
@@ -409,7 +442,11 @@ export class Membership implements NodeControl {
       nodeId,
       nodeAddress: hostOf(address),
       controlAvailable: true,
-      error: member.quorumTrouble() ?? member.agent.trouble() ?? member.port.trouble() ?? '',
+      error:
+        member.quorumTrouble() ??
+        member.agent.trouble() ??
+        member.port.trouble() ??
+        (this.#addressDoubt ? textOf(this.#addressDoubt) : ''),
       remoteManagers: remoteManagersOf(member),
     }
   }
@@ -570,13 +607,14 @@ export class Membership implements NodeControl {
     // Before anything is made: a port that is taken is no cluster.
     const listen = await findPort(chooseListenAddress(listenOf(request, options)))
     const listenAddress = `${listen.host}:${listen.port}`
-    const advertise = chooseAdvertiseAddress(request.advertiseAddress, listen.port)
-    const identity: Identity = {
+    const wanted = request.advertiseAddress || options.advertiseAddress
+    const advertise = chooseAdvertiseAddress(wanted, listen.port)
+    const identity = withInterface({
       nodeId: mintId(random),
       address: `${advertise.host}:${advertise.port}`,
       listenAddress,
       ...dataPathOf(request.dataPathAddress),
-    }
+    })
     const paths = dataPaths(options.dataRoot)
     await removeIdentity(options.dataRoot)
     await mkdir(paths.cluster, { recursive: true, mode: 0o700 })
@@ -608,8 +646,9 @@ export class Membership implements NodeControl {
   /** Makes this manager the only one, with the state as its own disk has it. Undefined where it is in no cluster. */
   async #forceNew(): Promise<NodeId | undefined> {
     const { options, log } = this.#world
-    const identity = await readIdentity(options.dataRoot)
-    if (!identity) return undefined
+    const noted = await readIdentity(options.dataRoot)
+    if (!noted) return undefined
+    const identity = this.#located(noted)
     if (this.#locked) {
       throw new UserError(
         'locked',
@@ -679,9 +718,8 @@ export class Membership implements NodeControl {
     if (this.#member || this.#locked || this.#worker) throw alreadyInCluster()
     const { options, clock, log } = this.#world
     const listen = chooseListenAddress(listenOf(request, options))
-    const advertise = request.advertiseAddress
-      ? chooseAdvertiseAddress(request.advertiseAddress, listen.port).host
-      : ''
+    const wanted = request.advertiseAddress || options.advertiseAddress
+    const advertise = wanted === '' ? '' : chooseAdvertiseAddress(wanted, listen.port).host
     const dataPath = dataPathOf(request.dataPathAddress)
     const { keyPem } = createNodeKey()
     const transport = openTlsTransport({ credentials: () => undefined, clock, log })
@@ -699,13 +737,13 @@ export class Membership implements NodeControl {
     )
     const { admission } = joined
     await removeIdentity(options.dataRoot)
-    const identity: Identity = {
+    const identity = withInterface({
       nodeId: admission.nodeId,
       address: `${admission.nodeAddress}:${listen.port}`,
       listenAddress: `${listen.host}:${listen.port}`,
       role: parseNodeCertificate(admission.certificatePem).role,
       ...dataPath,
-    }
+    })
     // The manager may be reached by another address than the one it tells: that one goes last.
     const known = admission.managers.map(({ address }) => address)
     const certificates = await NodeCertificates.make(options.dataRoot, keyPem, admission)
@@ -849,13 +887,17 @@ function listenOf(
   return isSaid ? listenAddress : options.listenAddress
 }
 
-/** An address without its port. */
-function hostOf(address: string): string {
-  return address.replace(/:\d+$/, '')
+/** As it was just chosen, with the interface it is on. */
+function withInterface(identity: Identity): Identity {
+  return decideOwnAddress(identity, '').identity
 }
 
 function textOf({ message, next }: UserError): string {
   return next === undefined ? message : `${message}. ${next}`
+}
+
+function isUnavailable(error: unknown): error is UserError {
+  return error instanceof UserError && error.code === 'unavailable'
 }
 
 function encode(text: string): Uint8Array {

@@ -96,6 +96,10 @@ export class NodeCertificates {
     return this.#keyPem
   }
 
+  get certificatePem(): string {
+    return this.#certificatePem
+  }
+
   get certificate(): NodeCertificate {
     return parseNodeCertificate(this.#certificatePem)
   }

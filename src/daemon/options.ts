@@ -16,6 +16,10 @@ export interface DaemonOptions {
   readonly engine: string
   /** Cluster port's default: `0.0.0.0:2377`. `swarm init --listen-addr` goes before it. */
   readonly listenAddress: string
+  /** What other nodes reach this one by: `<ip>`, `<ip>:<port>` or `<interface>`; empty: as it was, or is found. */
+  readonly advertiseAddress: string
+  /** `host:port` of managers to ask beside those that this node knows. */
+  readonly managers: readonly string[]
   /** Metrics and health: `127.0.0.1:7780`; empty: off. */
   readonly http: string
   readonly logLevel: LogLevel

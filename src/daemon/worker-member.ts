@@ -4,6 +4,7 @@ import {
   announceLeave,
   type Closing,
   NodeAnswers,
+  openReferral,
   openRemoteDesk,
   openRemoteLink,
   openTlsTransport,
@@ -18,22 +19,25 @@ import type { Runtime } from '../runtime/index.ts'
 import type { ManagerLink } from '../wire/index.ts'
 import { type CertificateRenewal, keepRenewed } from './certificate-renewal.ts'
 import { clearHost, describeEncryption, type MemberWorld, openHost, servicesOf } from './host.ts'
-import { hostSubnets } from './host-facts.ts'
+import { chooseListenAddress, hostSubnets, isOwnAddress } from './host-facts.ts'
 import { dataPaths, type Identity } from './identity.ts'
 import { openNetworkExaminer } from './network-examiner.ts'
 import { NodeAttachments } from './node-attachments.ts'
 import type { NodeCertificates } from './node-certificates.ts'
 import { openFileJournal } from './node-journal.ts'
+import { decideOwnAddress, hostOf } from './own-address.ts'
 import { type PlainContainers, watchPlainContainers } from './plain-containers.ts'
 import { heedRemoval } from './removed-node.ts'
 import { version } from './version.ts'
 
+/** Between attempts to open a port that something else holds, in ms. */
+const portRetryMs = 2_000
 /** For a manager to take note that this node leaves, in ms. */
 const goodbyeMs = 3_000
 
 /** This node while it is a worker: an agent with a session over the network, and no state of the cluster's. */
 export class WorkerMember {
-  readonly identity: Identity
+  #identity: Identity
   readonly agent: Agent
   readonly runtime: Runtime
   /** Places of this node's plain containers on attachable networks. */
@@ -53,6 +57,8 @@ export class WorkerMember {
   #promoted = () => {}
   /** What the managers want this node to be, as they said last. */
   #wantedRole: NodeRole = 'worker'
+  /** Where nodes still look for a manager that was one. */
+  readonly #referring: Promise<void>
 
   private constructor(
     world: MemberWorld,
@@ -66,7 +72,7 @@ export class WorkerMember {
   ) {
     const { clock, random, log, engine, options } = world
     this.#world = world
-    this.identity = identity
+    this.#identity = identity
     this.#certificates = certificates
     this.runtime = host.runtime
     this.#dataPlane = host.dataPlane
@@ -91,7 +97,7 @@ export class WorkerMember {
     })
     const remoteDesk = openRemoteDesk(
       { transport: this.#transport, clock, skepVersion: version },
-      () => certificates.managers,
+      () => this.managers,
       this.#closing.signal,
     )
     this.attachments = new NodeAttachments({
@@ -121,15 +127,17 @@ export class WorkerMember {
       }),
       describeHost: async () => ({
         skepVersion: version,
+        address: this.#locate(),
         hostSubnets: hostSubnets((name) => name.startsWith(bridgePrefix)),
         tls: certificates.tls,
         encryption: describeEncryption(host.encryption),
-        ...(identity.dataPathAddress === undefined
+        ...(this.#identity.dataPathAddress === undefined
           ? {}
-          : { dataPathAddress: identity.dataPathAddress }),
+          : { dataPathAddress: this.#identity.dataPathAddress }),
       }),
       plainContainers: () => this.#plain.list(),
     })
+    this.#referring = identity.wasManager ? this.#refer() : Promise.resolve()
   }
 
   static async open(
@@ -139,6 +147,47 @@ export class WorkerMember {
   ): Promise<WorkerMember> {
     const host = await openHost(world, identity, certificates.clusterId)
     return new WorkerMember(world, identity, certificates, host)
+  }
+
+  get identity(): Identity {
+    return this.#identity
+  }
+
+  /** The address of this node now, without port: it may have become another while the daemon runs. */
+  #locate(): string {
+    const { options, log } = this.#world
+    const { identity, doubt } = decideOwnAddress(this.#identity, options.advertiseAddress)
+    if (doubt) log.warn(doubt.message, {})
+    const { address } = identity
+    if (address !== this.#identity.address) log.info('this node has another address', { address })
+    this.#identity = identity
+    return hostOf(address)
+  }
+
+  /** Sends on those who knew this node as a manager, until it closes. */
+  async #refer(): Promise<void> {
+    const { clock, log } = this.#world
+    const { signal } = this.#closing
+    let isSaid = false
+    while (!signal.aborted) {
+      try {
+        const { host, port } = chooseListenAddress(this.#identity.listenAddress)
+        const listener = await openReferral({
+          transport: this.#transport,
+          listenAddress: `${host}:${port}`,
+          managers: () => this.managers,
+          clock,
+          log,
+        })
+        await untilAborted(signal)
+        await listener.close()
+      } catch (error) {
+        const why = 'nodes that look for this one as a manager can not be sent on'
+        if (!isSaid) log.warn(why, { error: messageOf(error) })
+        isSaid = true
+        await clock.sleep(portRetryMs, signal)
+      }
+    }
   }
 
   /** Whether a manager has this node's session now. */
@@ -173,9 +222,9 @@ export class WorkerMember {
     return this.#renew(signal)
   }
 
-  /** `host:port` of cluster ports, the leader's first. */
+  /** `host:port` of cluster ports, the leader's first; last those that a person has named. */
   get managers(): readonly string[] {
-    return this.#certificates.managers
+    return [...new Set([...this.#certificates.managers, ...this.#world.options.managers])]
   }
 
   /** The agent's way to the leader, with an eye on what managers say of this node. */
@@ -187,8 +236,9 @@ export class WorkerMember {
       random,
       log,
       skepVersion: version,
-      managers: () => this.#certificates.managers,
+      managers: () => this.managers,
       learned: (settings) => this.#learn(settings),
+      isOwnAddress,
       asked: (ask) => this.#answers.answer(ask),
       closing: () => this.#closesBecause,
     })
@@ -265,9 +315,9 @@ export class WorkerMember {
   }
 
   async #renew(signal: AbortSignal): Promise<void> {
-    const { managers, keyPem } = this.#certificates
+    const { keyPem } = this.#certificates
     const world = { transport: this.#transport, clock: this.#world.clock, skepVersion: version }
-    const admission = await renewCertificate(world, keyPem, managers, signal)
+    const admission = await renewCertificate(world, keyPem, this.managers, signal)
     await this.#certificates.renew(admission)
     this.#transport.credentialsChanged()
     await this.agent.describeAgain()
@@ -280,6 +330,7 @@ export class WorkerMember {
     this.#answers.close()
     await this.#plain.close()
     this.#closing.abort()
+    await this.#referring
     await this.attachments.close()
     await this.agent.close()
     await this.#dataPlane.close()
@@ -292,6 +343,7 @@ export class WorkerMember {
     this.#answers.close()
     await this.#plain.close()
     this.#closing.abort()
+    await this.#referring
     await this.attachments.close()
     await this.agent.close()
     const late = new AbortController()
@@ -306,4 +358,11 @@ export class WorkerMember {
     done.abort()
     await clearHost(this.#world, this.runtime, this.#dataPlane)
   }
+}
+
+function untilAborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve()
+    else signal.addEventListener('abort', () => resolve(), { once: true })
+  })
 }

@@ -44,6 +44,7 @@ import type {
 } from '../wire/index.ts'
 import {
   configAssignment,
+  dataAddressOf,
   isAssignedTo,
   networkAssignment,
   networksNeeded,
@@ -348,6 +349,9 @@ export class Dispatcher implements ManagerLink {
         break
       case 'node':
         if (after?.kind === 'node') {
+          // What it sends its own packets of cluster networks from goes with its assignments.
+          if (before?.kind === 'node' && dataAddressOf(before) !== dataAddressOf(after))
+            this.#sessions.get(after.id)?.touch({ type: 'everything' }, revision)
           if (after.status.state === 'down') this.#gone(after.id)
           // A node that has just been made has yet to begin: it gets the time of one that comes back.
           else if (!this.#sessions.has(after.id))
@@ -541,6 +545,7 @@ export class Dispatcher implements ManagerLink {
         state,
         message: '',
         ...(sinceMs === undefined ? {} : { sinceMs }),
+        ...(description.address === undefined ? {} : { address: description.address }),
       }
       const object = { ...node, name: description.hostname, description, status }
       try {

@@ -6,4 +6,4 @@ export {
   startEtcd,
   waitForEtcd,
 } from './etcd-process.ts'
-export { addMember, promoteMember, removeMember } from './members.ts'
+export { addMember, promoteMember, removeMember, updateMember } from './members.ts'

@@ -120,3 +120,27 @@ export async function removeMember({
     if (!(error instanceof EtcdError && error.reason === 'memberNotFound')) throw error
   }
 }
+
+/**
+ * Has the others find a member, by its name, at another address. One that is not there, or has the address, is no error.
+ * Rejects with `conflict` where another member has it.
+ */
+export async function updateMember({
+  client,
+  name,
+  peerUrl,
+}: {
+  readonly client: EtcdClient
+  readonly name: string
+  readonly peerUrl: string
+}): Promise<void> {
+  const members = await client.memberList()
+  const member = members.find((one) => one.name === name)
+  if (!member || (member.peerUrls.length === 1 && member.peerUrls[0] === peerUrl)) return
+  if (members.some((one) => one !== member && one.peerUrls.includes(peerUrl))) {
+    throw new UserError('conflict', `${peerUrl} belongs to another manager`, {
+      next: 'Give this node an address of its own (--advertise-addr), or remove the other one.',
+    })
+  }
+  await client.memberUpdate(member.memberId, [peerUrl])
+}

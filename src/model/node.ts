@@ -88,6 +88,8 @@ export interface NodeDescription {
     readonly issuerSubject: string
     readonly issuerPublicKey: string
   }
+  /** What others reach it by, as it finds itself. Absent: it has not said; `status.address` stays. */
+  readonly address?: string
   /** Where other nodes send it the packets of cluster networks. Absent: `status.address`. */
   readonly dataPathAddress?: string
   /** How it encrypts what it sends to other nodes, and the public key (base64) they know it by; or why it can't. */

@@ -27,7 +27,6 @@ export interface LabPlan {
 export class LabHost {
   readonly number: number
   readonly name: string
-  readonly address: string
   readonly folder: string
   readonly #plan: LabPlan
 
@@ -35,8 +34,25 @@ export class LabHost {
     this.#plan = plan
     this.number = number
     this.name = `node${number}`
-    this.address = `${plan.prefix}.${number}`
     this.folder = join(plan.folder, `${number}`)
+  }
+
+  get address(): string {
+    const path = this.#addressPath
+    const moved = existsSync(path) ? readFileSync(path, 'utf8') : ''
+    return moved || `${this.#plan.prefix}.${this.number}`
+  }
+
+  get #addressPath(): string {
+    return join(this.folder, 'address')
+  }
+
+  /** The host is in the same network by another address from now on; connections of the old one are dead. */
+  async changeAddress(lastByte: number): Promise<void> {
+    const before = this.address
+    await writeFile(this.#addressPath, `${this.#plan.prefix}.${lastByte}`)
+    await this.must('ip', 'address', 'del', `${before}/24`, 'dev', 'eth0')
+    await this.#setAddress()
   }
 
   /** The engine's address, `unix://…`. */
@@ -138,7 +154,6 @@ export class LabHost {
   async #plugIn(): Promise<void> {
     const fabric = enter('cable', join(this.#plan.folder, 'fabric'))
     const port = `h${this.number}`
-    const { address } = this
     // A card keeps its address over a restart: others have it in their caches.
     const mac = `02:4c:41:42:01:${this.number.toString(16).padStart(2, '0')}`
     await must([
@@ -146,9 +161,13 @@ export class LabHost {
       ...['address', mac, 'netns', `${this.pid}`],
     ])
     await must([...fabric, 'ip', 'link', 'set', port, 'master', 'br0', 'up'])
-    await this.must('ip', 'address', 'add', `${address}/24`, 'dev', 'eth0')
     await this.must('ip', 'link', 'set', 'eth0', 'up')
-    await this.must('ip', 'route', 'add', 'default', 'via', `${this.#plan.prefix}.254`)
+    await this.#setAddress()
+  }
+
+  async #setAddress(): Promise<void> {
+    await this.must('ip', 'address', 'add', `${this.address}/24`, 'dev', 'eth0')
+    await this.must('ip', 'route', 'replace', 'default', 'via', `${this.#plan.prefix}.254`)
   }
 
   /** Everything on this host ends at once, as when its plug is pulled. */
@@ -197,6 +216,7 @@ export class LabHost {
 
   /** Starts `skep daemon` and waits until its API answers. */
   async startDaemon(flags: readonly string[] = []): Promise<void> {
+    await rm(join(this.folder, 'daemon.pid'), { force: true })
     await this.#startDetached('daemon', [
       ...[skep, 'daemon', '--data-root', join(this.folder, 'skep'), '--run-dir', '/run/skep'],
       ...['-H', this.api, '--engine', this.engine, '--http', this.http, ...flags],
