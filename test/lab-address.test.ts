@@ -77,7 +77,7 @@ describe('addresses that change', { skip, concurrency: false }, () => {
   const managersAre = (by: LabHost, ...managers: readonly LabHost[]) =>
     eventually(`${managers.map(({ name }) => name).join(', ')} manage`, async () => {
       const found = (await nodes(by)).filter((line) => /^\S+ Ready (Leader|Reachable)$/.test(line))
-      const names = found.map((line) => line.split(' ')[0]).sort()
+      const names = found.map((line) => line.split(' ')[0] ?? '').sort()
       const isLed = found.some((line) => line.endsWith('Leader'))
       return isLed && names.join() === managers.map(({ name }) => name).join()
     })

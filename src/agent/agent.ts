@@ -189,10 +189,12 @@ class RunningAgent implements Agent {
     const { signal } = this.#stop
     let pauseMs = reconnectMs
     while (!signal.aborted) {
+      let openedAtMs: number | undefined
       try {
         const held = this.#assignments?.feeds
         const session = await link.open(nodeId, await this.#describe(), signal, held)
         pauseMs = reconnectMs
+        openedAtMs = clock.nowMs()
         this.#inSession(session)
         this.#managerTrouble = undefined
         for (const taskId of this.#runners.keys()) this.#unreported.add(taskId)
@@ -206,6 +208,8 @@ class RunningAgent implements Agent {
         // Said once, not at each attempt.
         if (why !== this.#managerTrouble) log.warn('no session with a manager', { error: why })
         this.#managerTrouble = why
+        // One that has lasted is no sign that the next would not.
+        if (openedAtMs !== undefined && clock.nowMs() - openedAtMs >= reconnectMs) continue
         await clock.sleep(pauseMs, signal)
         pauseMs = Math.min(pauseMs * 2, reconnectMsMax)
       }

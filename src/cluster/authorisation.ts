@@ -21,6 +21,7 @@ export const standingByCall: Readonly<Record<CallName, Standing>> = {
   answer: 'node',
   leave: 'node',
   returning: 'node',
+  leader: 'node',
   keys: 'manager',
   addManager: 'manager',
   promoteManager: 'manager',

@@ -363,7 +363,7 @@ describe('cluster port', () => {
       )
       // Who is no node is told nothing.
       const stream = await newNode().transport.connect(referral.address, { type: 'nobody' }, signal)
-      await stream.send(callMessage({ call: 'session', description }, 'test'))
+      await stream.send(callMessage({ call: 'session', description, held: new Map() }, 'test'))
       const answer = JSON.stringify(await stream.receive(signal))
       assert.match(answer, /this node is no manager any more/)
       assert.ok(!answer.includes(manager.port.address))

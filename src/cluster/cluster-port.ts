@@ -283,6 +283,14 @@ class RunningPort implements ClusterPort {
         if (!this.#isLeaderKnown()) await this.#untilLed(stream)
         this.#options.dispatcher()?.returning(idOf(known))
         return this.#answerOnce(stream, { type: 'awaited' })
+      case 'leader': {
+        if (!this.#isLeaderKnown()) await this.#untilLed(stream)
+        const address = this.#options.dispatcher()
+          ? this.#options.ownAddress()
+          : this.#options.leader?.()?.address
+        const answer = { type: 'leader', ...(address === undefined ? {} : { address }) }
+        return this.#answerOnce(stream, answer)
+      }
       case 'keys':
         log.info('a manager took the data keys', { nodeId: idOf(known) })
         return this.#answerOnce(stream, { type: 'keys', text: authority.dataKeys() })

@@ -9,6 +9,9 @@ export class MemoryNetwork {
   readonly #listeners = new Map<string, (stream: MessageStream) => void>()
   readonly #silent = new Set<string>()
 
+  /** Connections that were opened until now. */
+  connectionCount = 0
+
   /** Whoever speaks to this address gets no answer from now on, and no error either. */
   silence(address: string): void {
     this.#silent.add(address)
@@ -17,6 +20,7 @@ export class MemoryNetwork {
   transport(peer: Peer): Transport {
     return {
       connect: async (address, _trust, signal) => {
+        this.connectionCount += 1
         const accept = this.#listeners.get(address)
         if (!accept) throw new UserError('unavailable', `nobody listens on ${address}`)
         const isCut = () => this.#silent.has(address)

@@ -51,6 +51,8 @@ export type Call =
   | { readonly call: 'leave'; readonly withdraw?: true }
   /** A node's daemon has been started again, and will have a session once it is ready. */
   | { readonly call: 'returning' }
+  /** Who leads now. Answered once somebody does, or after some seconds. */
+  | { readonly call: 'leader' }
   | { readonly call: 'keys' }
   /** A manager asks to take part in keeping the state: how it is reached, and later that its part runs. */
   | { readonly call: 'addManager'; readonly address: string }
@@ -272,6 +274,7 @@ const callNames: readonly CallName[] = [
   'answer',
   'leave',
   'returning',
+  'leader',
   'keys',
   'addManager',
   'promoteManager',

@@ -7,6 +7,7 @@ import type {
   Session,
   TaskReport,
 } from '../wire/index.ts'
+import { callOnce } from './calls.ts'
 import {
   type Call,
   type Closing,
@@ -50,7 +51,8 @@ export interface RemoteLinkOptions {
 export interface ManagerWord {
   /** `host:port` of its cluster port. */
   readonly address: string
-  readonly type: 'speaks' | 'silent' | 'ended' | 'stopping'
+  /** `quiet`: for half of the time after which it counts as silent. */
+  readonly type: 'speaks' | 'quiet' | 'silent' | 'ended' | 'stopping'
 }
 
 /** Before the next manager is tried beside one that has not answered yet, in ms. */
@@ -59,16 +61,27 @@ const nextManagerMs = 400
 const redirectsMax = 5
 /** For a manager to say whether it leads. */
 const welcomeMs = 4_000
+/** More managers than a cluster has: each node begins with another one. */
+const managersMax = 64
+/** A timer that comes later than this was held up by this process itself, in ms: others may have spoken meanwhile. */
+const heldUpMs = 250
 /** A report or description that nobody acknowledges: the session is given up after it, in ms. */
 const doneMs = 30_000
 
 /** Finds the leader among the managers, over a network. Only one session at a time. */
 export function openRemoteLink(options: RemoteLinkOptions): ManagerLink {
+  /** Leads by now, as others said while the one before was quiet. */
+  let hint: string | undefined
   return {
     async open(_nodeId, description, signal, held = nothingHeld) {
-      const found = await findLeader(options, { call: 'session', description, held }, signal)
+      const first = hint === undefined ? [] : [hint]
+      hint = undefined
+      const call: Call = { call: 'session', description, held }
+      const found = await findLeader(options, call, signal, first)
       options.learned(found.settings)
-      return new RemoteSession(options, found, signal)
+      return new RemoteSession(options, found, signal, (address) => {
+        hint = address
+      })
     },
   }
 }
@@ -81,17 +94,18 @@ interface Welcomed {
   readonly settings: SessionSettings
 }
 
-/** Asks one manager after the other, a little apart, and takes the first that leads. */
+/** Asks one manager after the other, a little apart, and takes the first that leads. `first` are asked before the others. */
 async function findLeader(
   options: RemoteLinkOptions,
   call: Call,
   signal: AbortSignal,
+  first: readonly string[],
 ): Promise<Welcomed> {
   const { clock } = options
   const found = Promise.withResolvers<Welcomed>()
   const search = new AbortController()
   const ended = AbortSignal.any([signal, search.signal])
-  const addresses = [...new Set(options.managers())]
+  const addresses = [...new Set([...first, ...options.managers()])]
   const asked = new Set<string>()
   const failures: UserError[] = []
   let open = 0
@@ -214,18 +228,22 @@ class RemoteSession implements Session {
   #nextId = 1
   #lastNumber = 0
   #heardAtMs: number
+  #isLookingOut = false
+  readonly #foundAnother: (address: string) => void
   #why: UserError | undefined
 
   constructor(
     options: RemoteLinkOptions,
     { address, stream, settings }: Welcomed,
     signal: AbortSignal,
+    foundAnother: (address: string) => void,
   ) {
     this.#options = options
     this.#address = address
     this.#stream = stream
     this.#settings = settings
     this.#heardAtMs = options.clock.nowMs()
+    this.#foundAnother = foundAnother
     signal.addEventListener('abort', () => this.close(), {
       once: true,
       signal: this.#ended.signal,
@@ -360,7 +378,8 @@ class RemoteSession implements Session {
     while (!signal.aborted) {
       const { heartbeatMs, silenceMs } = this.#settings
       // Not all nodes at once.
-      await clock.sleep(heartbeatMs - random.below(Math.ceil(heartbeatMs / 5)), signal)
+      const dueAtMs = clock.nowMs() + heartbeatMs - random.below(Math.ceil(heartbeatMs / 5))
+      await clock.sleep(dueAtMs - clock.nowMs(), signal)
       if (signal.aborted) return
       const nowMs = clock.nowMs()
       // This process was stopped itself: what the manager said meanwhile has yet to be read.
@@ -377,7 +396,52 @@ class RemoteSession implements Session {
         this.#end(silent())
         return
       }
+      if (this.#isQuiet(nowMs) && nowMs - dueAtMs < heldUpMs) {
+        this.#hears('quiet')
+        void this.#lookForAnother()
+      }
       this.#tell({ type: 'heartbeat' })
+    }
+  }
+
+  #isQuiet(nowMs: number): boolean {
+    return nowMs - this.#heardAtMs > this.#settings.silenceMs / 2
+  }
+
+  /**
+   * A quiet leader may be lost: the others are asked, one at a time, who leads. They keep the answer back while nobody does.
+   * So its successor is found before it counts as silent.
+   */
+  async #lookForAnother(): Promise<void> {
+    if (this.#isLookingOut) return
+    this.#isLookingOut = true
+    const { clock, random, managers } = this.#options
+    const { signal } = this.#ended
+    for (let turn = random.below(managersMax); this.#isQuiet(clock.nowMs()); turn++) {
+      const others = managers().filter((address) => address !== this.#address)
+      const asked = others[turn % Math.max(1, others.length)]
+      const next = asked === undefined ? undefined : await this.#askWhoLeads(asked)
+      if (signal.aborted) return
+      if (next !== undefined && next !== this.#address) {
+        this.#foundAnother(next)
+        this.#end(new UserError('unavailable', 'another manager leads the cluster now'))
+        return
+      }
+      await clock.sleep(this.#settings.heartbeatMs, signal)
+      if (signal.aborted) return
+    }
+    this.#isLookingOut = false
+  }
+
+  async #askWhoLeads(manager: string): Promise<string | undefined> {
+    const { signal } = this.#ended
+    const trust = { type: 'cluster' } as const
+    try {
+      const call: Call = { call: 'leader' }
+      const { fields } = await callOnce(this.#options, manager, trust, call, 'leader', signal)
+      return fields.has('address') ? fields.text('address', 255) : undefined
+    } catch {
+      return undefined // Another one is asked next.
     }
   }
 

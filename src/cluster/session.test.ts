@@ -107,6 +107,10 @@ async function openManager(
   const serve = async (stream: MessageStream) => {
     streams.push(stream)
     const { call } = parseCall(await stream.receive())
+    if (call.call === 'leader') {
+      await stream.send({ type: 'leader', address: typeof leads === 'string' ? leads : address })
+      return
+    }
     assert.ok(call.call === 'session')
     if (typeof leads === 'string') {
       const managers = [{ nodeId: idFrom<'node'>('m'), address: leads }]
@@ -187,17 +191,35 @@ describe('a session over a network', () => {
   test('a node hears whether its manager speaks, and how it ends', async () => {
     const network = new MemoryNetwork()
     const why = new UserError('unavailable', 'over')
-    for (const word of ['stopping', 'silent'] as const) {
+    for (const end of [['stopping'], ['quiet', 'silent']] as const) {
       const { sessions } = await openManager(network, 'm1', new FakeDispatcher())
       const { open, stop, words } = linkTo(network, ['m1'])
       const session = await open()
       while (!words.has('m1 speaks')) await clock.sleep(5)
       const next = session.next(stop.signal)
-      if (word === 'stopping') sessions[0]?.close(why, true)
+      if (end[0] === 'stopping') sessions[0]?.close(why, true)
       else network.silence('m1')
       await assert.rejects(next)
-      assert.deepEqual([...words], ['m1 speaks', `m1 ${word}`])
+      assert.deepEqual([...words], ['m1 speaks', ...end.map((word) => `m1 ${word}`)])
     }
+  })
+
+  test('finds the next leader while the one before is quiet, and goes to it at once', async () => {
+    const network = new MemoryNetwork()
+    const next = new FakeDispatcher()
+    await openManager(network, 'm1', new FakeDispatcher())
+    await openManager(network, 'm2', next)
+    const { open, stop, words } = linkTo(network, ['m1', 'm2'])
+    const session = await open()
+    network.silence('m1')
+    await assert.rejects(session.next(stop.signal), /another manager leads the cluster now/)
+    assert.ok(!words.has('m1 silent'))
+    const connections = network.connectionCount
+    const other = await open()
+    assert.equal(network.connectionCount, connections + 1, 'it asks that one first')
+    next.change()
+    assert.equal((await other.next(stop.signal)).sequence, 1)
+    other.close()
   })
 
   test('puts changes together while the node is busy', async () => {

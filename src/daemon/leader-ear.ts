@@ -8,7 +8,8 @@ export class LeaderEar {
   #last: (ManagerWord & { readonly atMs: number }) | undefined
 
   hear(word: ManagerWord, nowMs: number): void {
-    const isNews = word.type !== 'silent' || this.#last?.address !== word.address
+    const isAbsence = word.type === 'silent' || word.type === 'quiet'
+    const isNews = !isAbsence || this.#last?.address !== word.address
     this.#last = isNews ? { ...word, atMs: nowMs } : { ...word, atMs: this.#last?.atMs ?? nowMs }
   }
 
@@ -16,7 +17,7 @@ export class LeaderEar {
   predecessor(nodeId: NodeId, address: string, nowMs: number): Predecessor | undefined {
     const last = this.#last
     if (last?.address !== address) return undefined
-    const end = last.type === 'speaks' ? 'silent' : last.type
+    const end = last.type === 'ended' || last.type === 'stopping' ? last.type : 'silent'
     return { nodeId, sinceMs: nowMs - last.atMs, end }
   }
 }

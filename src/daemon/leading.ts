@@ -39,6 +39,8 @@ type SharedStore = Store & Pick<EtcdStore, 'barrier' | 'keepCompacted'>
 const demotedLookMs = 500
 /** Between two attempts to reach a leader whose session has ended, in ms. */
 const refusalsApartMs = 150
+/** For a leader that is quiet to take a connection, in ms. */
+const unreachableMs = 700
 /** Refusals of its host after which its daemon counts as ended. */
 const refusalsMin = 2
 
@@ -55,6 +57,8 @@ export class Leading {
   #goneEpoch: number | undefined
   /** The last one that led and was another. */
   #former: Leader | undefined
+  /** Of an attempt to take leadership from one that seems gone. */
+  #deposing: AbortController | undefined
   #electing: { readonly stop: AbortController; readonly done: Promise<void> } | undefined
 
   constructor(options: LeadingOptions) {
@@ -89,18 +93,54 @@ export class Leading {
     const { leader } = this
     if (leader?.address !== word.address) return
     this.#goneEpoch = word.type === 'speaks' ? undefined : leader.epoch
-    if (word.type !== 'ended') return
-    this.#deposeIfRefused(leader).catch((error: unknown) =>
-      log.warn('a leader that has ended could not be deposed', { error: messageOf(error) }),
-    )
+    if (word.type === 'speaks') {
+      this.#deposing?.abort()
+      this.#deposing = undefined
+    }
+    if (word.type !== 'ended' && word.type !== 'quiet') return
+    const stop = this.#electing?.stop.signal
+    if (!stop || (this.#deposing && !this.#deposing.signal.aborted)) return
+    const deposing = new AbortController()
+    this.#deposing = deposing
+    const signal = AbortSignal.any([stop, deposing.signal])
+    const work =
+      word.type === 'ended'
+        ? this.#deposeIfRefused(leader, signal)
+        : this.#deposeIfUnreachable(leader, signal)
+    work
+      .catch((error: unknown) =>
+        log.warn('a leader that has gone could not be deposed', { error: messageOf(error) }),
+      )
+      .finally(() => deposing.abort())
+  }
+
+  /**
+   * A leader that says nothing, and whose host takes no connection either, is off or stands still: nobody has to wait for the end
+   * of its lease. Its node gets the time of any other that fell silent.
+   */
+  async #deposeIfUnreachable({ address, epoch }: Leader, signal: AbortSignal): Promise<void> {
+    const { world, transport } = this.#options
+    const late = new AbortController()
+    const done = new AbortController()
+    void world.clock.sleep(unreachableMs, done.signal).then(() => late.abort())
+    try {
+      const answer = AbortSignal.any([signal, late.signal])
+      const stream = await transport().connect(address, { type: 'cluster' }, answer)
+      stream.close()
+      return
+    } catch {
+      if (signal.aborted || this.leader?.epoch !== epoch) return
+    } finally {
+      done.abort()
+    }
+    world.log.info('the leader can not be reached: another one is elected at once', { address })
+    await this.#election?.depose(epoch, signal)
   }
 
   /** A leader whose host refuses connections has no daemon any more: nobody has to wait for the end of its lease. */
-  async #deposeIfRefused({ address, epoch }: Leader): Promise<void> {
+  async #deposeIfRefused({ address, epoch }: Leader, signal: AbortSignal): Promise<void> {
     const { world, transport } = this.#options
     const { clock, log } = world
-    const signal = this.#electing?.stop.signal
-    if (!signal) return
     for (let refusals = 0; refusals < refusalsMin; refusals++) {
       await clock.sleep(refusalsApartMs, signal)
       if (signal.aborted || this.leader?.epoch !== epoch) return

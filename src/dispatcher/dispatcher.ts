@@ -121,6 +121,8 @@ export class Dispatcher implements ManagerLink {
   readonly #awaited = new Map<NodeId, number>()
   /** Of those, the ones whose daemon has ended, not their host. */
   readonly #ended = new Set<NodeId>()
+  /** When each one's last session over the network began, in awake time. */
+  readonly #openedAt = new Map<NodeId, number>()
   /** Those whose daemon has been started again since they had a session. */
   readonly #returning = new Set<NodeId>()
   readonly #stop = new AbortController()
@@ -290,6 +292,7 @@ export class Dispatcher implements ManagerLink {
     this.#sessions.set(nodeId, session)
     this.#returning.delete(nodeId)
     this.#ended.delete(nodeId)
+    this.#openedAt.set(nodeId, this.#watch.awakeMs)
     if (!isRemote) this.#awaited.delete(nodeId)
     else if (nodeId !== this.#options.localNodeId) this.#awaited.set(nodeId, this.#watch.awakeMs)
     this.#lookForNode(nodeId)
@@ -439,6 +442,7 @@ export class Dispatcher implements ManagerLink {
   #gone(nodeId: NodeId): void {
     this.#awaited.delete(nodeId)
     this.#ended.delete(nodeId)
+    this.#openedAt.delete(nodeId)
     this.#returning.delete(nodeId)
   }
 
@@ -470,7 +474,10 @@ export class Dispatcher implements ManagerLink {
   }
 
   *#awaitedNodes(): Iterable<WatchedNode> {
-    for (const [nodeId, heardAtMs] of this.#awaited) yield { nodeId, heardAtMs }
+    for (const [nodeId, heardAtMs] of this.#awaited) {
+      const openedAtMs = this.#openedAt.get(nodeId)
+      yield { nodeId, heardAtMs, ...(openedAtMs === undefined ? {} : { openedAtMs }) }
+    }
   }
 
   /** Has nothing placed on a node until it has a session. Its tasks stay what they are. */

@@ -122,7 +122,7 @@ describe('decideLiveness', () => {
 
   const ends = [
     { name: 'fell silent just now', end: 'silent', sinceMs: 0, wantMs: limits.silenceMs },
-    { name: 'fell silent long ago', end: 'silent', sinceMs: 3_500, wantMs: 2_000 },
+    { name: 'fell silent long ago', end: 'silent', sinceMs: 3_500, wantMs: 1_000 },
     { name: 'was killed', end: 'ended', sinceMs: 1_000, wantMs: limits.returnMs - 1_000 },
   ] as const
   for (const { name, end, sinceMs, wantMs } of ends) {
@@ -146,6 +146,33 @@ describe('decideLiveness', () => {
       watch = lookAgain(watch, nowMs, limits)
       assert.deepEqual(decideLiveness([{ nodeId, heardAtMs: -3_500 }], watch, limits), [])
     }
+  })
+
+  test('a node that has begun a session with a new leader, or after its stall, is not waited for any longer than ever', () => {
+    const nodeId: NodeId = idFrom('known')
+    const other: NodeId = idFrom('other')
+    const downAfterMs = (beginMs: number, begun: (awakeMs: number) => WatchedNode): number => {
+      let watch = beginWatch(0, limits)
+      let nowMs = 0
+      const look = (ms: number) => {
+        nowMs += ms
+        watch = lookAgain(watch, nowMs, limits)
+      }
+      if (beginMs > 0) look(beginMs)
+      const nodes = [begun(watch.awakeMs), { nodeId: other, heardAtMs: 0 }]
+      const beganAtMs = watch.awakeMs
+      for (;;) {
+        look(limits.lookMs)
+        const [down] = decideLiveness(nodes, watch, limits)
+        if (down !== undefined) {
+          assert.equal(down, nodeId)
+          return watch.awakeMs - beganAtMs
+        }
+      }
+    }
+    const known = (awakeMs: number) => ({ nodeId, heardAtMs: awakeMs, openedAtMs: awakeMs })
+    assert.equal(downAfterMs(0, known), limits.silenceMs)
+    assert.equal(downAfterMs(20_000, known), limits.silenceMs)
   })
 
   test('nodes get time to come back after the leader was stopped, as long as they had given it up', () => {

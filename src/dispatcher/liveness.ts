@@ -26,7 +26,7 @@ const returnMsMin = 4_000
 const restartMs = 15_000
 const graceMsMin = 8_000
 /** What the leader before gets in any case to find this one: it may have lost its lease and nothing else. */
-const predecessorMsMin = 2_000
+const predecessorMsMin = 1_000
 /** Nodes whose heartbeats a manager takes in a millisecond of its time, and whose sessions it opens anew in one. */
 const heartbeatsPerMs = 1
 const sessionsPerMs = 0.1
@@ -58,6 +58,8 @@ export interface Watch {
   readonly lookedAtMs: number
   /** In awake time: nobody is called down before. */
   readonly graceUntilMs: number
+  /** When that began. Who has begun a session since is known to be there, and gets no more time than ever. */
+  readonly graceSinceMs: number
   /** One that has a grace of its own, as long as the watcher was there all the time. */
   readonly early?: { readonly nodeId: NodeId; readonly graceUntilMs: number }
 }
@@ -83,6 +85,7 @@ export function beginWatch(
     awakeMs: 0,
     lookedAtMs: nowMs,
     graceUntilMs: graceMs,
+    graceSinceMs: 0,
     ...(predecessor && {
       early: { nodeId: predecessor.nodeId, graceUntilMs: predecessorMsMin },
     }),
@@ -111,7 +114,7 @@ export function lookAgain(watch: Watch, nowMs: number, limits: LivenessLimits): 
   const wasAway = passedMs > limits.silenceMs / 2
   if (!wasAway) return { ...watch, awakeMs, lookedAtMs: nowMs }
   const graceUntilMs = Math.max(watch.graceUntilMs, awakeMs + limits.graceMs)
-  return { awakeMs, lookedAtMs: nowMs, graceUntilMs }
+  return { awakeMs, lookedAtMs: nowMs, graceUntilMs, graceSinceMs: awakeMs }
 }
 
 /** A node that should be there. */
@@ -119,6 +122,8 @@ export interface WatchedNode {
   readonly nodeId: NodeId
   /** When it was last heard, in awake time; later than now: how long it has time to come at all. */
   readonly heardAtMs: number
+  /** When its last session began, in awake time. Absent: it has had none with this watcher. */
+  readonly openedAtMs?: number
 }
 
 /** Decides which nodes are down: those silent for too long of the time in which they could have been heard. */
@@ -127,12 +132,13 @@ export function decideLiveness(
   watch: Watch,
   { silenceMs }: LivenessLimits,
 ): readonly NodeId[] {
-  const { awakeMs, early } = watch
+  const { awakeMs, early, graceSinceMs } = watch
   const isGrace = awakeMs < watch.graceUntilMs
-  if (isGrace && awakeMs < (early?.graceUntilMs ?? Number.POSITIVE_INFINITY)) return []
+  const isEarly = isGrace && awakeMs >= (early?.graceUntilMs ?? Number.POSITIVE_INFINITY)
   const down: NodeId[] = []
-  for (const { nodeId, heardAtMs } of nodes) {
-    if (isGrace && nodeId !== early?.nodeId) continue
+  for (const { nodeId, heardAtMs, openedAtMs } of nodes) {
+    const isKnown = openedAtMs !== undefined && openedAtMs >= graceSinceMs
+    if (isGrace && !isKnown && !(isEarly && nodeId === early?.nodeId)) continue
     if (awakeMs - heardAtMs >= silenceMs) down.push(nodeId)
   }
   return down
