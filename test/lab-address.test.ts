@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
+import { formCluster } from './lab/form-cluster.ts'
 import type { LabHost } from './lab/host.ts'
 import { type Lab, openLab, whyNoLab } from './lab/open-lab.ts'
 import { eventually } from './support/daemon.ts'
@@ -21,11 +22,7 @@ describe('addresses that change', { skip, concurrency: false }, () => {
     two = lab.host(2)
     three = lab.host(3)
     four = lab.host(4)
-    await one.skepDockerOk('swarm', 'init', '--advertise-addr', one.address)
-    const token = await one.skepDockerOk('swarm', 'join-token', '-q', 'worker')
-    for (const host of [two, three, four]) {
-      await host.skepDockerOk('swarm', 'join', '--token', token, `${one.address}:2377`)
-    }
+    await formCluster(one, { worker: [two, three, four] })
     await one.skepDockerOk('network', 'create', '-d', 'overlay', 'net')
     const how = ['service', 'create', '-d', '--no-resolve-image', '--name', 'there']
     const what = ['--mode', 'global', '--network', 'net', 'busybox:latest', 'sleep', '100000']
