@@ -28,14 +28,14 @@ export async function settleAddress({
   certificates,
   etcd,
 }: {
-  readonly world: MemberWorld
+  readonly world: Pick<MemberWorld, 'options' | 'clock' | 'random' | 'log'>
   readonly identity: Identity
   readonly store: Store
   readonly keyring: Keyring
   /** Absent: none were made yet. */
   readonly certificates: NodeCertificates | undefined
   /** Where the state is shared with other managers. */
-  readonly etcd: MemberEtcd | undefined
+  readonly etcd: Pick<MemberEtcd, 'client' | 'certificatesChanged'> | undefined
 }): Promise<void> {
   const { options, clock, random, log } = world
   const { nodeId, address } = identity
