@@ -1,3 +1,4 @@
+import { UserError } from '../base/index.ts'
 import type { NodeDescription, NodeId } from '../model/index.ts'
 import type { View } from '../store/index.ts'
 import type { HeldFeeds, ManagerLink, Session } from '../wire/index.ts'
@@ -12,22 +13,29 @@ export class LeaderLink implements ManagerLink {
   readonly #remote: ManagerLink
   /** Aborts when another one leads. */
   #leaderIsAnother = new AbortController()
+  #isClosed = false
 
   constructor(leading: Pick<Leading, 'manager'>, remote: ManagerLink) {
     this.#leading = leading
     this.#remote = remote
   }
 
-  open(
+  async open(
     nodeId: NodeId,
     description: NodeDescription,
     signal: AbortSignal,
     held?: HeldFeeds,
   ): Promise<Session> {
+    if (this.#isClosed) throw new UserError('unavailable', 'this node is shutting down')
     const until = AbortSignal.any([signal, this.#leaderIsAnother.signal])
     const { manager } = this.#leading
     const link = manager ? manager.link : this.#remote
     return link.open(nodeId, description, until, held)
+  }
+
+  /** No session is begun any more: one would say that this node is there. */
+  close(): void {
+    this.#isClosed = true
   }
 
   /** The agent's session is with the leader that was. */

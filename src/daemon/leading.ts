@@ -41,6 +41,8 @@ const demotedLookMs = 500
 const refusalsApartMs = 150
 /** For a leader that is quiet to take a connection, in ms. */
 const unreachableMs = 700
+/** For etcd to take its leadership then, in ms: after it the lease has ended anyway. */
+const deposeMs = 2_000
 /** Refusals of its host after which its daemon counts as ended. */
 const refusalsMin = 2
 
@@ -134,7 +136,12 @@ export class Leading {
       done.abort()
     }
     world.log.info('the leader can not be reached: another one is elected at once', { address })
-    await this.#election?.depose(epoch, signal)
+    // Later it would be an old judgement: this manager may be the one that was cut off, and be back.
+    const old = new AbortController()
+    const decided = new AbortController()
+    void world.clock.sleep(deposeMs, decided.signal).then(() => old.abort())
+    await this.#election?.depose(epoch, AbortSignal.any([signal, old.signal]))
+    decided.abort()
   }
 
   /** A leader whose host refuses connections has no daemon any more: nobody has to wait for the end of its lease. */

@@ -544,6 +544,7 @@ export class Member {
   /** Stops working; containers, traffic and names go on, unless the host stops. */
   async close(because: Closing = 'restart'): Promise<void> {
     this.#closesBecause = because
+    this.#link.close()
     const { manager } = this.#leading
     if (because === 'hostStops' && manager && this.#otherManagers().length > 0) {
       // Nobody else would know; whoever leads next shall replace the tasks of this host at once.
