@@ -14,7 +14,12 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createHistogram, monitorEventLoopDelay, type RecordableHistogram } from 'node:perf_hooks'
+import {
+  createHistogram,
+  monitorEventLoopDelay,
+  PerformanceObserver,
+  type RecordableHistogram,
+} from 'node:perf_hooks'
 import { parseArgs } from 'node:util'
 import { openDockerApi } from '../src/api/docker/index.ts'
 import { FakeEngine } from '../src/api/docker/testing.ts'
@@ -72,6 +77,9 @@ interface Cost {
   readonly turnP99Ms: number
   readonly turnMaxMs: number
   readonly memoryMiB: number
+  /** Collections of garbage, in which the main thread stood still: by the wall. */
+  readonly collectingSeconds: number
+  readonly collectionMaxMs: number
   /** To all nodes, before encryption. */
   readonly sentMiB: number
   readonly api: readonly Latencies[]
@@ -507,6 +515,22 @@ function watchTurns(): () => RecordableHistogram {
   }
 }
 
+function watchCollections(): () => { readonly seconds: number; readonly maxMs: number } {
+  let totalMs = 0
+  let maxMs = 0
+  const observer = new PerformanceObserver((list) => {
+    for (const { duration } of list.getEntries()) {
+      totalMs += duration
+      maxMs = Math.max(maxMs, duration)
+    }
+  })
+  observer.observe({ entryTypes: ['gc'] })
+  return () => {
+    observer.disconnect()
+    return { seconds: totalMs / 1000, maxMs }
+  }
+}
+
 async function costOf(
   of: BenchCluster,
   probe: ChildProcess | undefined,
@@ -516,6 +540,7 @@ async function costOf(
   const delay = monitorEventLoopDelay({ resolution: 5 })
   delay.enable()
   const endTurns = watchTurns()
+  const endCollections = watchCollections()
   const mainBefore = process.threadCpuUsage()
   const processorBefore = process.cpuUsage()
   const agentsBefore = agentsTime.spentMs
@@ -526,6 +551,7 @@ async function costOf(
   const seconds = (performance.now() - startedMs) / 1000
   delay.disable()
   const turns = endTurns()
+  const collections = endCollections()
   const main = process.threadCpuUsage(mainBefore)
   const { user, system } = process.cpuUsage(processorBefore)
   return {
@@ -536,6 +562,8 @@ async function costOf(
     mainSeconds: (main.user + main.system) / 1e6,
     turnP99Ms: turns.percentile(99) / 1e3,
     turnMaxMs: turns.max / 1e3,
+    collectingSeconds: collections.seconds,
+    collectionMaxMs: collections.maxMs,
     agentSeconds: (agentsTime.spentMs - agentsBefore) / 1000,
     loopDelayP99Ms: delay.percentile(99) / 1e6,
     loopDelayMaxMs: delay.max / 1e6,
@@ -675,6 +703,8 @@ function report(to: Report, nodes: number, costs: Costs, baseline: Costs | undef
     add('processor', 's', cost.processorSeconds, small?.processorSeconds)
     add('of it the main thread', 's', cost.mainSeconds, small?.mainSeconds)
     add('of that agents', 's', cost.agentSeconds)
+    add('collecting garbage', 's', cost.collectingSeconds, small?.collectingSeconds)
+    add('longest collection', 'ms', cost.collectionMaxMs, small?.collectionMaxMs)
     add('turn p99, by processor time', 'ms', cost.turnP99Ms, small?.turnP99Ms)
     add('turn max, by processor time', 'ms', cost.turnMaxMs, small?.turnMaxMs)
     add('event loop p99', 'ms', cost.loopDelayP99Ms, small?.loopDelayP99Ms)

@@ -7,13 +7,14 @@ import type { Message } from './transport.ts'
  */
 export function encodeFrame(message: Message): Buffer {
   const { bytes, ...rest } = message
-  const text = Buffer.from(JSON.stringify(rest))
-  const frame = Buffer.allocUnsafe(headerBytes + text.length + (bytes?.length ?? 0))
+  const text = JSON.stringify(rest)
+  const textBytes = Buffer.byteLength(text)
+  const frame = Buffer.allocUnsafe(headerBytes + textBytes + (bytes?.length ?? 0))
   frame.writeUInt32BE(frame.length - 4, 0)
   // A message without bytes differs from one with none of them.
-  frame.writeUInt32BE(bytes ? text.length + withBytes : text.length, 4)
-  text.copy(frame, headerBytes)
-  if (bytes) frame.set(bytes, headerBytes + text.length)
+  frame.writeUInt32BE(bytes ? textBytes + withBytes : textBytes, 4)
+  frame.write(text, headerBytes)
+  if (bytes) frame.set(bytes, headerBytes + textBytes)
   return frame
 }
 

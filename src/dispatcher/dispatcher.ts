@@ -672,6 +672,10 @@ interface Unacknowledged {
   readonly sinceRevision: number
 }
 
+/** Of a turn: to make a message to a node and its bytes; for each task in it. */
+const unitsPerMessage = 6
+const unitsPerTask = 4
+
 /** Messages to a node told apart; of more, the last ones count as one. */
 const unacknowledgedMax = 64
 
@@ -792,11 +796,11 @@ class NodeSession implements Session, Listener {
     this.#unacknowledged.push({ sequence: message.sequence, sinceRevision })
   }
 
-  /** What the next difference takes of a turn. */
+  /** What the next difference takes of a turn, with its bytes. */
   #differenceUnits(): number {
     const { store } = this.#context
     const own = this.#everything ? store.view.tasksOfNode(this.#nodeId).length : 0
-    return 3 + 2 * (this.#dirtyTasks.size + own) + this.#toldFeeds.size
+    return unitsPerMessage + unitsPerTask * (this.#dirtyTasks.size + own) + this.#toldFeeds.size
   }
 
   #difference(): AssignmentChange {

@@ -70,6 +70,8 @@ type RoundChanges = Map<FeedId, Map<string, HashedFact | undefined>>
 
 /** Facts looked at in one unit of a turn. */
 const factsPerUnit = 4
+/** To look at a task or network when a leader begins. */
+const unitsPerLoaded = 0.1
 /** Pause after a round for each node told, in ms: what changes meanwhile goes out once. Half a second for 5,000 nodes. */
 const pauseMsPerNode = 0.1
 
@@ -99,13 +101,23 @@ export class Feeds {
   constructor(options: FeedsOptions) {
     this.#options = options
     const { view } = options
-    this.#neighbours = NeighbourTable.from(view)
+    this.#neighbours = new NeighbourTable(view)
     for (const { id } of view.list('endpoint')) this.#marks.addEndpoint(id, undefined)
-    for (const { id } of view.list('network'))
-      for (const key of this.#neighbours.on(id).keys()) this.#marks.addNeighbour(id, key)
     this.#waitingSinceRevision = 0
     options.signal.addEventListener('abort', () => this.#begun.resolve(), { once: true })
-    this.handOut()
+    this.#isRunning = true
+    void this.#begin()
+  }
+
+  async #begin(): Promise<void> {
+    const { signal, turns } = this.#options
+    for (const changes of this.#neighbours.load()) {
+      const share = turns.take(unitsPerLoaded)
+      if (share) await share
+      if (signal.aborted) return
+      for (const { networkId, id } of changes) this.#marks.addNeighbour(networkId, id)
+    }
+    await this.#run()
   }
 
   /** Resolves once feeds can be told, or never will be. Undefined: they can. */

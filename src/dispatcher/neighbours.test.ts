@@ -75,7 +75,8 @@ const told = (table: NeighbourTable, ...networks: readonly NetworkId[]) =>
 
 /** The table, kept up by the store's commits, and the ids of what it says is elsewhere now. */
 function openTable(store: Store) {
-  const table = NeighbourTable.from(store.view)
+  const table = new NeighbourTable(store.view)
+  for (const _ of table.load());
   const changed: string[] = []
   store.subscribe(({ changes }) => {
     for (const change of changes) changed.push(...table.learn(change).map(({ id }) => id))

@@ -40,16 +40,15 @@ export class NeighbourTable {
   readonly #view: View
   readonly #heldByNetwork = new Map<NetworkId, Map<string, Held>>()
 
-  private constructor(view: View) {
+  /** Empty: what is in the view is taken in by `load`. */
+  constructor(view: View) {
     this.#view = view
   }
 
-  static from(view: View): NeighbourTable {
-    const table = new NeighbourTable(view)
-    for (const kind of ['task', 'network'] as const) {
-      for (const after of view.list(kind)) table.learn({ kind, id: after.id, after })
-    }
-    return table
+  /** Takes in what is in the view, in parts: changes may be learned in between, and come to the same. */
+  *load(): Iterable<readonly NeighbourChange[]> {
+    for (const kind of ['task', 'network'] as const)
+      for (const after of this.#view.list(kind)) yield this.learn({ kind, id: after.id, after })
   }
 
   /** All addresses of a network, by the neighbour's id. */
@@ -109,8 +108,11 @@ export class NeighbourTable {
       if (now) this.#holdTask(now, changes)
     }
     for (const network of this.#view.list('network')) {
-      for (const { place, isOfNode } of placesOf(network))
-        if (place.nodeId === id) this.#take(network.id, place, id, network.id, isOfNode, changes)
+      const { attachments = [], nodeAddresses = [] } = network.status
+      for (const place of attachments)
+        if (place.nodeId === id) this.#take(network.id, place, id, network.id, false, changes)
+      for (const place of nodeAddresses)
+        if (place.nodeId === id) this.#take(network.id, place, id, network.id, true, changes)
     }
   }
 
