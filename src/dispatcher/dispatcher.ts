@@ -17,6 +17,7 @@ import {
   holdsResources,
   idFrom,
   isTerminal,
+  type Network,
   type NetworkId,
   type NodeDescription,
   type NodeId,
@@ -329,13 +330,14 @@ export class Dispatcher implements ManagerLink {
         this.#touchTasksOf(idFrom(id), revision)
         break
       case 'network': {
-        const sessions = new Set(this.#sessionsByNetwork.get(idFrom(id)))
-        for (const object of [before, after]) {
-          if (object?.kind !== 'network') continue
-          for (const { nodeId } of object.status.attachments ?? []) {
-            const session = this.#sessions.get(nodeId)
-            if (session) sessions.add(session)
-          }
+        const [old, now] = [before, after].map((object) =>
+          object?.kind === 'network' ? object : undefined,
+        )
+        const isOtherNetwork = !old || !now || !isSameButPlaces(old, now)
+        const sessions = new Set(isOtherNetwork ? this.#sessionsByNetwork.get(idFrom(id)) : [])
+        for (const nodeId of nodesWithOtherPlaces(old, now)) {
+          const session = this.#sessions.get(nodeId)
+          if (session) sessions.add(session)
         }
         for (const session of sessions) session.touch({ type: 'networks' }, revision)
         break
@@ -636,6 +638,33 @@ function isSamePorts(before: AppliedChange['before'], after: AppliedChange['afte
     isDeepEqual(before.spec, after.spec) &&
     isDeepEqual(before.status.ports, after.status.ports)
   )
+}
+
+/** Whether nothing of the network differs but who has addresses there. */
+function isSameButPlaces(before: Network, after: Network): boolean {
+  const others = ({ name, labels, spec, status }: Network) => {
+    const { attachments: _, nodeAddresses: __, ...rest } = status
+    return { name, labels, spec, rest }
+  }
+  return isDeepEqual(others(before), others(after))
+}
+
+/** The nodes whose plain containers there, or whose own address there, differ. */
+function nodesWithOtherPlaces(
+  before: Network | undefined,
+  after: Network | undefined,
+): ReadonlySet<NodeId> {
+  const nodeIds = new Set<NodeId>()
+  const placesOf = (network: Network | undefined) => [
+    ...(network?.status.attachments ?? []),
+    ...(network?.status.nodeAddresses ?? []),
+  ]
+  const [old, now] = [placesOf(before), placesOf(after)]
+  const keyOf = ({ nodeId, address, mac }: (typeof old)[number]) => `${nodeId} ${address} ${mac}`
+  const [oldKeys, nowKeys] = [new Set(old.map(keyOf)), new Set(now.map(keyOf))]
+  for (const place of old) if (!nowKeys.has(keyOf(place))) nodeIds.add(place.nodeId)
+  for (const place of now) if (!oldKeys.has(keyOf(place))) nodeIds.add(place.nodeId)
+  return nodeIds
 }
 
 function isSameName(before: Workload, after: Workload): boolean {
