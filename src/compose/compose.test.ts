@@ -193,6 +193,19 @@ describe('a stack file', () => {
     })
   }
 
+  test('a network of a stack may have IPv6, with a subnet of its own or without', async () => {
+    const { networks } = await load(`
+services: {web: {image: a, networks: [six]}}
+networks:
+  six:
+    enable_ipv6: true
+    ipam: {config: [{subnet: 10.9.0.0/24}, {subnet: "fd00:9::/64"}]}
+`)
+    const six = networks.find(({ Name }) => Name.endsWith('six'))
+    assert.equal(six?.EnableIPv6, true)
+    assert.deepEqual(six?.IPAM?.Config, [{ Subnet: '10.9.0.0/24' }, { Subnet: 'fd00:9::/64' }])
+  })
+
   test('what has no effect is told by name', async () => {
     const told: string[] = []
     await load(

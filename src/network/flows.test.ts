@@ -30,6 +30,20 @@ test('flows to a VIP are chosen by its address', () => {
   )
 })
 
+test('flows of IPv6 are chosen alike', () => {
+  const flow =
+    'udp      17 59 src=fd00::2 dst=fd00::9 sport=4 dport=53 src=fd00::5 dst=fd00::2 sport=53 dport=4 mark=0 use=1'
+  const gone = [['--orig-dst', 'fd00::9', '--orig-port-dst', '53', '--reply-src', 'fd00::5']]
+  const nowhere = () => false
+  assert.deepEqual(staleFlows(flow, new Map([['fd00::9', new Set(['fd00::7'])]]), nowhere), gone)
+  assert.deepEqual(staleFlows(flow, new Map([['fd00::9', new Set(['fd00::5'])]]), nowhere), [])
+  const published = new Map([['53', new Set(['fd00::7'])]])
+  assert.deepEqual(
+    staleFlows(flow, published, (address) => address === 'fd00::9'),
+    gone,
+  )
+})
+
 test('established connections to ports that listen are counted, but not those over the loopback', () => {
   const table = `  sl  local_address rem_address   st tx_queue
    0: 00000000:0050 00000000:0000 0A 00000000:00000000

@@ -64,6 +64,20 @@ describe('what networks with IPv6 have besides', () => {
     assert.doesNotMatch(text, /\bip [sd]addr/)
   })
 
+  test('networks are apart, and packets within one are its own affair', () => {
+    const inner = { ...six, id: idFrom<'network'>('inner'.padEnd(25, '0')), internal: true }
+    const view = new Ipv6View().of({ networks: [six, inner], endpoints: [] })
+    assert(view)
+    const { pages, hooks } = renderHostRules({ table: 'skep', family: 'ip6', ...view })
+    const set = (name: string) => [...(elementsBySet(pages).get(name) ?? [])]
+    assert.deepEqual(set('within'), [
+      `"${bridge}" . "${bridge}"`,
+      '"sk-inner00000" . "sk-inner00000"',
+    ])
+    assert.deepEqual(set('internal'), ['"sk-inner00000"'])
+    assert.ok(hooks.some(({ name }) => name === 'apart'))
+  })
+
   test('connections to addresses of nodes that fell silent are reset', () => {
     const view = new Ipv6View()
     const seen = view.of(state)
