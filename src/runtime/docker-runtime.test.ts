@@ -154,7 +154,7 @@ describe('the Docker runtime', async () => {
     ],
   }
 
-  test('secrets reach the container through memory only, and go with the task', {
+  test('secrets and configs reach the container through memory only, and go with the task', {
     skip,
   }, async () => {
     const taskId = await run({ container: filed }, withFiles)
@@ -163,17 +163,20 @@ describe('the Docker runtime', async () => {
       await shell(taskId, 'stat -c "%u %g %a" /run/secrets/pw /etc/pw'),
       '1000 7 400\n0 0 444',
     )
-    assert.match(await shell(taskId, 'df -T /run/secrets/pw /etc/pw | grep -c tmpfs'), /^2$/)
+    assert.match(await shell(taskId, 'df -T /run/secrets/pw /etc/pw /c.ini | grep -c tmpfs'), /^3$/)
     assert.match(await shell(taskId, 'touch /run/secrets/x'), /Read-only|Permission denied/)
     const { containerId } = (await runtime.inspect(taskId)) ?? {}
     const inspected = JSON.stringify(await engine.containers.inspect(containerId ?? ''))
     assert.doesNotMatch(inspected, /hunter2/)
     // Nothing of it lies on a disk, and none but root may look.
-    assert.doesNotMatch(await grepFolder(stateDir), /hunter2/)
+    assert.doesNotMatch(await grepFolder(stateDir), /hunter2|n=1/)
     assert.equal((await stat(join(secretsDir, 'tasks'))).mode & 0o777, 0o700)
     assert.equal((await statfs(join(secretsDir, 'tasks'))).type, 0x01021994)
     await runtime.remove(taskId)
     assert.deepEqual(await readdir(join(secretsDir, 'tasks')), [])
+    // An earlier version kept configs there.
+    await mkdir(join(stateDir, 'task-files', taskId), { recursive: true })
+    await runtime.remove(taskId)
     assert.deepEqual(await readdir(join(stateDir, 'task-files')), [])
   })
 

@@ -46,9 +46,9 @@ export interface DockerRuntimeOptions {
   /** Only containers with this label value are ours. */
   readonly clusterId: string
   readonly nodeId?: NodeId
-  /** On disk: files of configs. */
+  /** On disk. */
   readonly stateDir: string
-  /** For secrets: in memory (a tmpfs is mounted when it is not). One for each daemon. */
+  /** For secrets and configs: in memory (a tmpfs is mounted when it is not). One for each daemon. */
   readonly secretsDir: string
   readonly clock: Clock
   readonly log: Log

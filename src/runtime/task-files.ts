@@ -16,8 +16,6 @@ export interface TaskFile {
   readonly gid: number
   /** Permission bits. */
   readonly mode: number
-  /** Must never touch a disk. */
-  readonly secret: boolean
 }
 
 /** What to bind, read-only, where. */
@@ -28,8 +26,8 @@ export interface FileMount {
 
 /** Where secrets belong in a container. */
 export const secretsTarget = '/run/secrets'
-/** Size of the host's tmpfs for secrets: 500 kB a secret leave room for thousands. */
-const secretsBytesMax = '1g'
+/** Size of the host's tmpfs: 500 kB a file leave room for thousands. */
+const filesBytesMax = '1g'
 
 const isTaskId = /^[0-9a-z]{25}$/
 
@@ -37,20 +35,21 @@ const tmpfsMagic = 0x01021994
 const ramfsMagic = 0x858458f6
 
 /**
- * The files of tasks on this host. Secrets lie on a tmpfs that only root may enter, configs under the data root; a
- * container gets them by read-only bind mounts, so they are in no image layer and in no answer of the engine. They
- * outlive the daemon and go with their task.
+ * The files of tasks on this host, secrets and configs: on a tmpfs that only root may enter, so that none of them ever
+ * touches a disk. A container gets them by read-only bind mounts, so they are in no image layer and in no answer of the
+ * engine. They outlive the daemon and go with their task.
  *
  * Everything for `/run/secrets` is one folder and one mount; any other target is a mount of its own.
  */
 export class TaskFiles {
   readonly #secretsDir: string
-  readonly #configsDir: string
+  /** Where an earlier version kept configs, on disk: containers it made may have them mounted. */
+  readonly #oldConfigsDir: string
   #tmpfs: Promise<void> | undefined
 
   constructor(options: { secretsDir: string; stateDir: string }) {
     this.#secretsDir = join(options.secretsDir, 'tasks')
-    this.#configsDir = join(options.stateDir, 'task-files')
+    this.#oldConfigsDir = join(options.stateDir, 'task-files')
   }
 
   /** Writes what is missing or differs. Files that are right are left alone: they may be mounted. */
@@ -58,7 +57,7 @@ export class TaskFiles {
     const mounts: FileMount[] = []
     const inSecrets = files.filter(({ target }) => isBelow(target, secretsTarget))
     const elsewhere = files.filter((file) => !inSecrets.includes(file))
-    if (files.some(({ secret }) => secret) || inSecrets.length > 0) await this.#ensureTmpfs()
+    if (files.length > 0) await this.#ensureTmpfs()
     if (inSecrets.length > 0) {
       const folder = join(this.#secretsDir, taskId, 'run-secrets')
       await makeFolder(dirname(folder), 0o700)
@@ -71,7 +70,7 @@ export class TaskFiles {
       mounts.push({ source: folder, target: secretsTarget })
     }
     for (const [index, file] of elsewhere.entries()) {
-      const folder = join(file.secret ? this.#secretsDir : this.#configsDir, taskId)
+      const folder = join(this.#secretsDir, taskId)
       await makeFolder(folder, 0o700)
       const path = join(folder, `file-${index}`)
       await writeOne(path, file)
@@ -81,14 +80,14 @@ export class TaskFiles {
   }
 
   async remove(taskId: TaskId): Promise<void> {
-    for (const folder of [this.#secretsDir, this.#configsDir]) {
+    for (const folder of [this.#secretsDir, this.#oldConfigsDir]) {
       await rm(join(folder, taskId), { recursive: true, force: true })
     }
   }
 
   /** Removes the files of every task but these. What is not named like a task is not ours. */
   async removeOthers(keep: ReadonlySet<string>): Promise<void> {
-    for (const folder of [this.#secretsDir, this.#configsDir]) {
+    for (const folder of [this.#secretsDir, this.#oldConfigsDir]) {
       for (const name of await readdir(folder).catch(() => [])) {
         if (isTaskId.test(name) && !keep.has(name))
           await rm(join(folder, name), { recursive: true, force: true })
@@ -109,7 +108,7 @@ export class TaskFiles {
 async function ensureTmpfs(folder: string): Promise<void> {
   await mkdir(folder, { recursive: true, mode: 0o700 })
   if (!(await isInMemory(folder))) {
-    const options = `mode=0700,nosuid,nodev,noexec,size=${secretsBytesMax}`
+    const options = `mode=0700,nosuid,nodev,noexec,size=${filesBytesMax}`
     const mount = promisify(execFile)
     try {
       // noswap (Linux 6.4) keeps secrets off the swap disk too; older kernels don't know it.
@@ -119,12 +118,15 @@ async function ensureTmpfs(folder: string): Promise<void> {
     } catch (error) {
       throw new UserError(
         'failedPrecondition',
-        `secrets need memory at ${folder}, and mounting a tmpfs there failed: ${messageOf(error)}`,
+        `secrets and configs need memory at ${folder}, and mounting a tmpfs there failed: ${messageOf(error)}`,
         { next: 'Run the daemon as root, or mount a tmpfs there yourself.', cause: error },
       )
     }
     if (!(await isInMemory(folder))) {
-      throw new UserError('failedPrecondition', `${folder} is on a disk; secrets must not be`)
+      throw new UserError(
+        'failedPrecondition',
+        `${folder} is on a disk; secrets and configs must not be`,
+      )
     }
   }
   await chmod(folder, 0o700)

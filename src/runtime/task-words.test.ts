@@ -58,18 +58,18 @@ describe('filesOf', () => {
       configs: [config('c.ini'), config('/etc/c.ini', { uid: '5', gid: '6', mode: 0o400 })],
     })
     assert.deepEqual(
-      placed.map(({ target, secret, uid, gid, mode }) => [target, secret, uid, gid, mode]),
+      placed.map(({ target, uid, gid, mode }) => [target, uid, gid, mode]),
       [
-        ['/run/secrets/a', true, 0, 0, 0o444],
-        ['/etc/b', true, 0, 0, 0o444],
-        ['/run/secrets/d/e', true, 0, 0, 0o444],
-        ['/c.ini', false, 0, 0, 0o444],
-        ['/etc/c.ini', false, 5, 6, 0o400],
+        ['/run/secrets/a', 0, 0, 0o444],
+        ['/etc/b', 0, 0, 0o444],
+        ['/run/secrets/d/e', 0, 0, 0o444],
+        ['/c.ini', 0, 0, 0o444],
+        ['/etc/c.ini', 5, 6, 0o400],
       ],
     )
   })
 
-  test('fills templates in, and keeps a config that asks for a secret like one', () => {
+  test('fills templates in, of secrets and of configs that ask for one', () => {
     const [first, second] = files(
       { secrets: [secret('pw')], configs: [config('c')], env: ['WHO={{.Service.Name}}'] },
       {
@@ -80,7 +80,6 @@ describe('filesOf', () => {
     )
     assert.equal(Buffer.from(first?.data ?? []).toString(), 's host-1')
     assert.equal(Buffer.from(second?.data ?? []).toString(), 's {{.Node.Hostname}} rt-web 1')
-    assert.equal(second?.secret, true)
   })
 
   test('a failing template of a secret does not show what is in it', () => {

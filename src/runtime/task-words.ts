@@ -80,15 +80,13 @@ export function filesOf(
     const secret = secrets.get(reference.id)
     const what = `secret "${reference.name}"`
     if (!secret) throw missing(what)
-    const { data } = expand(what, secret, true)
-    files.push({ ...placeOf(what, reference, secretsTarget), data, secret: true })
+    files.push({ ...placeOf(what, reference, secretsTarget), data: expand(what, secret, true) })
   }
   for (const reference of configFiles) {
     const config = configs.get(reference.id)
     const what = `config "${reference.name}"`
     if (!config) throw missing(what)
-    const { data, sensitive } = expand(what, config, false)
-    files.push({ ...placeOf(what, reference, '/'), data, secret: sensitive })
+    files.push({ ...placeOf(what, reference, '/'), data: expand(what, config, false) })
   }
   const targets = new Map<string, string>()
   for (const { target, what } of files) {
@@ -102,24 +100,21 @@ export function filesOf(
   }
   return files
 
-  /** `sensitive`: has asked for a secret, and so must be kept like one. */
   function expand(
     what: string,
     source: { readonly data: Uint8Array; readonly templating?: string },
     isSecret: boolean,
-  ): { data: Uint8Array; sensitive: boolean } {
-    if (source.templating === undefined) return { data: source.data, sensitive: isSecret }
+  ): Uint8Array {
+    if (source.templating === undefined) return source.data
     if (source.templating !== 'golang') {
       throw new UserError('unsupported', `${what}: template driver "${source.templating}"`, {
         next: 'Use the driver golang.',
       })
     }
-    let sensitive = isSecret
     const rendered = (() => {
       try {
         return renderTemplate(Buffer.from(source.data).toString(), context, {
           secret(target) {
-            sensitive = true
             const data = secretNamed(target)
             if (!data)
               throw new UserError('invalidInput', `${what}: secret "${target}" is not the task's`)
@@ -142,7 +137,7 @@ export function filesOf(
         })
       }
     })()
-    return { data: Buffer.from(rendered), sensitive }
+    return Buffer.from(rendered)
   }
 }
 
