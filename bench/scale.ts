@@ -10,6 +10,7 @@
  * measured. What they spend of its thread is printed as `agents`.
  */
 import { type ChildProcess, fork } from 'node:child_process'
+import { createSecretKey, randomBytes } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { request } from 'node:http'
 import { tmpdir } from 'node:os'
@@ -124,7 +125,12 @@ class BenchCluster {
   }
 
   async open(isSilent: boolean): Promise<void> {
-    this.store = await openSqliteStore({ path: join(this.directory, 'store.db'), clock, log })
+    this.store = await openSqliteStore({
+      path: join(this.directory, 'store.db'),
+      keys: [{ id: '0123456789abcdef', key: createSecretKey(randomBytes(32)) }],
+      clock,
+      log,
+    })
     const nodes = Array.from({ length: this.nodes }, (_, index) => newNode(index))
     const networks = initialNetworks(realRandom).map((network) =>
       network.spec.ingress

@@ -1,3 +1,4 @@
+import { createSecretKey, randomBytes } from 'node:crypto'
 import { closeSync, fdatasyncSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -22,6 +23,7 @@ const { values } = parseArgs({
 })
 const runMs = Number(values.ms)
 const clock = openRealClock()
+const keys = [{ id: '0123456789abcdef', key: createSecretKey(randomBytes(32)) }]
 const directory = mkdtempSync(join(values.directory, 'store-bench-'))
 
 interface Row {
@@ -140,7 +142,7 @@ function rounded(value: number): number {
 
 try {
   const path = join(directory, 'data', 'state.db')
-  const store = await openSqliteStore({ path, clock, log: silentLog })
+  const store = await openSqliteStore({ path, keys, clock, log: silentLog })
   for (const writers of [1, 10, 100]) {
     // Measured right before each, for a disk shared with others is not the same from minute to minute.
     const baseline = measureAppends()
@@ -158,7 +160,7 @@ try {
   add('commits in memory, 100 writers', '1/s', perSecond)
 
   const tasks = 10_000
-  const filled = await openSqliteStore({ path, clock, log: silentLog })
+  const filled = await openSqliteStore({ path, keys, clock, log: silentLog })
   for (let from = 0; from < tasks; from += 1000) {
     await filled.commit(
       Array.from({ length: 1000 }, (_, i) => ({
@@ -169,7 +171,7 @@ try {
   }
   await filled.close()
   const startMs = performance.now()
-  const opened = await openSqliteStore({ path, clock, log: silentLog })
+  const opened = await openSqliteStore({ path, keys, clock, log: silentLog })
   add('open with 10,000 tasks', 'ms', performance.now() - startMs)
   await opened.close()
 } finally {

@@ -3,7 +3,32 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { dockerClients, run, sharedEngine, startDaemon, type TestDaemon } from './support/daemon.ts'
-import { textAt, untilRunning } from './support/look.ts'
+import { filesWith, textAt, untilRunning } from './support/look.ts'
+
+test('nothing of what people declare lies on the disk in plain text', async () => {
+  await using daemon = await startDaemon()
+  const [client = 'docker'] = dockerClients()
+  const needle = `needle-${process.pid}-in-the-haystack`
+  await daemon.dockerWith(client, needle, 'secret', 'create', 'rest-secret', '-')
+  await daemon.dockerWith(client, needle, 'config', 'create', 'rest-config', '-')
+  await daemon.ok(
+    ...['service', 'create', '-d', '--name', 'rest-web', '--env', `PASSWORD=${needle}`],
+    ...['--label', `note=${needle}`, '--secret', 'rest-secret', '--config', 'rest-config'],
+    'whoami:v1',
+  )
+  const [task] = await untilRunning(daemon, 'rest-web', 1)
+  const data = join(daemon.folder, 'data')
+  assert.deepEqual(filesWith(data, needle), [], 'while it runs')
+  const memory = filesWith(join(daemon.folder, 'run'), needle)
+  assert.equal(memory.length, 2, 'the secret and the config of the task, in memory')
+  await daemon.stop()
+  assert.deepEqual(filesWith(data, needle), [], 'once it is stopped')
+  await daemon.start()
+  const [same] = await untilRunning(daemon, 'rest-web', 1)
+  assert.equal(same?.id, task?.id)
+  const inspected = await daemon.ok('service', 'inspect', 'rest-web')
+  assert(inspected.includes(`PASSWORD=${needle}`))
+})
 
 /** A swarm whose keys people hold, driven by the stock client. */
 describe('a locked swarm', () => {

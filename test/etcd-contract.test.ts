@@ -4,9 +4,12 @@ import { openRealClock, realRandom } from '../src/base/real-world.ts'
 import { describeStoreContract } from '../src/store/contract.ts'
 import { describeEtcdClientContract } from '../src/store/etcd/client-contract.ts'
 import { openEtcdStore } from '../src/store/etcd/etcd-store.ts'
+import { buildValueKey } from '../src/store/test-objects.ts'
+import { sealedValues } from '../src/store/value-codec.ts'
 import { etcdIsMissing, RealCluster } from './support/etcd-cluster.ts'
 
 const clock = openRealClock()
+const values = sealedValues([buildValueKey()])
 
 if (etcdIsMissing === false) {
   describeEtcdClientContract('the gateway of a real etcd', async () => {
@@ -26,7 +29,8 @@ if (etcdIsMissing === false) {
         const prefix = `/contract-${places++}/`
         const client = cluster.client()
         return {
-          open: () => openEtcdStore({ client, clock, random: realRandom, log: silentLog, prefix }),
+          open: () =>
+            openEtcdStore({ client, values, clock, random: realRandom, log: silentLog, prefix }),
           remove: () => client.close(),
         }
       },

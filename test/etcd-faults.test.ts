@@ -5,10 +5,12 @@ import { openRealClock, realRandom } from '../src/base/real-world.ts'
 import { picture } from '../src/store/contract.ts'
 import { openElection } from '../src/store/etcd/election.ts'
 import { type EtcdStore, OutcomeUnknownError, openEtcdStore } from '../src/store/etcd/etcd-store.ts'
-import { buildConfig } from '../src/store/test-objects.ts'
+import { buildConfig, buildValueKey } from '../src/store/test-objects.ts'
+import { sealedValues } from '../src/store/value-codec.ts'
 import { etcdIsMissing, RealCluster } from './support/etcd-cluster.ts'
 
 const clock = openRealClock()
+const values = sealedValues([buildValueKey()])
 
 const skip = etcdIsMissing
 
@@ -68,7 +70,14 @@ describe('a cluster of three real members', { skip, concurrency: 1 }, () => {
   /** Each manager speaks to its own member only. */
   const openOwn = (index: number): Promise<EtcdStore> => {
     const client = cluster.client(index, { alone: true })
-    return openEtcdStore({ client, clock, random: realRandom, log: silentLog, writer: `m${index}` })
+    return openEtcdStore({
+      client,
+      values,
+      clock,
+      random: realRandom,
+      log: silentLog,
+      writer: `m${index}`,
+    })
   }
 
   test('members that are killed or stand still cost no acknowledged commit', async (t) => {

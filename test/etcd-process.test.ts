@@ -9,10 +9,12 @@ import { silentLog } from '../src/base/index.ts'
 import { openRealClock, realRandom } from '../src/base/real-world.ts'
 import { startEtcd, waitForEtcd } from '../src/etcd/etcd-process.ts'
 import { openEtcdStore } from '../src/store/etcd/etcd-store.ts'
-import { buildConfig } from '../src/store/test-objects.ts'
+import { buildConfig, buildValueKey } from '../src/store/test-objects.ts'
+import { sealedValues } from '../src/store/value-codec.ts'
 import { etcdIsMissing, RealCluster } from './support/etcd-cluster.ts'
 
 const clock = openRealClock()
+const values = sealedValues([buildValueKey()])
 
 async function startCluster(t: TestContext, size: number): Promise<RealCluster> {
   const cluster = await RealCluster.start(size)
@@ -117,7 +119,7 @@ describe('a real etcd as a child', { skip, concurrency: 1 }, () => {
     await assert.rejects(ask('worker'))
 
     const client = cluster.client(0)
-    const store = await openEtcdStore({ client, clock, random: realRandom, log: silentLog })
+    const store = await openEtcdStore({ client, values, clock, random: realRandom, log: silentLog })
     // Larger than what etcd takes by itself.
     const data = 'ü'.repeat(1_900_000)
     await store.commit([{ type: 'create', object: buildConfig('a', { data }) }])
@@ -135,6 +137,7 @@ describe('a real etcd as a child', { skip, concurrency: 1 }, () => {
     assert.equal((await alone.memberList()).length, 1)
     const kept = await openEtcdStore({
       client: alone,
+      values,
       clock,
       random: realRandom,
       log: silentLog,

@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
-import { resolve } from 'node:path'
+import { join, resolve } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { joinCluster } from './lab/form-cluster.ts'
 import type { LabHost } from './lab/host.ts'
 import { type Lab, openLab, whyNoLab } from './lab/open-lab.ts'
-import { eventually } from './support/daemon.ts'
+import { dockerClients, eventually, run } from './support/daemon.ts'
 import { etcdIsMissing } from './support/etcd-cluster.ts'
+import { filesWith } from './support/look.ts'
 
 const skip = (await whyNoLab()) ?? etcdIsMissing
 const skep = resolve(import.meta.dirname, '../bin/skep')
@@ -19,6 +20,7 @@ describe('membership', { skip, concurrency: false }, () => {
   let two: LabHost
   let three: LabHost
   let unlockKey = ''
+  const needle = `needle-${process.pid}-in-the-haystack`
   const running: ChildProcess[] = []
 
   before(async () => {
@@ -28,6 +30,8 @@ describe('membership', { skip, concurrency: false }, () => {
     three = lab.host(3)
     await one.skepDockerOk('swarm', 'init', '--autolock', '--advertise-addr', one.address)
     unlockKey = await one.skepDockerOk('swarm', 'unlock-key', '-q')
+    // Moves into etcd with the rest.
+    await told(one, needle, 'config', 'create', 'rest-config', '-')
     await joinCluster(two, one, 'manager')
     await joinCluster(three, one, 'worker')
   })
@@ -35,6 +39,13 @@ describe('membership', { skip, concurrency: false }, () => {
     for (const child of running) child.kill('SIGKILL')
     await lab[Symbol.asyncDispose]()
   })
+
+  /** The stock client against a host's daemon, with something on its standard input. */
+  async function told(host: LabHost, input: string, ...args: readonly string[]): Promise<void> {
+    const [client = 'docker'] = dockerClients()
+    const { code, stderr } = await run(client, ['-H', host.api, ...args], { input })
+    assert.equal(code, 0, stderr)
+  }
 
   /** `node3 Ready Reachable`, as the first manager has it. */
   async function nodes(): Promise<readonly string[]> {
@@ -46,6 +57,32 @@ describe('membership', { skip, concurrency: false }, () => {
   async function containers(host: LabHost): Promise<string> {
     return host.dockerOk('ps', '-q', '--filter', taskLabel)
   }
+
+  test('what people declare lies on no disk in plain text, and an unlocked manager has it again', async () => {
+    await told(one, needle, 'secret', 'create', 'rest-secret', '-')
+    await one.skepDockerOk(
+      ...['service', 'create', '-d', '--no-resolve-image', '--name', 'rest', '--mode', 'global'],
+      ...['--env', `PASSWORD=${needle}`, '--secret', 'rest-secret', '--config', 'rest-config'],
+      'whoami:v1',
+    )
+    for (const host of [one, two, three]) {
+      await eventually(`it runs on ${host.name}`, async () => (await containers(host)) !== '')
+      assert.deepEqual(filesWith(join(host.folder, 'skep'), needle), [], host.name)
+    }
+    await two.stopDaemon()
+    await two.startDaemon()
+    const state = () => two.skepDockerOk('info', '-f', '{{.Swarm.LocalNodeState}}')
+    assert.equal(await state(), 'locked')
+    await told(two, `${unlockKey}\n`, 'swarm', 'unlock')
+    await eventually('it serves', async () => (await two.skepDocker('node', 'ls')).code === 0)
+    const spec = await two.skepDockerOk('service', 'inspect', 'rest')
+    assert(spec.includes(`PASSWORD=${needle}`))
+    assert.deepEqual(filesWith(join(two.folder, 'skep'), needle), [])
+    await two.skepDockerOk('service', 'rm', 'rest')
+    for (const host of [one, two, three]) {
+      await eventually(`it ends on ${host.name}`, async () => (await containers(host)) === '')
+    }
+  })
 
   test('logs that are followed go on when their node is back', async () => {
     await one.skepDockerOk(

@@ -6,6 +6,7 @@ import { type ClusterNode, idFrom } from '../model/index.ts'
 import { buildContainer, buildNode, buildTemplate } from '../model/testing.ts'
 import { openEtcdStore } from '../store/etcd/index.ts'
 import { SimulatedEtcd } from '../store/etcd/simulated-etcd.ts'
+import { plainValues } from '../store/index.ts'
 import { type Control, initialNetworks, openControl } from './index.ts'
 import { declare } from './testing.ts'
 
@@ -28,7 +29,13 @@ async function onTwoManagers(body: (one: Control, two: Control) => Promise<void>
   const stores = await Promise.all(
     [0, 1].map((member) => {
       const client = etcd.client({ member, fixed: true })
-      return openEtcdStore({ client, clock, random: seeded(member + 11), log: silentLog })
+      return openEtcdStore({
+        client,
+        values: plainValues,
+        clock,
+        random: seeded(member + 11),
+        log: silentLog,
+      })
     }),
   )
   const [one, two] = stores.map((store, index) =>

@@ -23,7 +23,14 @@ import {
   OutcomeUnknownError,
   openEtcdStore,
 } from '../store/etcd/index.ts'
-import { type LeaderEpoch, nextCommit, openSqliteStore, type Store } from '../store/index.ts'
+import {
+  type LeaderEpoch,
+  nextCommit,
+  openSqliteStore,
+  readStoredClusterId,
+  type Store,
+  sealedValues,
+} from '../store/index.ts'
 import type { LogSource } from '../wire/index.ts'
 import { openAttachmentDesk } from './attachment-desk.ts'
 import { clearHost, describeEncryption, type MemberWorld, openHost, servicesOf } from './host.ts'
@@ -173,7 +180,9 @@ export class Member {
     const { options, clock, log } = world
     const { keyring, shared } = given
     const paths = dataPaths(options.dataRoot)
-    const alone = shared ? undefined : await openSqliteStore({ path: paths.store, clock, log })
+    const alone = shared
+      ? undefined
+      : await openSqliteStore({ path: paths.store, keys: keyring.storeKeys(), clock, log })
     const opened = shared?.store ?? alone
     assert(opened !== undefined, 'a manager has a store')
     let member: Member | undefined
@@ -348,8 +357,9 @@ export class Member {
       await this.#leading.close()
       await this.#switched.moveTo(async () => {
         const { client } = etcd
-        await migrateToEtcd({ from, client, clock, random, log })
-        store = await openEtcdStore({ client, clock, random, log, writer: nodeId })
+        const values = sealedValues(this.keyring.storeKeys())
+        await migrateToEtcd({ from, client, values, clock, random, log })
+        store = await openEtcdStore({ client, values, clock, random, log, writer: nodeId })
         await writeIdentity(options.dataRoot, { ...this.identity, store: 'etcd' })
         return store
       })
@@ -584,20 +594,10 @@ export class Member {
     const clusterId =
       identity.store === 'etcd'
         ? await NodeCertificates.clusterIdOf(dataRoot)
-        : await clusterIdOfFile(world)
+        : await readStoredClusterId({ path: dataPaths(dataRoot).store })
     if (clusterId === undefined) return
     const { runtime, dataPlane } = await openHost(world, identity, clusterId)
     await clearHost(world, runtime, dataPlane)
-  }
-}
-
-async function clusterIdOfFile({ options, clock, log }: MemberWorld): Promise<string | undefined> {
-  const store = await openSqliteStore({ path: dataPaths(options.dataRoot).store, clock, log })
-  try {
-    const [cluster] = store.view.list('cluster')
-    return cluster?.id
-  } finally {
-    await store.close()
   }
 }
 

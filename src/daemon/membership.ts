@@ -43,7 +43,7 @@ import {
   rootFromPem,
 } from '../security/index.ts'
 import { openEtcdStore } from '../store/etcd/index.ts'
-import { nextCommit, openSqliteStore } from '../store/index.ts'
+import { nextCommit, openSqliteStore, sealedValues } from '../store/index.ts'
 import type { MemberWorld } from './host.ts'
 import {
   chooseAdvertiseAddress,
@@ -206,7 +206,9 @@ export class Membership implements NodeControl {
     const open = async (): Promise<void> => {
       const { clock, random, log } = this.#world
       const { client } = etcd
-      const store = await openEtcdStore({ client, clock, random, log, writer: identity.nodeId })
+      const values = sealedValues(keyring.storeKeys())
+      const writer = identity.nodeId
+      const store = await openEtcdStore({ client, values, clock, random, log, writer })
       // The network may have come up only now.
       const now = this.#located(identity)
       await this.#worker?.close()
@@ -629,7 +631,12 @@ export class Membership implements NodeControl {
       },
       { keyring, random, nowMs: clock.nowMs() },
     )
-    const store = await openSqliteStore({ path: paths.store, clock, log })
+    const store = await openSqliteStore({
+      path: paths.store,
+      keys: keyring.storeKeys(),
+      clock,
+      log,
+    })
     try {
       await store.commit(objects.map((object) => ({ type: 'create' as const, object })))
     } finally {

@@ -58,13 +58,13 @@ export async function restoreBackup(options: RestoreOptions): Promise<Restored> 
     // What an earlier try left.
     await rm(paths.cluster, { recursive: true, force: true })
     await mkdir(paths.cluster, { recursive: true, mode: 0o700 })
-    await importKeyring({
+    const keyring = await importKeyring({
       path: paths.keys,
       text: contents.head.keys,
       unlockKey: (keys) => cluster && unlockKeyOf(cluster, keys),
     })
     await restoreSqliteStore(
-      { path: paths.store, clock, log },
+      { path: paths.store, keys: keyring.storeKeys(), clock, log },
       // No leader of the lost cluster can have had a later epoch than one a second.
       { revision: contents.head.revision, epoch: Math.floor(clock.nowMs() / 1000), objects },
     )

@@ -1,4 +1,12 @@
-import { createCipheriv, createDecipheriv, createHash, hkdfSync, randomBytes } from 'node:crypto'
+import {
+  createCipheriv,
+  createDecipheriv,
+  createHash,
+  createSecretKey,
+  hkdfSync,
+  type KeyObject,
+  randomBytes,
+} from 'node:crypto'
 import { UserError } from '../base/index.ts'
 import type { Sealed } from '../model/index.ts'
 import { readPrivateFile, writePrivateFile } from './private-file.ts'
@@ -13,6 +21,8 @@ export interface Keyring {
   seal(plaintext: Uint8Array, aad: string): Sealed
   /** Throws `internal` when the key is missing, the bytes were changed, or `aad` differs. */
   unseal(sealed: Sealed, aad: string): Uint8Array
+  /** What the store is sealed with: a key derived from each data key, under the same id, newest last. */
+  storeKeys(): readonly { readonly id: string; readonly key: KeyObject }[]
   /** Adds a key, which seals from now on. Older ones still open what they sealed. */
   rotate(): Promise<void>
   /**
@@ -166,6 +176,13 @@ class FileKeyring implements Keyring {
         this.#unlockKey = before
         throw error
       }
+    })
+  }
+
+  storeKeys(): readonly { readonly id: string; readonly key: KeyObject }[] {
+    return this.#keys.map(({ id, bytes }) => {
+      const derived = hkdfSync('sha256', bytes, '', 'skep store', keyBytes)
+      return { id, key: createSecretKey(Buffer.from(derived)) }
     })
   }
 

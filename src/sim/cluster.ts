@@ -31,6 +31,7 @@ import {
   type Change,
   type Commit,
   type LeaderEpoch,
+  plainValues,
   type Store,
   StoreCore,
 } from '../store/index.ts'
@@ -93,6 +94,7 @@ const keyring: Keyring = {
   rotate: async () => {},
   lockWith: async () => {},
   exportKeys: () => '',
+  storeKeys: () => [],
 }
 const skepVersion = 'simulated'
 
@@ -307,7 +309,13 @@ export class SimulatedCluster {
     const random = this.#idChance
     const clock = this.#trueClock
     const opening: Promise<Store> = this.replicated
-      ? openEtcdStore({ client: this.replicated.etcd.client(), clock, random, log: silentLog })
+      ? openEtcdStore({
+          client: this.replicated.etcd.client(),
+          values: plainValues,
+          clock,
+          random,
+          log: silentLog,
+        })
       : StoreCore.open({ clock, persistence: this.disk.attach() })
     await this.time.runUntil(this.time.nowMs + 500)
     const store = await opening

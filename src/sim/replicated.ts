@@ -15,6 +15,7 @@ import {
   SimulatedEtcd,
   type SimulatedEtcdOptions,
 } from '../store/etcd/simulated-etcd.ts'
+import { plainValues } from '../store/index.ts'
 import type { Host } from './host.ts'
 import type { SimulatedProcess } from './process.ts'
 
@@ -68,7 +69,7 @@ class WitnessedEtcd extends SimulatedEtcd {
           modRevision: revision,
           version: 1,
         }
-        put.push(decodeObject(kv, 0).object)
+        put.push(decodeObject(plainValues, kv, { ...target, offset: 0 }).object)
       }
     }
     if (put.length > 0 || removed.length > 0) this.#witness.committed(revision, put, removed)
@@ -134,7 +135,7 @@ export class ReplicatedState {
     })
     const client = clientFor(process, raw)
     const { clock } = process
-    const store = await openEtcdStore({ client, clock, random, log })
+    const store = await openEtcdStore({ client, values: plainValues, clock, random, log })
     return { store, client }
   }
 

@@ -1,7 +1,7 @@
 import { silentLog } from '../base/index.ts'
 import { openRealClock } from '../base/real-world.ts'
 import { openSqliteStore } from './index.ts'
-import { buildConfig } from './test-objects.ts'
+import { buildConfig, buildValueKey } from './test-objects.ts'
 
 /**
  * The process that the crash test kills: several writers, each of which keeps a group of objects at one number and
@@ -9,7 +9,12 @@ import { buildConfig } from './test-objects.ts'
  */
 const [path, writers = '4', objects = '5'] = process.argv.slice(2)
 if (path === undefined) throw new Error('usage: crash-writer PATH [WRITERS [OBJECTS]]')
-const store = await openSqliteStore({ path, clock: openRealClock(), log: silentLog })
+const store = await openSqliteStore({
+  path,
+  keys: [buildValueKey()],
+  clock: openRealClock(),
+  log: silentLog,
+})
 
 async function write(writer: number): Promise<never> {
   for (;;) {

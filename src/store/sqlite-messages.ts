@@ -1,4 +1,5 @@
 import type { Batch, Write } from './persistence.ts'
+import type { ValueKey } from './sealed-values.ts'
 
 /** A batch as it crosses between threads: one list of strings is copied in half the time of as many objects. */
 export interface PackedBatch extends Omit<Batch, 'writes'> {
@@ -22,7 +23,13 @@ export function* unpackWrites({ strings }: PackedBatch): Iterable<Write> {
 
 /** What the store asks of its worker, one at a time. */
 export type Request =
-  | { readonly type: 'open'; readonly path: string; readonly withTexts: boolean }
+  | {
+      readonly type: 'open'
+      readonly path: string
+      readonly keys: readonly ValueKey[]
+      readonly withTexts: boolean
+    }
+  | { readonly type: 'clusterId'; readonly path: string }
   | { readonly type: 'persist'; readonly batch: PackedBatch }
   | { readonly type: 'close' }
 
@@ -35,15 +42,17 @@ export type Reply =
       /** Set when the last end was not clean: the data was checked whole, in so many ms, and is sound. */
       readonly checkedMs?: number
     }
+  | { readonly type: 'clusterId'; readonly id: string }
   | { readonly type: 'done' }
   | { readonly type: 'failed'; readonly failure: Failure }
 
 /**
  * - `inUse`: another process has it open.
  * - `newerSchema`, `foreign`, `damaged`: the file is not one this version can use.
+ * - `otherKey`: what it holds is sealed with a key that was not given.
  * - `full`: no room. `io`: any other trouble with the disk.
  */
 export interface Failure {
-  readonly reason: 'inUse' | 'newerSchema' | 'foreign' | 'damaged' | 'full' | 'io'
+  readonly reason: 'inUse' | 'newerSchema' | 'foreign' | 'damaged' | 'otherKey' | 'full' | 'io'
   readonly detail: string
 }

@@ -7,6 +7,7 @@ import {
   mkdtempSync,
   openSync,
   readdirSync,
+  readFileSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -21,8 +22,8 @@ import { build } from 'esbuild'
 import { type Log, silentLog, UserError } from '../base/index.ts'
 import { openRealClock } from '../base/real-world.ts'
 import { describeStoreContract, picture } from './contract.ts'
-import { openSqliteStore, type SqliteStoreOptions } from './index.ts'
-import { buildConfig } from './test-objects.ts'
+import { openSqliteStore, readStoredClusterId, type SqliteStoreOptions } from './index.ts'
+import { buildCluster, buildConfig, buildValueKey } from './test-objects.ts'
 
 const clock = openRealClock()
 const besideThis = (name: string): string => fileURLToPath(new URL(name, import.meta.url))
@@ -32,7 +33,14 @@ function newDirectory(): string {
 }
 
 function open(path: string, options: Partial<SqliteStoreOptions> = {}) {
-  return openSqliteStore({ path, clock, log: silentLog, freeze: true, ...options })
+  return openSqliteStore({
+    path,
+    keys: [buildValueKey()],
+    clock,
+    log: silentLog,
+    freeze: true,
+    ...options,
+  })
 }
 
 function directoryFor(t: TestContext): string {
@@ -132,7 +140,7 @@ describe('the SQLite store', () => {
     newer.close()
     await assert.rejects(open(path), {
       code: 'failedPrecondition',
-      message: /written by a newer version of Skep \(schema 99; this version reads up to 1\)/,
+      message: /written by a newer version of Skep \(schema 99; this version reads up to 2\)/,
     })
     const other = join(directory, 'other.db')
     const foreign = new DatabaseSync(other)
@@ -144,6 +152,77 @@ describe('the SQLite store', () => {
     await assert.rejects(open(text), { message: /is not a store of Skep's/ })
     writeFileSync(join(directory, 'file'), '')
     await assert.rejects(open(join(directory, 'file', 'state.db')), { code: 'unavailable' })
+  })
+
+  /** Whether any file of the directory holds the text. */
+  const isOnDisk = (directory: string, text: string): boolean =>
+    readdirSync(directory).some((name) => readFileSync(join(directory, name)).includes(text))
+
+  test('what is stored is nowhere on the disk in plain text', async (t) => {
+    const directory = directoryFor(t)
+    const path = join(directory, 'state.db')
+    const store = await open(path)
+    for (let i = 0; i < 20; i++) await store.commit([create(`c${i}`, 'needle '.repeat(200))])
+    assert(!isOnDisk(directory, 'needle'), 'while it is open, in its log')
+    await store.close()
+    assert(!isOnDisk(directory, 'needle'))
+    assert(!isOnDisk(directory, 'c19'), 'nor are ids')
+    const again = await open(path)
+    assert.equal(again.view.get('config', 'c7')?.data, 'needle '.repeat(200))
+    await again.close()
+  })
+
+  test('says which key is missing, and refuses values that were swapped', async (t) => {
+    const path = join(directoryFor(t), 'state.db')
+    const store = await open(path)
+    await store.commit([create('a', 'of a')])
+    await store.commit([create('b', 'of b')])
+    await store.close()
+    await assert.rejects(open(path, { keys: [buildValueKey('fedcba9876543210')] }), {
+      code: 'internal',
+      message: /frame 1 is sealed with the data key 0123456789abcdef, which is not at hand/,
+      next: /data\.keys/,
+    })
+    const swapped = new DatabaseSync(path)
+    swapped.exec('UPDATE frame SET value = (SELECT value FROM frame WHERE number = 2)')
+    swapped.close()
+    await assert.rejects(open(path), {
+      code: 'internal',
+      message: /is damaged \(the value of frame 1 was changed, or belongs to something else\)/,
+    })
+  })
+
+  test('seals what an earlier version kept in plain text, and overwrites that', async (t) => {
+    const directory = directoryFor(t)
+    const path = join(directory, 'state.db')
+    const store = await open(path)
+    const data = 'needle '.repeat(2_000)
+    await store.commit(Array.from({ length: 40 }, (_, i) => create(`c${40 - i}`, data)))
+    await store.commit([{ type: 'create', object: buildCluster('k') }])
+    const clusterText = JSON.stringify(store.view.get('cluster', 'k'))
+    const before = picture(store.view)
+    const texts = [...store.view.list('config')].map((object) => JSON.stringify(object))
+    await store.close()
+    const plain = new DatabaseSync(path)
+    plain.exec(`DROP TABLE frame; ALTER TABLE store DROP COLUMN cluster; CREATE TABLE object (
+      place INTEGER PRIMARY KEY, kind TEXT NOT NULL, id TEXT NOT NULL, text TEXT NOT NULL,
+      UNIQUE (kind, id)) STRICT; PRAGMA user_version = 1`)
+    const put = plain.prepare(`INSERT INTO object (kind, id, text) VALUES ('config', ?, ?)`)
+    for (const text of texts) put.run(/"id":"(c\d+)"/.exec(text)?.[1] ?? '', text)
+    plain.prepare(`INSERT INTO object (kind, id, text) VALUES ('cluster', 'k', ?)`).run(clusterText)
+    plain.close()
+    assert(isOnDisk(directory, 'needle'))
+    assert.equal(await readStoredClusterId({ path }), 'k')
+    const sealed = await open(path)
+    assert.deepEqual(picture(sealed.view), before)
+    await sealed.commit([create('after')])
+    assert(!isOnDisk(directory, 'needle'))
+    const after = picture(sealed.view)
+    await sealed.close()
+    assert.equal(await readStoredClusterId({ path }), 'k')
+    const again = await open(path)
+    assert.deepEqual(picture(again.view), after)
+    await again.close()
   })
 
   test('checks the data after an unclean end, and says when it is damaged', async (t) => {
@@ -163,10 +242,10 @@ describe('the SQLite store', () => {
     const torn = new DatabaseSync(path)
     torn.exec('UPDATE store SET clean = 0')
     const { rootpage } =
-      torn.prepare("SELECT rootpage FROM sqlite_schema WHERE type = 'index'").get() ?? {}
+      torn.prepare("SELECT rootpage FROM sqlite_schema WHERE name = 'frame'").get() ?? {}
     const { page_size: pageSize } = torn.prepare('PRAGMA page_size').get() ?? {}
     torn.close()
-    // A page of the index of ids reads as zeros, as after a lost write.
+    // The first page of the frames reads as zeros, as after a lost write.
     const file = openSync(path, 'r+')
     const bytes = Number(pageSize)
     writeSync(file, Buffer.alloc(bytes), 0, bytes, (Number(rootpage) - 1) * bytes)

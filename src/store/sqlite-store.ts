@@ -4,6 +4,7 @@ import { Worker } from 'node:worker_threads'
 import { type Clock, type Log, UserError, unreachable } from '../base/index.ts'
 import type { AnyObject } from '../model/index.ts'
 import { type Batch, PersistError, type Persistence, type Snapshot } from './persistence.ts'
+import type { ValueKey } from './sealed-values.ts'
 import { type Failure, packBatch, type Reply, type Request } from './sqlite-messages.ts'
 import type { LeaderEpoch, Store } from './store.ts'
 import { StoreCore } from './store-core.ts'
@@ -11,6 +12,8 @@ import { StoreCore } from './store-core.ts'
 export interface SqliteStoreOptions {
   /** The database file. Its directory is made, and closed to everyone else. */
   readonly path: string
+  /** What its values are sealed with: the newest, last, seals, and all of them open. */
+  readonly keys: readonly ValueKey[]
   readonly clock: Clock
   readonly log: Log
   /** The worker's program. Default: `sqlite-worker` beside this module, with its ending: a bundle has both in one directory. */
@@ -31,6 +34,24 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
   } catch (error) {
     await persistence.end()
     throw error
+  }
+}
+
+/**
+ * The id of the cluster whose state a store is, read without its keys; undefined where it holds none. Nobody may have it
+ * open. Rejects as `openSqliteStore` does.
+ */
+export async function readStoredClusterId({
+  path,
+  workerPath,
+}: Pick<SqliteStoreOptions, 'path' | 'workerPath'>): Promise<string | undefined> {
+  const connection = new Connection(workerPath ?? besideThisModule())
+  try {
+    const reply = await connection.ask({ type: 'clusterId', path })
+    if (reply.type === 'failed') throw notOpened(path, reply.failure)
+    return reply.type === 'clusterId' && reply.id !== '' ? reply.id : undefined
+  } finally {
+    await connection.end()
   }
 }
 
@@ -118,12 +139,14 @@ class Connection {
 
 class SqlitePersistence implements Persistence {
   readonly #path: string
+  readonly #keys: readonly ValueKey[]
   readonly #workerPath: string
   readonly #log: Log
   #connection: Connection
 
-  constructor({ path, workerPath, log }: SqliteStoreOptions) {
+  constructor({ path, keys, workerPath, log }: SqliteStoreOptions) {
     this.#path = path
+    this.#keys = keys
     this.#workerPath = workerPath ?? besideThisModule()
     this.#log = log
     this.#connection = new Connection(this.#workerPath)
@@ -190,7 +213,8 @@ class SqlitePersistence implements Persistence {
   }
 
   async #open(withTexts: boolean): Promise<Reply & { readonly type: 'opened' }> {
-    const reply = await this.#connection.ask({ type: 'open', path: this.#path, withTexts })
+    const [path, keys] = [this.#path, this.#keys]
+    const reply = await this.#connection.ask({ type: 'open', path, keys, withTexts })
     if (reply.type === 'opened') return reply
     if (reply.type === 'failed') throw notOpened(this.#path, reply.failure)
     throw new Error('broken invariant: an open is answered by opened or failed')
@@ -220,6 +244,10 @@ function notOpened(path: string, { reason, detail }: Failure): UserError {
     case 'damaged':
       return new UserError('internal', `${path} is damaged (${detail})`, {
         next: 'Keep a copy, check the disk, and restore a backup.',
+      })
+    case 'otherKey':
+      return new UserError('internal', `${path} can't be read: ${detail}, which is not at hand`, {
+        next: 'Put back the file `data.keys` that belongs to it (it lies beside it), or restore a backup.',
       })
     case 'full':
       return new UserError('unavailable', `${path} can't be opened: the disk is full`, {

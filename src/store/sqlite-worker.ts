@@ -2,7 +2,10 @@ import { chmodSync, closeSync, fsyncSync, mkdirSync, openSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { DatabaseSync, type StatementSync } from 'node:sqlite'
 import { parentPort } from 'node:worker_threads'
-import { assert } from '../base/index.ts'
+import { assert, unreachable } from '../base/index.ts'
+import { Frames, type NextFrame } from './frames.ts'
+import type { Write } from './persistence.ts'
+import { SealError, SealedValues, type ValueKey } from './sealed-values.ts'
 import {
   type Failure,
   type PackedBatch,
@@ -12,13 +15,15 @@ import {
 } from './sqlite-messages.ts'
 
 /** Version of the tables. A change of them counts it up and adds the step from the one before at open. */
-const schemaVersion = 1
+const schemaVersion = 2
 /** "skep" in ASCII: marks the file as ours. */
 const applicationId = 0x736b6570
 /** How long a daemon that is just ending may still hold the file, in ms. */
 const lockWaitMs = 1_000
 /** The write-ahead log is cut back to this once its content is in the database. */
 const logBytesKept = 16_000_000
+/** Rows of version 1 that become one frame. */
+const rowsPerFrame = 500
 /** Pages given back to the file system at open, when at least so many and half of all are unused. */
 const unusedPagesMax = 2_000
 
@@ -27,15 +32,13 @@ const schema = `
     only INTEGER PRIMARY KEY CHECK (only = 1),
     revision INTEGER NOT NULL,
     epoch INTEGER NOT NULL,
-    clean INTEGER NOT NULL
+    clean INTEGER NOT NULL,
+    cluster TEXT NOT NULL DEFAULT ''
   ) STRICT;
-  INSERT INTO store VALUES (1, 0, 0, 1);
-  CREATE TABLE object (
-    place INTEGER PRIMARY KEY,
-    kind TEXT NOT NULL,
-    id TEXT NOT NULL,
-    text TEXT NOT NULL,
-    UNIQUE (kind, id)
+  INSERT INTO store VALUES (1, 0, 0, 1, '');
+  CREATE TABLE frame (
+    number INTEGER PRIMARY KEY,
+    value BLOB NOT NULL
   ) STRICT;
   PRAGMA application_id = ${applicationId};
   PRAGMA user_version = ${schemaVersion};
@@ -53,21 +56,25 @@ class Refusal extends Error {
 /** The database of one store. Every call blocks its thread until the disk has answered. */
 class Database {
   readonly #database: DatabaseSync
+  readonly #frames: Frames
   readonly #put: StatementSync
-  readonly #delete: StatementSync
+  readonly #read: StatementSync
+  readonly #clear: StatementSync
+  readonly #name: StatementSync
   readonly #advance: StatementSync
   readonly #where: StatementSync
   readonly checkedMs: number | undefined
 
-  constructor(path: string) {
+  constructor(path: string, keys: readonly ValueKey[]) {
+    this.#frames = new Frames(new SealedValues(keys))
     createPrivately(path)
     this.#database = new DatabaseSync(path, { timeout: lockWaitMs })
     try {
       this.checkedMs = this.#prepare()
-      this.#put = this.#database.prepare(
-        'INSERT INTO object (kind, id, text) VALUES (?, ?, ?) ON CONFLICT (kind, id) DO UPDATE SET text = excluded.text',
-      )
-      this.#delete = this.#database.prepare('DELETE FROM object WHERE kind = ? AND id = ?')
+      this.#put = this.#database.prepare('INSERT INTO frame VALUES (?, ?)')
+      this.#read = this.#database.prepare('SELECT value FROM frame WHERE number = ?')
+      this.#clear = this.#database.prepare('DELETE FROM frame WHERE number <= ?')
+      this.#name = this.#database.prepare('UPDATE store SET cluster = ?')
       this.#advance = this.#database.prepare('UPDATE store SET revision = ?, epoch = ?, clean = 0')
       this.#where = this.#database.prepare('SELECT revision, epoch FROM store')
     } catch (error) {
@@ -100,6 +107,7 @@ class Database {
     if (tables === 0) database.exec(`BEGIN IMMEDIATE; ${schema} COMMIT`)
     const clean = numberOf(database.prepare('SELECT clean FROM store').get(), 'clean') === 1
     const checkedMs = clean ? undefined : this.#check()
+    if (tables > 0 && foundVersion < 2) this.#sealAll()
     this.#giveBackUnusedPages()
     return checkedMs
   }
@@ -110,6 +118,40 @@ class Database {
     const faults = found.map(({ integrity_check: line }) => line).filter((line) => line !== 'ok')
     if (faults.length > 0) throw new Refusal('damaged', faults.join('; '))
     return performance.now() - startMs
+  }
+
+  /** Version 1 kept texts as they are, one in a row. What they leave is overwritten, in the file and in its log. */
+  #sealAll(): void {
+    const database = this.#database
+    database.exec('PRAGMA secure_delete = ON; BEGIN IMMEDIATE')
+    try {
+      database.exec(`
+        ALTER TABLE store ADD COLUMN cluster TEXT NOT NULL DEFAULT '';
+        UPDATE store SET cluster = coalesce((SELECT id FROM object WHERE kind = 'cluster'), '');
+        CREATE TABLE frame (number INTEGER PRIMARY KEY, value BLOB NOT NULL) STRICT;`)
+      const put = database.prepare('INSERT INTO frame VALUES (?, ?)')
+      const keep = (writes: readonly Write[]) => {
+        const frame = this.#frames.next(writes)
+        put.run(frame.number, frame.value)
+        this.#frames.keep(frame)
+      }
+      let writes: Write[] = []
+      for (const row of database
+        .prepare('SELECT kind, id, text FROM object ORDER BY place')
+        .iterate()) {
+        const [kind, id, text] = [String(row['kind']), String(row['id']), String(row['text'])]
+        writes.push({ type: 'put', kind, id, text })
+        if (writes.length < rowsPerFrame) continue
+        keep(writes)
+        writes = []
+      }
+      if (writes.length > 0) keep(writes)
+      database.exec('DROP TABLE object; PRAGMA user_version = 2; COMMIT')
+    } catch (error) {
+      if (database.isTransaction) database.exec('ROLLBACK')
+      throw error
+    }
+    database.exec('PRAGMA wal_checkpoint(TRUNCATE); PRAGMA secure_delete = OFF')
   }
 
   #giveBackUnusedPages(): void {
@@ -125,29 +167,55 @@ class Database {
     return { revision: numberOf(row, 'revision'), epoch: numberOf(row, 'epoch') }
   }
 
-  texts(): string[] {
-    const texts: string[] = []
-    for (const row of this.#database.prepare('SELECT text FROM object ORDER BY place').iterate()) {
-      const { text } = row
-      if (typeof text === 'string') texts.push(text)
-    }
-    return texts
+  /** Whatever there is has to be read before more is written. */
+  texts(): readonly string[] {
+    const rows = this.#database.prepare('SELECT number, value FROM frame ORDER BY number')
+    return this.#frames.load(
+      (function* () {
+        for (const { number, value } of rows.iterate()) {
+          assert(typeof number === 'number' && value instanceof Uint8Array, 'a frame has a number')
+          yield { number, value }
+        }
+      })(),
+    )
   }
 
   persist(batch: PackedBatch): void {
     assert(this.where().revision === batch.baseRevision, 'a batch follows what the disk holds')
+    const writes = [...unpackWrites(batch)]
+    if (writes.length === 0) {
+      this.#keep(batch, undefined, writes)
+      return
+    }
+    const frame = this.#frames.next(writes, (number) => this.#valueOf(number))
+    try {
+      this.#keep(batch, frame, writes)
+    } catch (error) {
+      if (frame.clearedTo === 0) throw error
+      // There may be room for the batch alone.
+      this.#keep(batch, this.#frames.next(writes), writes)
+    }
+  }
+
+  #valueOf(number: number): Uint8Array | undefined {
+    const value = this.#read.get(number)?.['value']
+    return value instanceof Uint8Array ? value : undefined
+  }
+
+  #keep(batch: PackedBatch, frame: NextFrame | undefined, writes: readonly Write[]): void {
     try {
       this.#database.exec('BEGIN IMMEDIATE')
-      for (const write of unpackWrites(batch)) {
-        if (write.type === 'put') this.#put.run(write.kind, write.id, write.text)
-        else this.#delete.run(write.kind, write.id)
+      if (frame && frame.clearedTo > 0) this.#clear.run(frame.clearedTo)
+      if (frame) this.#put.run(frame.number, frame.value)
+      for (const { type, kind, id } of writes) {
+        if (kind === 'cluster') this.#name.run(type === 'put' ? id : '')
       }
       this.#advance.run(batch.revision, batch.epoch)
       this.#database.exec('COMMIT')
     } catch (error) {
-      if (this.#isDurable(batch)) return
-      throw error
+      if (!this.#isDurable(batch)) throw error
     }
+    if (frame) this.#frames.keep(frame)
   }
 
   /** Ends what is left of a failed transaction, and says whether it failed only after its commit. */
@@ -159,6 +227,11 @@ class Database {
     } catch {
       return false // The disk does not even answer that; the first error says more.
     }
+  }
+
+  /** Gives the file back as it is. */
+  abandon(): void {
+    this.#database.close()
   }
 
   /** Leaves one file that says that all is well. Gives the lock back even where that fails. */
@@ -210,28 +283,64 @@ const reasonByResult: ReadonlyMap<number, Failure['reason']> = new Map([
 function failureOf(error: unknown): Failure {
   const detail = error instanceof Error ? error.message : String(error)
   if (error instanceof Refusal) return { reason: error.reason, detail }
+  if (error instanceof SealError) {
+    return { reason: error.reason === 'newer' ? 'newerSchema' : error.reason, detail }
+  }
   if (codeOf(error) === 'ENOSPC' || codeOf(error) === 'EDQUOT') return { reason: 'full', detail }
   const result = error instanceof Error && 'errcode' in error ? Number(error.errcode) & 0xff : 0
   return { reason: reasonByResult.get(result) ?? 'io', detail }
 }
 
+/** The id of the cluster is not sealed. */
+function readClusterId(path: string): string {
+  const database = new DatabaseSync(path, { timeout: lockWaitMs })
+  try {
+    const isOld = numberOf(database.prepare('PRAGMA user_version').get(), 'user_version') < 2
+    const query = isOld
+      ? "SELECT id FROM object WHERE kind = 'cluster'"
+      : 'SELECT cluster id FROM store'
+    return String(database.prepare(query).get()?.['id'] ?? '')
+  } finally {
+    database.close()
+  }
+}
+
+function readOrClose(database: Database): readonly string[] {
+  try {
+    return database.texts()
+  } catch (error) {
+    database.abandon()
+    throw error
+  }
+}
+
 let database: Database | undefined
 
 function answer(request: Request): Reply {
-  if (request.type === 'open') {
-    database = new Database(request.path)
-    const { checkedMs } = database
-    return {
-      type: 'opened',
-      ...database.where(),
-      texts: request.withTexts ? database.texts() : [],
-      ...(checkedMs !== undefined && { checkedMs }),
+  switch (request.type) {
+    case 'clusterId':
+      return { type: 'clusterId', id: readClusterId(request.path) }
+    case 'open': {
+      database = new Database(request.path, request.keys)
+      const { checkedMs } = database
+      const texts = readOrClose(database)
+      return {
+        type: 'opened',
+        ...database.where(),
+        texts: request.withTexts ? texts : [],
+        ...(checkedMs !== undefined && { checkedMs }),
+      }
     }
+    case 'persist':
+      assert(database !== undefined, 'open comes first')
+      database.persist(request.batch)
+      return { type: 'done' }
+    case 'close':
+      database?.close()
+      return { type: 'done' }
+    default:
+      return unreachable(request)
   }
-  assert(database !== undefined, 'open comes first')
-  if (request.type === 'persist') database.persist(request.batch)
-  else database.close()
-  return { type: 'done' }
 }
 
 assert(parentPort !== null, 'the store starts this file as a worker')

@@ -1,4 +1,6 @@
+import { createSecretKey } from 'node:crypto'
 import {
+  type Cluster,
   type ClusterNode,
   type Config,
   defaultNamespace,
@@ -10,6 +12,8 @@ import {
   type Revision,
   type Task,
 } from '../model/index.ts'
+import { buildClusterSpec } from '../model/testing.ts'
+import type { ValueKey } from './sealed-values.ts'
 
 /** Objects for tests of stores: whole, small, and as a caller makes them (the store fills in the rest). */
 
@@ -122,4 +126,26 @@ export function buildRevision(id: string, workload: string, number: number): Rev
     },
     source,
   }
+}
+
+export function buildCluster(id: string): Cluster {
+  const sealed = { keyId: '', nonce: '', ciphertext: '' }
+  return {
+    ...meta('cluster', id),
+    source,
+    spec: buildClusterSpec(),
+    status: {
+      root: { certificatePem: '', key: sealed, issuerSubject: '', issuerPublicKey: '' },
+      rootRotationInProgress: false,
+      joinTokens: { worker: sealed, manager: sealed },
+      addressPools: [],
+      subnetSize: 24,
+      dataPathPort: 4789,
+    },
+  }
+}
+
+/** A key for values: the same one for the same id. */
+export function buildValueKey(id = '0123456789abcdef'): ValueKey {
+  return { id, key: createSecretKey(Buffer.from(id.repeat(2))) }
 }

@@ -1,3 +1,5 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { eventually, run, sharedEngine, type TestDaemon } from './daemon.ts'
 
 /** What lies at a path of an answer; `undefined` where there is nothing. */
@@ -144,4 +146,26 @@ export async function containersOf(daemon: TestDaemon, service: string): Promise
 export async function updateState(daemon: TestDaemon, service: string): Promise<string> {
   const { body } = await daemon.api('GET', `/services/${service}`)
   return textAt(body, 'UpdateStatus', 'State')
+}
+
+/** Files below a folder that hold the text, plain or in base64. */
+export function filesWith(folder: string, text: string): readonly string[] {
+  // In base64 a text looks different at each of three places; its first and last characters depend on what is around.
+  const encoded = [0, 1, 2].map((at) =>
+    Buffer.from(`${'x'.repeat(at)}${text}`)
+      .toString('base64')
+      .slice(4, -4),
+  )
+  return readdirSync(folder, { recursive: true, withFileTypes: true }).flatMap((entry) => {
+    if (!entry.isFile()) return []
+    const path = join(entry.parentPath, entry.name)
+    let bytes: Buffer
+    try {
+      bytes = readFileSync(path)
+    } catch (error) {
+      if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return []
+      throw error
+    }
+    return [text, ...encoded].some((form) => bytes.includes(form)) ? [path] : []
+  })
 }

@@ -19,6 +19,7 @@ import type {
   View,
 } from '../store.ts'
 import { commitsQueuedMax } from '../store-core.ts'
+import type { ValueCodec } from '../value-codec.ts'
 import {
   type Compare,
   type EtcdClient,
@@ -32,7 +33,6 @@ import {
 } from './client.ts'
 import {
   decodeObject,
-  decodePlace,
   defaultPrefix,
   encodeMeta,
   encodeObject,
@@ -45,6 +45,8 @@ import {
 export interface EtcdStoreOptions {
   /** Ended by whoever made it, after the store. */
   readonly client: EtcdClient
+  /** How objects are written. */
+  readonly values: ValueCodec
   readonly clock: Clock
   readonly random: Random
   readonly log: Log
@@ -104,6 +106,9 @@ const probeLostMs = 200
 const probeDeadlineMs = 3_000
 /** Time after which a view that is known to be behind looks for another member, in ms. */
 const behindMs = 700
+/** Objects in one transaction that renews the layout, and how often that begins anew because somebody else wrote. */
+const layoutObjectsPerTxn = 200
+const layoutRoundsMax = 5
 /** History kept for watches that come back, in revisions. */
 const historyKept = 2_000
 const compactEveryMs = 60_000
@@ -126,6 +131,7 @@ interface Batch {
   readonly atMs: number
   readonly parts: readonly Part[]
   readonly txn: Txn
+  readonly placeByKey: ReadonlyMap<string, number>
   readonly bytes: number
   /** Resolves when the view has it; `settled` says so. */
   readonly landed: Promise<void>
@@ -158,6 +164,7 @@ export async function openEtcdStore(options: EtcdStoreOptions): Promise<EtcdStor
 
 class WatchedStore implements EtcdStore {
   readonly #client: EtcdClient
+  readonly #values: ValueCodec
   readonly #clock: Clock
   readonly #log: Log
   readonly #freeze: boolean
@@ -172,6 +179,7 @@ class WatchedStore implements EtcdStore {
   readonly #objectByKey = new Map<string, KeyState>()
   readonly #nameRevisionByKey = new Map<string, number>()
   #metaRevision = 0
+  #isOldLayout = false
   /** etcd's revision of the last commit that was checked across objects; 0: there was none. */
   #checkedRevision = 0
   /** Store revision = etcd's revision + this. */
@@ -192,11 +200,14 @@ class WatchedStore implements EtcdStore {
   #loops: Promise<void>[] = []
   readonly #behind = new Set<() => void>()
   #quorumLostAtMs: number | undefined
+  /** Why the view can't follow what etcd holds. */
+  #unreadable: UserError | undefined
   #refusedAtRevision: number | undefined
   #barrier: { readonly started: boolean; readonly done: Promise<void> } | undefined
 
   constructor(options: EtcdStoreOptions) {
     this.#client = options.client
+    this.#values = options.values
     this.#clock = options.clock
     this.#log = options.log
     this.#freeze = options.freeze ?? false
@@ -210,6 +221,7 @@ class WatchedStore implements EtcdStore {
 
   async start(): Promise<void> {
     await this.#load(commitDeadlineMs)
+    if (this.#isOldLayout) await this.#renewLayout()
     this.#loops = [this.#followAll(), this.#probe()]
   }
 
@@ -315,13 +327,64 @@ class WatchedStore implements EtcdStore {
     }
   }
 
+  /**
+   * Writes every object as it is written now, with the version it has, and then the layout's version. Before the watch
+   * begins, which tells of all that as of another manager's commits. What can't be done is left to the next start: both
+   * layouts can be read.
+   */
+  async #renewLayout(): Promise<void> {
+    const layout = this.#layout
+    const call = { signal: this.#stop.signal, deadlineMs: largeAttemptMs }
+    const token = `${this.#tokenStart} layout`
+    try {
+      for (let round = 1; round <= layoutRoundsMax; round++) {
+        const puts: { readonly when: Compare; readonly put: Op & { readonly type: 'put' } }[] = []
+        for (const [key, { place, modRevision }] of this.#objectByKey) {
+          const { kind, id } = layout.parseObjectKey(key) ?? {}
+          const object = kind && id !== undefined ? this.#view.get(kind, id) : undefined
+          assert(object !== undefined, 'only objects are kept there')
+          const value = encodeObject(this.#values, { object, place, keepVersions: true })
+          puts.push({ when: unchanged(key, modRevision), put: { type: 'put', key, value } })
+        }
+        const meta: Op = { type: 'put', key: layout.meta, value: encodeMeta(this.#offset) }
+        let isDone = true
+        for (let at = 0; isDone && at <= puts.length; at += layoutObjectsPerTxn) {
+          const chunk = puts.slice(at, at + layoutObjectsPerTxn)
+          const head: Head = { token, atMs: this.#clock.nowMs() }
+          const txn: Txn = {
+            when: [unchanged(layout.meta, this.#metaRevision), ...chunk.map(({ when }) => when)],
+            apply: [
+              ...chunk.map(({ put }) => put),
+              { type: 'put', key: layout.head, value: JSON.stringify(head) },
+              ...(at + layoutObjectsPerTxn > puts.length ? [meta] : []),
+            ],
+          }
+          isDone = (await this.#client.txn(txn, call)).succeeded
+        }
+        if (isDone) {
+          this.#log.info('what etcd holds is sealed from now on', { objects: puts.length })
+          return
+        }
+        await this.#load(commitDeadlineMs)
+        if (!this.#isOldLayout) return
+      }
+    } catch (error) {
+      if (!(error instanceof EtcdError)) throw error
+      this.#log.warn('what etcd holds was not sealed whole; the next start tries again', {
+        error: messageOf(error),
+      })
+    }
+  }
+
   /** Makes the view what was read. */
   #take(kvs: readonly KeyValue[], revision: number): void {
     const kvByKey = new Map(kvs.map((kv) => [kv.key, kv]))
     const meta = kvByKey.get(this.#layout.meta)
     assert(meta !== undefined, 'a store has a meta key')
     this.#metaRevision = meta.modRevision
-    this.#offset = parseMeta(meta.value).offset
+    const { offset, isOld } = parseMeta(meta.value)
+    this.#offset = offset
+    this.#isOldLayout = isOld
     const changes: AppliedChange[] = []
     for (const key of this.#objectByKey.keys()) {
       if (kvByKey.has(key)) continue
@@ -341,8 +404,9 @@ class WatchedStore implements EtcdStore {
       if (kv.key === this.#layout.epoch) epoch = kv
       if (kv.key === this.#layout.checked) this.#checkedRevision = kv.modRevision
       const known = this.#objectByKey.get(kv.key)
-      if (known?.modRevision === kv.modRevision || !this.#layout.parseObjectKey(kv.key)) continue
-      const { object, place } = decodeObject(kv, this.#offset)
+      const named = this.#layout.parseObjectKey(kv.key)
+      if (known?.modRevision === kv.modRevision || named === undefined) continue
+      const { object, place } = decodeObject(this.#values, kv, { ...named, offset: this.#offset })
       changed.push({ kv, place, after: object })
     }
     changed.sort((a, b) => a.kv.createRevision - b.kv.createRevision || a.place - b.place)
@@ -425,7 +489,11 @@ class WatchedStore implements EtcdStore {
           )
           continue
         }
-        this.#log.info('watch of etcd ended; watching again', { error: messageOf(error) })
+        if (error instanceof UserError) {
+          this.#unreadable = error
+          this.#wakeBehind()
+          this.#log.error('what another manager wrote can not be read', { error: error.message })
+        } else this.#log.info('watch of etcd ended; watching again', { error: messageOf(error) })
       }
       if (waitMs > 0) await this.#clock.sleep(waitMs, this.#stop.signal)
       waitMs = Math.min(retryMsMax, waitMs * 2 || retryMs)
@@ -451,7 +519,6 @@ class WatchedStore implements EtcdStore {
 
   /** Takes in one transaction, of ours or of another manager. */
   #learn(revision: number, events: readonly WatchEvent[]): void {
-    this.#seenRevision = revision
     let head: Head | undefined
     const objects: WatchEvent[] = []
     for (const event of events) {
@@ -472,13 +539,13 @@ class WatchedStore implements EtcdStore {
         objects.push(event)
       }
     }
-    if (head === undefined) {
-      this.#wakeBehind()
-      return
-    }
     const batch = this.#inFlight
-    if (batch && head.token === batch.token) this.#applyOwn(batch, revision, objects)
-    else this.#applyForeign(head, revision, objects)
+    if (head !== undefined && batch && head.token === batch.token) {
+      this.#seenRevision = revision
+      this.#applyOwn(batch, revision, objects)
+    } else if (head !== undefined) this.#applyForeign(head, revision, objects)
+    this.#seenRevision = revision
+    this.#unreadable = undefined
     this.#wakeBehind()
   }
 
@@ -492,20 +559,28 @@ class WatchedStore implements EtcdStore {
 
   #applyForeign(head: Head, revision: number, events: readonly WatchEvent[]): void {
     this.#learnTime(head)
-    const changes: AppliedChange[] = []
-    for (const event of events) {
+    // All of it can be read before any of it is shown.
+    const read = events.map((event) => {
       const key = event.type === 'put' ? event.kv.key : event.key
-      const { kind, id } = this.#layout.parseObjectKey(key) ?? {}
-      assert(kind !== undefined && id !== undefined, 'only objects come here')
+      const named = this.#layout.parseObjectKey(key)
+      assert(named !== undefined, 'only objects come here')
+      if (event.type === 'delete') return { key, ...named, after: undefined }
+      const { kv } = event
+      const stored = decodeObject(this.#values, kv, { ...named, offset: this.#offset })
+      return { key, ...named, after: { kv, stored } }
+    })
+    this.#seenRevision = revision
+    const changes: AppliedChange[] = []
+    for (const { key, kind, id, after } of read) {
       const before = this.#view.get(kind, id)
-      if (event.type === 'delete') {
+      if (after === undefined) {
         this.#objectByKey.delete(key)
         this.#view.delete(kind, id)
         changes.push({ kind, id, ...(before && { before }) })
         continue
       }
-      const { object, place } = decodeObject(event.kv, this.#offset)
-      this.#put(event.kv, place, object)
+      const { place, object } = after.stored
+      this.#put(after.kv, place, object)
       changes.push({ kind, id, ...(before && { before }), after: object })
     }
     const storeRevision = this.#offset + revision
@@ -536,7 +611,9 @@ class WatchedStore implements EtcdStore {
         const kv = kvByKey.get(key)
         assert(kv !== undefined, 'a transaction is told of whole')
         const object = numbered(after, part.staged, storeRevision)
-        this.#put(kv, decodePlace(kv), object)
+        const place = batch.placeByKey.get(key)
+        assert(place !== undefined, 'what a transaction puts has a place')
+        this.#put(kv, place, object)
         return { ...change, after: object }
       })
       const commit: Commit = { revision: storeRevision, atMs: batch.atMs, changes }
@@ -576,19 +653,25 @@ class WatchedStore implements EtcdStore {
     for (const wake of this.#behind) wake()
   }
 
-  /** Waits until the view has a revision that is known to exist, and looks for another member when that takes long. */
+  /**
+   * Waits until the view has a revision that is known to exist, and looks for another member when that takes long. Rejects
+   * with UserError when it can't be read.
+   */
   async #reach(revision: number): Promise<void> {
     for (let tries = 1; this.#seenRevision < revision && !this.#stop.signal.aborted; tries++) {
       const done = new AbortController()
       const { promise, resolve } = Promise.withResolvers<void>()
       const wake = (): void => {
-        if (this.#seenRevision >= revision || this.#stop.signal.aborted) resolve()
+        if (this.#seenRevision >= revision || this.#unreadable || this.#stop.signal.aborted) {
+          resolve()
+        }
       }
       this.#behind.add(wake)
       await Promise.race([promise, this.#clock.sleep(behindMs, done.signal)])
       done.abort()
       this.#behind.delete(wake)
       if (this.#seenRevision >= revision || this.#stop.signal.aborted) return
+      if (this.#unreadable) throw this.#unreadable
       this.#log.warn('the view is behind; watching another member', { tries })
       this.#client.avoidEndpoint()
       this.#watchTry.abort()
@@ -623,7 +706,8 @@ class WatchedStore implements EtcdStore {
         this.#noteQuorum()
         if (head > this.#seenRevision) await this.#reach(head)
       } catch (error) {
-        if (signal.aborted) return
+        // A majority answered; what it said can't be read, and that is logged where it is read.
+        if (signal.aborted || error instanceof UserError) continue
         if (this.#quorumLostAtMs === undefined) {
           this.#quorumLostAtMs = askedAtMs
           this.#log.warn('no majority of the managers answers', { error: messageOf(error) })
@@ -644,7 +728,7 @@ class WatchedStore implements EtcdStore {
           try {
             await this.#reach(await this.#readHead())
           } catch (error) {
-            throw noQuorum(probeDeadlineMs, error)
+            throw error instanceof UserError ? error : noQuorum(probeDeadlineMs, error)
           } finally {
             if (this.#barrier === mine) this.#barrier = undefined
           }
@@ -741,7 +825,8 @@ class WatchedStore implements EtcdStore {
     let isFenced = false
     let isChecked = false
     let bytes = 0
-    let place = 0
+    let placeNext = 0
+    const placeByKey = new Map<string, number>()
     while (this.#queue.length > 0) {
       const entry = this.#queue[0]
       assert(entry !== undefined, 'the queue is not empty')
@@ -771,9 +856,10 @@ class WatchedStore implements EtcdStore {
       const puts = staged.applied.map(({ after }, i): Op => {
         const key = objectKeys[i] ?? ''
         if (after === undefined) return { type: 'delete', key }
-        const known = this.#objectByKey.get(key)
         const object = numbered(after, staged, 0)
-        const value = encodeObject({ object, place: known?.place ?? place++ })
+        const place = this.#objectByKey.get(key)?.place ?? placeNext++
+        placeByKey.set(key, place)
+        const value = encodeObject(this.#values, { object, place })
         return { type: 'put', key, value }
       })
       const size = puts.reduce((sum, op) => sum + bytesOf(op), 0)
@@ -821,6 +907,7 @@ class WatchedStore implements EtcdStore {
       atMs,
       parts,
       txn: { when, apply },
+      placeByKey,
       bytes,
       landed: promise,
       settled: false,

@@ -11,12 +11,16 @@ import {
 import { VirtualClock } from '../../sim/virtual-clock.ts'
 import { picture } from '../contract.ts'
 import { openMemoryStore } from '../memory-store.ts'
+import { objectKeyOf } from '../sealed-values.ts'
 import type { Change, Commit } from '../store.ts'
-import { buildConfig, buildEndpoint, buildTask } from '../test-objects.ts'
+import { buildConfig, buildEndpoint, buildTask, buildValueKey } from '../test-objects.ts'
+import { plainValues, sealedValues, type ValueCodec } from '../value-codec.ts'
 import { openElection } from './election.ts'
 import { type EtcdStore, OutcomeUnknownError, openEtcdStore } from './etcd-store.ts'
 import { migrateToEtcd } from './migrate.ts'
 import { type MemberState, type SimulatedClient, SimulatedEtcd } from './simulated-etcd.ts'
+
+const values = sealedValues([buildValueKey()])
 
 const create = (id: string, data = ''): Change => ({
   type: 'create',
@@ -63,8 +67,12 @@ class Managers {
     return managers
   }
 
-  store(client: SimulatedClient, clock: Clock = this.clock): Promise<EtcdStore> {
-    return openEtcdStore({ client, clock, random: this.random, log: silentLog })
+  store(
+    client: SimulatedClient,
+    { clock = this.clock, codec = values }: { clock?: Clock; codec?: ValueCodec } = {},
+  ): Promise<EtcdStore> {
+    const { random } = this
+    return openEtcdStore({ client, values: codec, clock, random, log: silentLog })
   }
 
   /** Lets time pass until something is done. */
@@ -128,7 +136,7 @@ describe('the store on etcd, with several managers', () => {
       sleep: (ms, signal) => clock.sleep(ms, signal),
     })
     const open = async (clock: Clock) => {
-      const store = await managers.during(managers.store(managers.etcd.client(), clock))
+      const store = await managers.during(managers.store(managers.etcd.client(), { clock }))
       managers.stores.push(store)
       return store
     }
@@ -540,7 +548,7 @@ describe('a migration into etcd', () => {
     ])
     const client = etcd.client()
     client.loseReplies(2)
-    const options = { from, client, clock, random, log: silentLog }
+    const options = { from, client, values, clock, random, log: silentLog }
     const { objects } = await managers.during(migrateToEtcd(options))
     assert.equal(objects, 1_201)
     const store = await managers.during(managers.store(client))
@@ -563,5 +571,104 @@ describe('a migration into etcd', () => {
     await assert.rejects(managers.during(migrateToEtcd(options)), { code: 'conflict' })
     await managers.during(store.close())
     await from.close()
+  })
+})
+
+describe('what the store keeps in etcd', () => {
+  const valuesIn = async (managers: Managers) => {
+    const { kvs } = await managers.during(managers.client(0).range({ key: '/', end: '0' }))
+    return new Map(kvs.map(({ key, value }) => [key, value]))
+  }
+  const put = (managers: Managers, key: string, value: string) =>
+    managers.during(managers.client(0).txn({ when: [], apply: [{ type: 'put', key, value }] }))
+  const other = sealedValues([buildValueKey('fedcba9876543210')])
+
+  on('is sealed, but for ids and names', 2, async (managers) => {
+    await managers.during(
+      managers
+        .at(0)
+        .commit([
+          create('c', 'needle'),
+          { type: 'create', object: buildEndpoint('e', { name: 'web' }) },
+        ]),
+    )
+    const kept = await valuesIn(managers)
+    const text = JSON.stringify([...kept])
+    assert(!text.includes('needle') && !text.includes('backend'))
+    assert.match(kept.get('/skep/object/config/c') ?? '', /^sealed /)
+    assert.equal(kept.get('/skep/name/endpoint/default/web'), 'e')
+    assert.equal(kept.get('/skep/meta'), '{"layout":2,"offset":0}')
+  })
+
+  on('is refused in the place of another, and with another key', 1, async (managers) => {
+    await managers.during(managers.at(0).commit([create('a', 'of a'), create('b', 'of b')]))
+    await assert.rejects(managers.during(managers.store(managers.client(0), { codec: other })), {
+      code: 'internal',
+      message: /config\/a is sealed with the data key 0123456789abcdef, which is not at hand/,
+      next: /data\.keys/,
+    })
+    const kept = await valuesIn(managers)
+    await put(managers, '/skep/object/config/b', kept.get('/skep/object/config/a') ?? '')
+    await assert.rejects(managers.during(managers.store(managers.client(0))), {
+      code: 'internal',
+      message: /the value of config\/b was changed, or belongs to something else/,
+    })
+  })
+
+  on(
+    'a manager that can not read what another wrote says so, and shows nothing',
+    2,
+    async (all) => {
+      const foreign = await all.during(all.store(all.client(1), { codec: other }))
+      await all.during(foreign.commit([create('a', 'x')]))
+      await assert.rejects(all.during(all.at(0).barrier()), {
+        code: 'internal',
+        message: /data key/,
+      })
+      assert.equal(all.at(0).view.get('config', 'a'), undefined)
+      assert.equal(all.at(0).quorumLostAtMs, undefined)
+      await all.during(foreign.close())
+    },
+  )
+
+  on('is sealed at the next start where an earlier version kept it plain', 2, async (managers) => {
+    const object = buildTask('t')
+    const old = await managers.during(managers.store(managers.client(0), { codec: plainValues }))
+    const many = Array.from({ length: 450 }, (_, i) => create(`c${i}`, 'needle'))
+    await managers.during(old.commit([...many, { type: 'create', object }]))
+    await put(managers, '/skep/meta', '{"layout":1,"offset":0}')
+    await managers.during(old.barrier())
+    assert(JSON.stringify([...(await valuesIn(managers))]).includes('needle'))
+    const versions = (store: EtcdStore) =>
+      [...store.view.list('config')].map(({ id, version, specVersion }) => [
+        ...[id, version, specVersion],
+      ])
+    const before = versions(old)
+    // Two managers start at the same time, while a third one follows.
+    const [one, two] = await managers.during(
+      Promise.all([managers.store(managers.client(0)), managers.store(managers.client(1))]),
+    )
+    const kept = await valuesIn(managers)
+    assert(!JSON.stringify([...kept]).includes('needle'))
+    assert.equal(kept.get('/skep/meta'), '{"layout":2,"offset":0}')
+    const opened = values.decode(
+      kept.get('/skep/object/config/c7') ?? '',
+      objectKeyOf('config', 'c7'),
+    )
+    assert(opened.includes('needle'))
+    for (const store of [one, two, managers.at(1)]) {
+      await managers.during(store.barrier())
+      assert.deepEqual(versions(store), before)
+    }
+    for (const store of [one, two, managers.at(1)]) {
+      await managers.during(store.barrier())
+      const known = store.view.get('config', 'c7')
+      assert.ok(known)
+      await managers.during(store.commit([{ type: 'update', object: known }]))
+    }
+    for (const store of [old, one, two]) await managers.during(store.close())
+    const again = await managers.during(managers.store(managers.client(0)))
+    assert.equal(again.view.count('config'), 450)
+    await managers.during(again.close())
   })
 })

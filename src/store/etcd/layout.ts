@@ -1,12 +1,14 @@
 import { UserError } from '../../base/index.ts'
 import type { AnyObject, Kind } from '../../model/index.ts'
 import { isKind } from '../memory-view.ts'
+import { objectKeyOf, SealError } from '../sealed-values.ts'
+import type { ValueCodec } from '../value-codec.ts'
 import type { KeyValue } from './client.ts'
 
 /** Where everything of a cluster begins in etcd. */
 export const defaultPrefix = '/skep/'
-/** Version of this layout. */
-const layoutVersion = 1
+/** Version of this layout. 1 had its objects in plain text. */
+const layoutVersion = 2
 
 /**
  * How a store lies in etcd. Each commit is one transaction, and puts `head` and the `writer` key of the manager that
@@ -22,6 +24,9 @@ const layoutVersion = 1
  * object/<kind>/<id>      an object and its place
  * name/<kind>/<ns>/<name> the id of the object that has a unique name
  * ```
+ *
+ * Objects are sealed (`ValueCodec`). The rest is as it is: keys (kinds, ids and names), ids, tokens of transactions, times,
+ * and who leads.
  */
 export class Layout {
   readonly prefix: string
@@ -79,24 +84,35 @@ export interface Stored {
 }
 
 /**
- * The text of an object. Its versions are not known before the transaction is done: 0 stands for the revision of that
+ * The value of an object. Its versions are not known before the transaction is done: 0 stands for the revision of that
  * transaction. With `keepVersions` (for what comes from another store) they are as they are.
  */
-export function encodeObject(stored: Stored & { readonly keepVersions?: boolean }): string {
+export function encodeObject(
+  values: ValueCodec,
+  stored: Stored & { readonly keepVersions?: boolean },
+): string {
   const { object, place, keepVersions } = stored
-  return JSON.stringify({ place, ...(keepVersions && { keepVersions }), object })
+  const text = JSON.stringify({ place, ...(keepVersions && { keepVersions }), object })
+  return values.encode(text, objectKeyOf(object.kind, object.id))
 }
 
-/** Reads that text. `offset` is added to etcd's revision. Throws `internal` when this version can't have written it. */
-export function decodeObject(kv: KeyValue, offset: number): Stored {
-  const stored: unknown = JSON.parse(kv.value)
+/**
+ * Reads the value of the object `kind` `id`. `offset` is added to etcd's revision. Throws `internal` when this version
+ * can't have written it, or not with the keys it has.
+ */
+export function decodeObject(
+  values: ValueCodec,
+  kv: KeyValue,
+  { kind, id, offset }: { readonly kind: Kind; readonly id: string; readonly offset: number },
+): Stored {
+  const stored: unknown = parseJson(opened(values, kv, objectKeyOf(kind, id)))
   if (
     typeof stored !== 'object' ||
     stored === null ||
     !('place' in stored && typeof stored.place === 'number') ||
     !('object' in stored && typeof stored.object === 'object' && stored.object !== null) ||
-    !('kind' in stored.object && isKind(stored.object.kind)) ||
-    !('id' in stored.object && typeof stored.object.id === 'string')
+    !('kind' in stored.object && stored.object.kind === kind) ||
+    !('id' in stored.object && stored.object.id === id)
   ) {
     throw unknownLayout()
   }
@@ -105,9 +121,34 @@ export function decodeObject(kv: KeyValue, offset: number): Stored {
   return { place: stored.place, object: withVersion(object, offset + kv.modRevision) }
 }
 
-/** Reads the place alone, of a text that this process wrote. */
-export function decodePlace(kv: KeyValue): number {
-  return Number(/^\{"place":(\d+)/.exec(kv.value)?.[1] ?? 0)
+function opened(values: ValueCodec, kv: KeyValue, objectKey: string): string {
+  try {
+    return values.decode(kv.value, objectKey)
+  } catch (error) {
+    if (!(error instanceof SealError)) throw error
+    const { message, reason } = error
+    if (reason === 'newer') throw unknownLayout()
+    throw new UserError(
+      'internal',
+      `the state of the cluster can't be read: ${message}${reason === 'otherKey' ? ', which is not at hand' : ''}`,
+      {
+        next:
+          reason === 'otherKey'
+            ? 'Put back the file `data.keys` of this manager, or let it leave and join again.'
+            : 'Let this manager leave and join again; where all of them say so, restore a backup.',
+        cause: error,
+      },
+    )
+  }
+}
+
+/** Its errors never quote the text. */
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    throw unknownLayout()
+  }
 }
 
 /** Gives an object that was stored just now its version. */
@@ -119,17 +160,17 @@ export function encodeMeta(offset: number): string {
   return JSON.stringify({ layout: layoutVersion, offset })
 }
 
-export function parseMeta(text: string): { readonly offset: number } {
-  const meta: unknown = JSON.parse(text)
+export function parseMeta(text: string): { readonly offset: number; readonly isOld: boolean } {
+  const meta: unknown = parseJson(text)
   if (
     typeof meta !== 'object' ||
     meta === null ||
-    !('layout' in meta && meta.layout === layoutVersion) ||
+    !('layout' in meta && (meta.layout === layoutVersion || meta.layout === 1)) ||
     !('offset' in meta && typeof meta.offset === 'number')
   ) {
     throw unknownLayout()
   }
-  return { offset: meta.offset }
+  return { offset: meta.offset, isOld: meta.layout !== layoutVersion }
 }
 
 /** Who made a commit: `token` names the transaction. */
@@ -139,7 +180,7 @@ export interface Head {
 }
 
 export function parseHead(text: string): Head {
-  const head: unknown = JSON.parse(text)
+  const head: unknown = parseJson(text)
   if (
     typeof head !== 'object' ||
     head === null ||

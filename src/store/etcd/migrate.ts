@@ -1,12 +1,14 @@
 import { type Clock, type Log, newId, type Random, UserError } from '../../base/index.ts'
 import { type AnyObject, kinds, uniquelyNamedKinds } from '../../model/index.ts'
 import type { LeaderEpoch, Store } from '../store.ts'
+import type { ValueCodec } from '../value-codec.ts'
 import { type EtcdClient, EtcdError, type Op, prefixEnd, type Txn } from './client.ts'
 import { defaultPrefix, encodeMeta, encodeObject, type Head, Layout } from './layout.ts'
 
 export interface MigrationOptions {
   readonly from: Store & LeaderEpoch
   readonly client: EtcdClient
+  readonly values: ValueCodec
   readonly clock: Clock
   readonly random: Random
   readonly log: Log
@@ -34,14 +36,16 @@ const roundsMax = 5
 export async function migrateToEtcd(
   options: MigrationOptions,
 ): Promise<{ readonly objects: number; readonly revision: number }> {
-  const { from, client, clock, random, log } = options
+  const { from, client, values, clock, random, log } = options
   const layout = new Layout(options.prefix ?? defaultPrefix)
   for (let round = 1; round <= roundsMax; round++) {
     const startedAtMs = clock.nowMs()
     const { revision } = from.view
     const objects: AnyObject[] = kinds.flatMap((kind): AnyObject[] => [...from.view.list(kind)])
     await clear(client, clock, layout)
-    for (const apply of chunks(objects, layout)) await persist(client, clock, { when: [], apply })
+    for (const apply of chunks(objects, layout, values)) {
+      await persist(client, clock, { when: [], apply })
+    }
     if (from.view.revision !== revision) {
       log.info('something was committed while the store was copied; copying again', { round })
       continue
@@ -80,11 +84,15 @@ async function clear(client: EtcdClient, clock: Clock, { prefix, meta }: Layout)
   if (!succeeded) throw storeExists()
 }
 
-function* chunks(objects: readonly AnyObject[], layout: Layout): Generator<readonly Op[]> {
+function* chunks(
+  objects: readonly AnyObject[],
+  layout: Layout,
+  values: ValueCodec,
+): Generator<readonly Op[]> {
   let ops: Op[] = []
   let bytes = 0
   for (const [place, object] of objects.entries()) {
-    const value = encodeObject({ object, place, keepVersions: true })
+    const value = encodeObject(values, { object, place, keepVersions: true })
     if (ops.length >= objectsPerTxn || (bytes > 0 && bytes + value.length > bytesPerTxn)) {
       yield ops
       ops = []
