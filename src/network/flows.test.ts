@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { staleFlows } from './flows.ts'
+import { answering, staleFlows } from './flows.ts'
 import { countOpen } from './open-connections.ts'
 
 const listing = `udp      17 28 src=10.9.0.2 dst=10.9.0.1 sport=4000 dport=53 src=10.0.0.5 dst=10.9.0.2 sport=5353 dport=4000 [ASSURED] mark=0 use=1
@@ -42,6 +42,11 @@ test('flows of IPv6 are chosen alike', () => {
     staleFlows(flow, published, (address) => address === 'fd00::9'),
     gone,
   )
+})
+
+test('lost addresses are found by where answers would come from', () => {
+  const lost = new Set(['10.0.0.6', '10.9.0.2', '10.0.0.9'])
+  assert.deepEqual([...answering(listing, lost)], ['10.0.0.6'])
 })
 
 test('established connections to ports that listen are counted, but not those over the loopback', () => {

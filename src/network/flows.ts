@@ -29,3 +29,13 @@ export function staleFlows(
   }
   return [...selections.values()]
 }
+
+/** Those of these addresses that connections of a listing are answered from. */
+export function answering(listing: string, addresses: ReadonlySet<string>): ReadonlySet<string> {
+  const found = new Set<string>()
+  for (const line of listing.split('\n')) {
+    const [, from] = [...line.matchAll(/\bsrc=(\S+)/g)].map(([, address = '']) => address)
+    if (from !== undefined && addresses.has(from)) found.add(from)
+  }
+  return found
+}

@@ -130,8 +130,11 @@ const lostHooks: readonly Hook[] = [
     rules: ['jump lost'],
   },
 ]
-const resetLost = (family: Family) =>
-  `meta l4proto tcp ct direction original ct reply ${family} saddr @lost reject with tcp reset`
+const resetLost = (family: Family) => [
+  `${family} daddr @lost meta l4proto tcp reject with tcp reset`,
+  // One that is still being opened may find another task: see KernelTable.beginAnew.
+  `meta l4proto tcp ct state established ct direction original ct reply ${family} saddr @lost reject with tcp reset`,
+]
 
 /** What the kernel has to be able to do for `resetsLost`: from 5.9 on. */
 export function sampleReset(table: string): string {
@@ -139,7 +142,7 @@ export function sampleReset(table: string): string {
     `table ip ${table} {`,
     `  set lost { ${sets.ip.lost}; }`,
     `  chain lost {`,
-    `    ${resetLost('ip')}`,
+    ...resetLost('ip').map((rule) => `    ${rule}`),
     '  }',
     ...lostHooks.flatMap(({ name, hook, rules }) => [
       `  chain ${name} {`,
@@ -277,8 +280,9 @@ function lostPageOf(family: Family, neighbours = noNeighbours): RulesPage {
   const lost = new Set<string>()
   for (const { isLost, address } of neighbours.values()) if (isLost) lost.add(address)
   const page: RulesPage = {
-    chains: new Map([['lost', lost.size > 0 ? [resetLost(family)] : []]]),
+    chains: new Map([['lost', lost.size > 0 ? resetLost(family) : []]]),
     elements: new Map([['lost', lost]]),
+    lost,
     udpBackends: new Map(),
   }
   lostPages[family].set(neighbours, page)

@@ -1,6 +1,6 @@
 import { UserError } from '../base/index.ts'
 import type { CommandResult } from './command.ts'
-import { staleFlows } from './flows.ts'
+import { answering, staleFlows } from './flows.ts'
 import { hostNamespace } from './namespace.ts'
 import {
   isPlausibleListing,
@@ -20,6 +20,7 @@ export class KernelTable {
   /** As last told, also while the table itself is in doubt. */
   #known: readonly RulesPage[] = []
   #hasStaleFlows = false
+  readonly #justLost = new Set<string>()
 
   /**
    * Makes the table be the ruleset, in one transaction; nothing is run when it was so already. Resolves with whether
@@ -46,6 +47,10 @@ export class KernelTable {
       }
       // What an earlier daemon left is unknown: every destination is new.
       if (mayLeaveFlows(this.#known, ruleset.pages)) this.#hasStaleFlows = true
+      const lostBefore = lostIn(this.#known)
+      for (const address of lostIn(ruleset.pages)) {
+        if (!lostBefore.has(address)) this.#justLost.add(address)
+      }
       this.#known = ruleset.pages
     }
     this.#applied = ruleset
@@ -90,6 +95,25 @@ export class KernelTable {
   }
 
   /**
+   * Forgets connections that are being opened to an address which was just lost: the client's next attempt, a second or two
+   * later, begins anew, with a backend that is there. Throws UserError `unsupported` when the tool for it is missing.
+   */
+  async beginAnew(): Promise<void> {
+    const ruleset = this.#applied
+    if (!ruleset || this.#justLost.size === 0) return
+    const lost = new Set(this.#justLost)
+    this.#justLost.clear()
+    const family = conntrackFamilies[ruleset.family]
+    const kind = ['-f', family, '-p', 'tcp', '--state', 'SYN_SENT']
+    const listed = await hostNamespace.run('conntrack', ['-L', ...kind])
+    if (!listed) return
+    if (listed.code !== 0) throw new UserError('unsupported', firstLines(listed.stderr))
+    for (const address of answering(listed.stdout, lost)) {
+      await hostNamespace.run('conntrack', ['-D', ...kind, '--reply-src', address])
+    }
+  }
+
+  /**
    * Ends udp flows that go to a backend no more: their next packet begins anew, with one that does. Resolves with their
    * count of kinds. Throws UserError `unsupported` when the tool for it is missing.
    */
@@ -131,6 +155,10 @@ function mayLeaveFlows(before: readonly RulesPage[], after: readonly RulesPage[]
     if (!old || [...old].some((backend) => !backends.has(backend))) return true
   }
   return false
+}
+
+function lostIn(pages: readonly RulesPage[]): ReadonlySet<string> {
+  return new Set(pages.flatMap(({ lost }) => [...(lost ?? [])]))
 }
 
 function udpBackends(pages: readonly RulesPage[]): RulesPage['udpBackends'] {

@@ -193,16 +193,7 @@ describe('the Linux data plane', { skip: reason ?? false, concurrency: false }, 
   })
 
   test('open connections to a task whose node fell silent are reset, those to others go on', async () => {
-    const neighbourOf = (network: NetworkAssignment, address: string) => ({
-      id: `${network.id}/${address}`,
-      networkId: network.id,
-      address,
-      mac: '02:42:0a:d5:02:0b',
-      nodeId: idFrom<'node'>('lost'),
-      nodeAddress: '192.0.2.9',
-      isLost: true as const,
-    })
-    const lost = [neighbourOf(front, '10.213.2.11'), neighbourOf(ingress, '10.213.1.11')]
+    const lost = [lostNeighbour(front, '10.213.2.11'), lostNeighbour(ingress, '10.213.1.11')]
     const hold = async (key: string) => {
       await client.do({ op: 'hold', key: `vip ${key}`, host: vip, port: 80 })
       await host.do({ op: 'hold', key: `own ${key}`, host: '127.0.0.1', port })
@@ -228,6 +219,29 @@ describe('the Linux data plane', { skip: reason ?? false, concurrency: false }, 
     await assert.rejects(client.http('10.213.2.11', 80), /ECONNREFUSED/)
     await apply([web([one, two])])
     assert.equal((await client.http('10.213.2.11', 80)).hostname, 'one')
+  })
+
+  test('a connection that is being opened to a node that fell silent goes to another task', async () => {
+    const inside = (script: string) =>
+      execFileSync('nsenter', ['-t', `${one.pid}`, '-n', 'nft', script])
+    inside('table ip deaf { chain hole { type filter hook input priority 0; policy drop; }; }')
+    try {
+      await apply([web([one])])
+      const answers = Promise.all([client.http(vip, 80), outside.http(hostAddress, port)])
+      await sleep(200)
+      const lost = [lostNeighbour(front, '10.213.2.11'), lostNeighbour(ingress, '10.213.1.11')]
+      await bench.plane.apply({
+        networks: [ingress, front, inner],
+        endpoints: [web([two])],
+        tasks: [one, two, asking, hidden],
+        neighbours: new Map(lost.map((neighbour) => [neighbour.id, neighbour])),
+      })
+      const hostnames = (await answers).map(({ hostname }) => hostname)
+      assert.deepEqual(hostnames, ['two', 'two'])
+    } finally {
+      inside('delete table ip deaf')
+    }
+    await apply([web([one, two])])
   })
 
   test('names resolve through the engine, on internal networks too, scoped by network', async () => {
@@ -369,6 +383,19 @@ describe('the Linux data plane', { skip: reason ?? false, concurrency: false }, 
     assert.deepEqual(await bench.plane.audit(), [])
   })
 })
+
+/** An address whose node is gone. */
+function lostNeighbour(network: NetworkAssignment, address: string) {
+  return {
+    id: `${network.id}/${address}`,
+    networkId: network.id,
+    address,
+    mac: '02:42:0a:d5:02:0b',
+    nodeId: idFrom<'node'>('lost'),
+    nodeAddress: '192.0.2.9',
+    isLost: true as const,
+  }
+}
 
 /** Waits, some seconds at most, for something that another process does by itself. */
 async function waitFor(isSo: () => Promise<boolean>, what = 'it'): Promise<void> {

@@ -664,6 +664,7 @@ class LinuxDataPlane implements DataPlane {
   async #moveFlows(table: KernelTable): Promise<void> {
     if (!this.#canMoveFlows) return
     try {
+      await table.beginAnew()
       await table.moveFlows(async () => new Set([...(await addressesByDevice()).values()].flat()))
     } catch (error) {
       this.#canMoveFlows = !(error instanceof UserError && error.code === 'unsupported')

@@ -29,6 +29,8 @@ export interface RulesPage {
    * published udp port.
    */
   readonly udpBackends: ReadonlyMap<string, ReadonlySet<string>>
+  /** Addresses that connections are reset to. */
+  readonly lost?: ReadonlySet<string>
 }
 
 /** A base chain: where packets come in. */
