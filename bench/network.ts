@@ -12,7 +12,8 @@
  * send that again, and so does the load; they are counted as `retried`.
  *
  * `update-docker-run` and `update-swarm` stand beside `update`: a container that is replaced by hand, and Docker Swarm's own
- * rolling update (stop-first) with ports of mode `host` where the kernel has no IPVS, without which its mesh carries nothing.
+ * rolling update (stop-first) with ports of mode `host` where the kernel has no IPVS, without which its mesh carries nothing. The hosts
+ * reach no registry, and its agents ask for the image before each start: part of its gap is that wait.
  */
 import { existsSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
