@@ -95,6 +95,8 @@ export class Membership implements NodeControl {
   #stopWaiting = new AbortController()
   #etcd: MemberEtcd | undefined
   #waitingKeyring: Keyring | undefined
+  /** Between two parts in the same cluster: who this node is, and what it does. */
+  #between: { readonly identity: Identity; readonly why: string } | undefined
   /** Why this node's address may be wrong. */
   #addressDoubt: UserError | undefined
   #changed = () => {}
@@ -211,6 +213,7 @@ export class Membership implements NodeControl {
       const store = await openEtcdStore({ client, values, clock, random, log, writer })
       // The network may have come up only now.
       const now = this.#located(identity)
+      this.#between = { identity: now, why: 'this node takes up its part as a manager' }
       await this.#worker?.close()
       this.#worker = undefined
       const shared: SharedState = { etcd, store, certificates }
@@ -222,6 +225,7 @@ export class Membership implements NodeControl {
     const wait = async (error: unknown): Promise<void> => {
       this.#waitsBecause = error instanceof UserError ? textOf(error) : messageOf(error)
       this.#worker ??= await WorkerMember.open(this.#world, identity, certificates)
+      this.#between = undefined
       if (isUnavailable(error)) await this.#explainWaiting(this.#worker)
     }
     try {
@@ -229,6 +233,7 @@ export class Membership implements NodeControl {
       await open()
     } catch (error) {
       if (!isUnavailable(error)) {
+        this.#between = undefined
         await etcd.close()
         throw error
       }
@@ -280,12 +285,14 @@ export class Membership implements NodeControl {
 
   /** This node is a manager from now on. */
   #begin(member: Member): void {
+    this.#between = undefined
     this.#member = member
     member.onRemoved(() => this.#later(() => this.#becomeWorker()))
   }
 
   /** This node is a worker from now on. */
   #beginWorker(worker: WorkerMember): void {
+    this.#between = undefined
     this.#worker = worker
     worker.onPromoted(() => this.#later(() => this.#becomeManager()))
   }
@@ -327,6 +334,7 @@ export class Membership implements NodeControl {
     }
     const { store: _, wasManager: _former, ...rest } = identity
     await this.#takePart({ ...rest, role: 'manager' }, certificates, transport, async () => {
+      this.#between = { identity, why: 'this node becomes a manager' }
       await worker.close()
       this.#worker = undefined
     })
@@ -389,6 +397,7 @@ export class Membership implements NodeControl {
     const asWorker: Identity = { ...rest, role: 'worker', wasManager: true }
     await writeIdentity(options.dataRoot, asWorker)
     this.#stopWaiting.abort()
+    this.#between = { identity: asWorker, why: 'this node becomes a worker' }
     this.#waitsBecause = undefined
     this.#member = undefined
     await member?.close()
@@ -426,6 +435,17 @@ export class Membership implements NodeControl {
           ? textOf(worker.refusal)
           : (worker.agent.trouble() ?? (this.#addressDoubt ? textOf(this.#addressDoubt) : '')),
         remoteManagers: worker.managers.map((manager) => ({ nodeId: '', address: manager })),
+      }
+    }
+    if (!member && this.#between) {
+      const { identity, why } = this.#between
+      return {
+        localNodeState: 'pending',
+        nodeId: identity.nodeId,
+        nodeAddress: hostOf(identity.address),
+        controlAvailable: false,
+        error: `${why} just now: try again in a moment`,
+        remoteManagers: [],
       }
     }
     if (!member) {
