@@ -341,6 +341,7 @@ describe('cluster port', () => {
     const lies = [
       { type: 'settings', settings },
       { type: 'refused', code: 'notFound', message: 'removed' },
+      { type: 'settings' },
     ]
     const liar = await transport.listen(listenAddress, (stream) => {
       void stream.send(lies.shift() ?? { type: 'alive' })
@@ -349,9 +350,7 @@ describe('cluster port', () => {
       const session = await node.open([referral.address])
       assert.equal((await session.next(AbortSignal.timeout(5_000))).node.id, node.nodeId)
       const noManager = { code: 'unavailable', message: /is no manager any more/ }
-      await assert.rejects(node.open([liar.address]), noManager)
-      await assert.rejects(node.open([liar.address]), noManager)
-      assert.equal(lies.length, 0)
+      while (lies.length > 0) await assert.rejects(node.open([liar.address]), noManager)
       const signal = AbortSignal.timeout(5_000)
       const renewal = renewCertificate(node.world, node.keyPem, [referral.address], signal)
       await assert.rejects(renewal, noManager)
