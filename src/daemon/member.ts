@@ -276,7 +276,15 @@ export class Member {
       !(error instanceof UserError) ||
       error.code !== 'unavailable' ||
       error.cause instanceof OutcomeUnknownError
-    if (isOther || sinceMs === undefined) return error
+    if (isOther) return error
+    // One that the others have just let go hears from none of them, and that is as it should be.
+    if (this.store.view.get('node', this.identity.nodeId)?.spec.role === 'worker') {
+      return new UserError('unavailable', 'this node is no manager any more: it becomes a worker', {
+        next: 'Run this on a manager.',
+        cause: error,
+      })
+    }
+    if (sinceMs === undefined) return error
     const others = [...this.store.view.list('node')].flatMap((node) =>
       node.manager && node.id !== this.identity.nodeId
         ? [
