@@ -740,6 +740,8 @@ const { values } = parseArgs({
 })
 /** Tasks of the phase that places as many on any number of nodes. */
 const placedTasks = Number(values.placed)
+// One whose parent was ended has nobody to tell.
+process.once('disconnect', () => process.exit())
 const probeOptions = process.env['SKEP_BENCH_PROBE']
 if (probeOptions !== undefined) {
   const [socketPath, serviceId] = JSON.parse(probeOptions)
