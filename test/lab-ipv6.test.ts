@@ -33,6 +33,8 @@ const load = (name: string, seconds: number) => `
     console.log(JSON.stringify({ asked, failures }))
   }, ${seconds * 1000})`
 
+const noEncryption = (await run('which', ['wg', 'wireguard-go'])).code !== 0 && 'needs WireGuard'
+
 describe('a network with IPv6 on several nodes', { skip: (await whyNoLab()) ?? false }, () => {
   let lab: Lab
   let one: LabHost
@@ -178,6 +180,66 @@ describe('a network with IPv6 on several nodes', { skip: (await whyNoLab()) ?? f
     })
     await one.skepDockerOk('service', 'scale', '-d', 'web=2')
     await running(2)
+  })
+
+  test('networks are apart, and an internal one has no way out', async () => {
+    const create = async (name: string, ...flags: readonly string[]) => {
+      await one.skepDockerOk('network', 'create', '-d', 'overlay', '--ipv6', ...flags, name)
+      const onIt = ['--mode', 'global', '--network', name, '--name', `on-${name}`]
+      await one.skepDockerOk('service', 'create', '--detach', ...onIt, 'whoami:v1')
+      return await eventually(`a task on ${name}`, async () => {
+        const id = await one.dockerOk('ps', '-q', '--filter', `name=on-${name}`)
+        const format =
+          '{{.State.Pid}} {{range .NetworkSettings.Networks}}{{.GlobalIPv6Address}}{{end}}'
+        const [pid = '', address = ''] =
+          id === '' ? [] : (await one.dockerOk('inspect', '-f', format, id)).split(' ')
+        // The host itself reaches it.
+        return nameOf((await one.run(...curl(address))).stdout) ? { pid, address } : undefined
+      })
+    }
+    const other = await create('other')
+    const inner = await create('inner', '--internal')
+    assert.equal(await inClient(one, ...curl(other.address)), '')
+    assert.equal(await inClient(one, ...curl(inner.address)), '')
+    const out = ['ip', '-6', 'route', 'replace', 'default', 'dev', 'eth0']
+    await one.must('nsenter', '-t', inner.pid, '-n', ...out)
+    const text = await one.run('nsenter', '-t', inner.pid, '-n', ...curl(other.address))
+    assert.equal(text.stdout, '')
+    // Nor does another host that sends packets this way.
+    await two.must('ip', '-6', 'route', 'add', `${other.address}/128`, 'via', underlay(one))
+    assert.equal((await two.run(...curl(other.address))).stdout, '')
+    await two.must('ip', '-6', 'route', 'delete', `${other.address}/128`)
+    await one.skepDockerOk('service', 'rm', 'on-other', 'on-inner')
+  })
+
+  test('an encrypted one carries it inside', { skip: noEncryption }, async () => {
+    const flags = ['--ipv6', '--opt', 'encrypted', 'sealed']
+    await one.skepDockerOk('network', 'create', '-d', 'overlay', ...flags)
+    const onIt = ['--mode', 'global', '--network', 'sealed', '--hostname', '{{.Node.Hostname}}']
+    await one.skepDockerOk(
+      'service',
+      'create',
+      '--detach',
+      ...onIt,
+      '--name',
+      'hidden',
+      'whoami:v1',
+    )
+    const task = async (host: LabHost) => {
+      const id = await host.dockerOk('ps', '-q', '--filter', 'name=hidden')
+      const format =
+        '{{.State.Pid}} {{range .NetworkSettings.Networks}}{{.GlobalIPv6Address}}{{end}}'
+      const text = id === '' ? '' : await host.dockerOk('inspect', '-f', format, id)
+      const [pid = '', address = ''] = text.split(' ')
+      return { pid, address }
+    }
+    await eventually('an answer of the other node', async () => {
+      const [from, to] = [await task(one), await task(two)]
+      if (from.pid === '' || to.address === '') return false
+      const asking = ['nsenter', '-t', from.pid, '-n', ...curl(to.address)]
+      return nameOf((await one.run(...asking)).stdout) === two.name
+    })
+    await one.skepDockerOk('service', 'rm', 'hidden')
   })
 
   test('plain containers have a place in both families', async () => {
