@@ -93,9 +93,18 @@ function processorMs(resolverPidFile: string): Record<string, number> {
   const { user, system } = process.cpuUsage()
   return {
     daemon: (user + system) / 1000,
-    'nft, ip and others': ticks('self', [15, 16]) * tickMs,
+    'nft, ip and others': (ticks('self', [15, 16]) + shellTicks()) * tickMs,
     resolver: ticks(resolverPid(resolverPidFile), [13, 14]) * tickMs,
   }
+}
+
+/** Of the shell that is kept to start programs, and what it started. */
+function shellTicks(): number {
+  const shells = readFileSync(`/proc/self/task/${process.pid}/children`, 'utf8')
+  return shells
+    .split(' ')
+    .filter((pid) => pid !== '' && readFileSync(`/proc/${pid}/comm`, 'utf8').trim() === 'sh')
+    .reduce((total, pid) => total + ticks(pid, [13, 14, 15, 16]), 0)
 }
 
 /** The one of before the first programming is not there yet. */

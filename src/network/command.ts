@@ -8,7 +8,7 @@ export interface CommandResult {
 }
 
 /** Longest a tool may take, in ms. They take milliseconds; a lock (`iptables -w`) may be held by another. */
-const commandMsMax = 10_000
+export const commandMsMax = 10_000
 /** Output kept of one run, in bytes. */
 const outputBytesMax = 64 * 1024 * 1024
 

@@ -1,6 +1,7 @@
 import { readFileSync, readlinkSync } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { type CommandResult, runCommand } from './command.ts'
+import { CommandShell } from './command-shell.ts'
 
 /** Where commands run: the host's own network namespace, or a task's. */
 export interface Namespace {
@@ -9,9 +10,12 @@ export interface Namespace {
   run(program: string, args: readonly string[], stdin?: string): Promise<CommandResult | undefined>
 }
 
+const shell = new CommandShell()
+
 export const hostNamespace: Namespace = {
   name: 'the host',
-  run: (program, args, stdin) => runCommand(program, args, stdin === undefined ? {} : { stdin }),
+  run: async (program, args, stdin = '') =>
+    (await shell.run(program, args, stdin)) ?? (await runCommand(program, args, { stdin })),
 }
 
 /** A process and its network namespace, told apart from a later process with the same pid. */
