@@ -42,11 +42,15 @@ function chainOf(ruleset: Ruleset, map: string, key: string): readonly string[] 
   return ruleset.pages.flatMap(({ chains }) => chains.get(chain) ?? [])
 }
 
+/** What ends every chain: for packets that met the rules of before a change, and look into the map of after. */
+const firstPort = 'dnat to meta l4proto . th dport . numgen inc mod 1 map @port-targets'
+const firstVip = 'dnat to ip daddr . numgen inc mod 1 map @vip-targets'
+
 describe('rules of the host', () => {
   test('a published port goes to the ingress address, and from there back by the host', () => {
     const { ruleset, set, subnets } = render(published)
     const chain = chainOf(ruleset, 'ports', 'tcp . 8080')
-    assert.deepEqual(chain, ['ip protocol tcp th dport 8080 dnat to 10.0.0.5:80'])
+    assert.deepEqual(chain, ['ip protocol tcp th dport 8080 dnat to 10.0.0.5:80', firstPort])
     // Whoever asks from a network that the backend is on too would be answered directly, by an address it never asked.
     assert.deepEqual(set('hairpin').toSorted(), [
       '10.0.0.0/24 . 10.0.0.5',
@@ -63,9 +67,14 @@ describe('rules of the host', () => {
   test('a task without an ingress address is reached on what network it has', () => {
     const { ruleset, set, subnets } = render(hidden)
     const chain = chainOf(ruleset, 'ports', 'tcp . 8080')
-    assert.deepEqual(chain, ['ip protocol tcp th dport 8080 dnat to 10.0.2.6:80'])
+    assert.deepEqual(chain, ['ip protocol tcp th dport 8080 dnat to 10.0.2.6:80', firstPort])
     assert.deepEqual(set('unrouted'), ['10.0.2.6'])
     assert.deepEqual(subnets, ['10.0.0.0/24', '10.0.2.0/24'])
+  })
+
+  test('whoever takes connections has a first place in the map of targets, also alone', () => {
+    const { set } = render(published)
+    assert.deepEqual(set('port-targets'), ['tcp . 8080 . 0 : 10.0.0.5 . 80'])
   })
 
   test('a port with no task refuses', () => {
@@ -187,7 +196,10 @@ describe('VIPs', () => {
       on('a', here, '10.0.1.5'),
       on('b', idFrom('there'), '10.0.1.6'),
     ])
-    assert.deepEqual(rule, [`ip daddr ${vip} dnat to ip daddr . numgen inc mod 2 map @vip-targets`])
+    assert.deepEqual(rule, [
+      `ip daddr ${vip} dnat to ip daddr . numgen inc mod 2 map @vip-targets`,
+      firstVip,
+    ])
     // Whose turn is first differs from node to node.
     const targets = set('vip-targets').map((element) => element.split(' : ')[1] ?? '')
     assert.deepEqual(targets.toSorted(), ['10.0.1.5', '10.0.1.6'])

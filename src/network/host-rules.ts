@@ -6,12 +6,13 @@ import {
   balance,
   type Choice,
   type Family,
+  firstPlace,
   type Hook,
   type Ruleset,
   type RulesPage,
   type Target,
 } from './ruleset.ts'
-import { type VipPart, vipParts } from './vip-rules.ts'
+import { type VipPart, vipParts, vipTargets } from './vip-rules.ts'
 
 /**
  * The node's one table, in the host's namespace.
@@ -161,6 +162,7 @@ export function sampleTable(table: string): string {
     `  map port-targets { ${sets.ip['port-targets']}; }`,
     '  chain sample {',
     '    dnat to ip daddr . numgen inc mod 2 map @vip-targets',
+    `    dnat to ${firstPlace(vipTargets('ip'))}`,
     '    th dport 80 dnat to meta l4proto . th dport . numgen inc mod 2 map @port-targets',
     '  }',
     '}\n',
@@ -356,6 +358,12 @@ function pageOf(
       for (const [set, element] of port.elements) put(elements, set, element)
     }
   }
+  if (context.sharesTargets) {
+    for (const [name, rules] of chains) {
+      const map = name.startsWith('vips-') ? vipTargets(context.family) : portTargets
+      rules.push(`dnat to ${firstPlace(map)}`)
+    }
+  }
   return { chains, elements, udpBackends }
 }
 
@@ -503,6 +511,8 @@ function losersOf(
   return losers
 }
 
+const portTargets = { name: 'port-targets', expression: 'meta l4proto . th dport' } as const
+
 function portPart(spec: PortSpec, endpoint: EndpointAssignment, context: Context): PortPart {
   const { protocol, publishedPort, targetPort } = spec
   const { networkById } = context
@@ -512,9 +522,7 @@ function portPart(spec: PortSpec, endpoint: EndpointAssignment, context: Context
   })
   const key = `${protocol} . ${publishedPort}`
   const choice = balance(targets, {
-    ...(context.sharesTargets
-      ? { shared: { name: 'port-targets', expression: 'meta l4proto . th dport', key } }
-      : {}),
+    ...(context.sharesTargets ? { shared: { ...portTargets, key } } : {}),
   })
   const [only] = targets.length === 1 ? entries : []
   const elements: (readonly [SetName, string])[] = []
@@ -551,7 +559,9 @@ function portRule(
   only: string | undefined,
   family: Family,
 ): string {
-  if (elements.length > 0) return `th dport ${publishedPort} dnat to ${target}`
+  if (only === undefined && elements.length > 0) {
+    return `th dport ${publishedPort} dnat to ${target}`
+  }
   const host = family === 'ip6' ? `[${only}]` : only
   const to = only === undefined ? target : `${host}:${targetPort}`
   const protocolIs = family === 'ip6' ? 'meta l4proto' : 'ip protocol'

@@ -53,7 +53,12 @@ const weightSumMax = 1 << 16
 /** Places in a map that all endpoints share; who has more places (weights far apart) gets a map of its own. */
 const sharedPlacesMax = 64
 
-/** A map of all endpoints' targets, and the part of its key that is one endpoint's. */
+/**
+ * A map of all endpoints' targets, and the part of its key that is one endpoint's.
+ *
+ * Rules and maps change in one transaction, but a packet that met the rules of before may look into the map of after, where the last
+ * place may be gone. The first place is there as long as anybody takes connections: `firstPlace` is for such packets.
+ */
 export interface SharedMap {
   readonly name: string
   /** What a packet has there: `ip daddr`. */
@@ -84,7 +89,10 @@ export function balance(
     .sort((a, b) => (a.target < b.target ? -1 : 1))
   const [first] = able
   if (!first) return undefined
-  if (able.length === 1) return { target: first.target, elements: [] }
+  if (able.length === 1) {
+    const elements = shared ? [`${shared.key} . 0 : ${first.target}`] : []
+    return { target: first.target, elements }
+  }
   const offset = rotation % able.length
   const ordered = [...able.slice(offset), ...able.slice(0, offset)]
   const sum = ordered.reduce((total, { weight }) => total + weight, 0)
@@ -113,6 +121,11 @@ export function balance(
     ({ target, start, end }) => `${start === end ? start : `${start}-${end}`} : ${target}`,
   )
   return { target: `numgen inc mod ${next} map { ${ranges.join(', ')} }`, elements: [] }
+}
+
+/** The target that any endpoint of a shared map has in its first place. */
+export function firstPlace({ name, expression }: Pick<SharedMap, 'name' | 'expression'>): string {
+  return `${expression} . numgen inc mod 1 map @${name}`
 }
 
 function commonDivisor(a: number, b: number): number {

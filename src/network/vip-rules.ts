@@ -16,6 +16,10 @@ export interface VipPart {
   readonly loops: readonly string[]
 }
 
+export function vipTargets(family: Family) {
+  return { name: 'vip-targets', expression: `${family} daddr` } as const
+}
+
 /**
  * An endpoint's VIPs on the networks of this node. A packet for a VIP that crosses its network's bridge is sent on to one of
  * the endpoint's backends, whatever the protocol; the client's address stays. Connections that are open go on as they
@@ -44,9 +48,7 @@ export function vipParts(
       able.map(({ target, weight }): Target => ({ target, weight })),
       {
         rotation,
-        ...(sharesTargets
-          ? { shared: { name: 'vip-targets', expression: `${family} daddr`, key: vip } }
-          : {}),
+        ...(sharesTargets ? { shared: { ...vipTargets(family), key: vip } } : {}),
       },
     )
     return [
