@@ -23,25 +23,27 @@ export interface Needs {
 export function needsOf(view: View, revision: Revision, hostPorts: readonly string[]): Needs {
   const { placement, reservations } = revision.template
   const plugins = pluginsOf(view, revision)
-  const staticKey = JSON.stringify([
-    plugins.map(({ type, name }) => [type, name]),
-    placement.constraints.map(({ key, operator, value }) => [key, operator, value]),
-    placement.platforms.map(({ architecture, os }) => [architecture, os]),
-  ])
+  // Most ask for nothing of a node but room: nothing to write down for those.
+  const isAnywhere =
+    plugins.length + placement.constraints.length + placement.platforms.length === 0
+  const staticKey = isAnywhere
+    ? ''
+    : JSON.stringify([
+        plugins.map(({ type, name }) => [type, name]),
+        placement.constraints.map(({ key, operator, value }) => [key, operator, value]),
+        placement.platforms.map(({ architecture, os }) => [architecture, os]),
+      ])
   const generic = reservations.generic.map(({ kind, value }) => ({ kind, value }))
   const spread = placement.spread.filter((key) => spreadLabel.test(key))
+  const { nanoCpus, memoryBytes } = reservations
+  const isRoomOnly = isAnywhere && generic.length + hostPorts.length + spread.length === 0
   return {
-    key: JSON.stringify([
-      staticKey,
-      reservations.nanoCpus,
-      reservations.memoryBytes,
-      generic,
-      hostPorts,
-      spread,
-    ]),
+    key: isRoomOnly
+      ? `${nanoCpus} ${memoryBytes}`
+      : JSON.stringify([staticKey, nanoCpus, memoryBytes, generic, hostPorts, spread]),
     staticKey,
-    nanoCpus: reservations.nanoCpus,
-    memoryBytes: reservations.memoryBytes,
+    nanoCpus,
+    memoryBytes,
     generic,
     plugins,
     constraints: placement.constraints,

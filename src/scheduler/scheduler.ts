@@ -465,29 +465,42 @@ export class Scheduler {
     const needs = this.#needsOf(group)
     if (!needs) return undefined
     const workload = this.#workload(group.workloadId)
+    const own = this.#ownOf(group, needs, workload)
+    const candidates = own?.candidates ?? this.#sharedFor(needs)
+    candidates.catchUp()
+    return {
+      group,
+      needs,
+      workload,
+      tasks: group.pending.values(),
+      avoided: this.#avoided(workload.avoided(group.revisionId, nowMs)),
+      candidates,
+      isOwn: own !== undefined,
+      counts: branchCounts(candidates, workload),
+    }
+  }
+
+  /** The candidates kept for a workload alone, which from now on were used last. */
+  #ownOf(group: Group, needs: Needs, workload: WorkloadState) {
+    if (workload.ownKeys.size === 0) return undefined
     const key = ownKey(group, needs)
     const own = this.#own.get(key)
     if (own) {
       this.#own.delete(key)
       this.#own.set(key, own)
     }
-    const candidates = own?.candidates ?? this.#sharedFor(needs)
-    candidates.catchUp()
+    return own
+  }
+
+  /** The same failures by the index of their node. */
+  #avoided(failuresByNode: ReadonlyMap<NodeId, number>): ReadonlyMap<number, number> {
+    if (failuresByNode.size === 0) return noneAvoided
     const avoided = new Map<number, number>()
-    for (const [nodeId, failures] of workload.avoided(group.revisionId, nowMs)) {
+    for (const [nodeId, failures] of failuresByNode) {
       const state = this.#nodes.byId.get(nodeId)
       if (state) avoided.set(state.index, failures)
     }
-    return {
-      group,
-      needs,
-      workload,
-      tasks: group.pending.values(),
-      avoided,
-      candidates,
-      isOwn: own !== undefined,
-      counts: branchCounts(candidates, workload),
-    }
+    return avoided
   }
 
   #needsOf(group: Group): Needs | undefined {
@@ -525,7 +538,7 @@ export class Scheduler {
   #dropOwn(workloadId: WorkloadId): void {
     const workload = this.#workloads.get(workloadId)
     for (const key of workload?.ownKeys ?? []) this.#own.delete(key)
-    workload?.ownKeys.clear()
+    workload?.dropOwnKeys()
     this.#forget(workloadId)
   }
 
@@ -538,13 +551,13 @@ export class Scheduler {
     })
     candidates.catchUp()
     this.#own.set(key, { candidates, workload })
-    workload.ownKeys.add(key)
+    workload.addOwnKey(key)
     while (this.#own.size > this.#setsMax) {
       const oldest = first(this.#own)
       const dropped = oldest === undefined ? undefined : this.#own.get(oldest)
       if (oldest === undefined || !dropped) break
       this.#own.delete(oldest)
-      dropped.workload.ownKeys.delete(oldest)
+      dropped.workload.removeOwnKey(oldest)
       this.#forget(dropped.workload.id)
     }
     session.candidates = candidates
@@ -683,6 +696,7 @@ export class Scheduler {
 }
 
 const noPorts: readonly string[] = []
+const noneAvoided: ReadonlyMap<number, number> = new Map()
 const noResources: readonly GenericResource[] = []
 
 /** The changes that carry a decision out. What changed or went since it was decided is left out. */
@@ -783,9 +797,11 @@ function ownKey(group: Group, needs: Needs): string {
   return `${group.workloadId} ${group.maxReplicas} ${needs.key}`
 }
 
+const noCounts = new Map<unknown, number>()
 function branchCounts(candidates: Candidates, workload: WorkloadState): Map<unknown, number> {
+  // Nothing is counted then.
+  if (!candidates.isSpread) return noCounts
   const counts = new Map<unknown, number>()
-  if (!candidates.isSpread) return counts
   for (const [index, count] of workload.counts) candidates.countIn(counts, index, count)
   return counts
 }

@@ -12,16 +12,35 @@ export class WorkloadState {
   readonly id: WorkloadId
   /** Active tasks by node index. */
   readonly counts = new Map<number, number>()
-  /** Keys of the candidates kept for it alone. */
-  readonly ownKeys = new Set<string>()
-  readonly #failures = new Map<RevisionId, Map<NodeId, Map<TaskId, number>>>()
+  // Most workloads have neither, and there may be many workloads.
+  #ownKeys: Set<string> | undefined
+  #failures: Map<RevisionId, Map<NodeId, Map<TaskId, number>>> | undefined
 
   constructor(id: WorkloadId) {
     this.id = id
   }
 
   get isForgettable(): boolean {
-    return this.counts.size === 0 && this.#failures.size === 0 && this.ownKeys.size === 0
+    return this.counts.size === 0 && !this.#failures && !this.#ownKeys
+  }
+
+  /** Keys of the candidates kept for it alone. */
+  get ownKeys(): ReadonlySet<string> {
+    return this.#ownKeys ?? noKeys
+  }
+
+  addOwnKey(key: string): void {
+    this.#ownKeys ??= new Set()
+    this.#ownKeys.add(key)
+  }
+
+  removeOwnKey(key: string): void {
+    this.#ownKeys?.delete(key)
+    if (this.#ownKeys?.size === 0) this.dropOwnKeys()
+  }
+
+  dropOwnKeys(): void {
+    this.#ownKeys = undefined
   }
 
   countOn(index: number, by: number): void {
@@ -31,6 +50,7 @@ export class WorkloadState {
   }
 
   addFailure(revisionId: RevisionId, nodeId: NodeId, taskId: TaskId, atMs: number): void {
+    this.#failures ??= new Map()
     const byNode = getOrMake(
       this.#failures,
       revisionId,
@@ -40,17 +60,18 @@ export class WorkloadState {
   }
 
   removeFailure(revisionId: RevisionId, nodeId: NodeId, taskId: TaskId): void {
-    const byNode = this.#failures.get(revisionId)
+    const byNode = this.#failures?.get(revisionId)
     const byTask = byNode?.get(nodeId)
     if (!byNode || !byTask) return
     byTask.delete(taskId)
     if (byTask.size === 0) byNode.delete(nodeId)
-    if (byNode.size === 0) this.#failures.delete(revisionId)
+    if (byNode.size === 0) this.#failures?.delete(revisionId)
+    if (this.#failures?.size === 0) this.#failures = undefined
   }
 
   /** Nodes to avoid for a revision now, with their failures within the window. */
   avoided(revisionId: RevisionId, nowMs: number): ReadonlyMap<NodeId, number> {
-    const byNode = this.#failures.get(revisionId)
+    const byNode = this.#failures?.get(revisionId)
     if (!byNode) return none
     const found = new Map<NodeId, number>()
     for (const [nodeId, byTask] of byNode) {
@@ -62,4 +83,5 @@ export class WorkloadState {
     return found
   }
 }
+const noKeys: ReadonlySet<string> = new Set()
 const none: ReadonlyMap<NodeId, number> = new Map()
