@@ -100,11 +100,8 @@ export function taskChanges(
 ): readonly Change[] {
   const afterById = new Map<TaskId, Task>()
   const deleted = new Set<TaskId>()
-  let byId: Map<TaskId, Task> | undefined
-  const current = (id: TaskId) => {
-    byId ??= new Map(tasks.map((task) => [task.id, task]))
-    return afterById.get(id) ?? byId.get(id)
-  }
+  const byId = tasksNamed(tasks, actions)
+  const current = (id: TaskId) => afterById.get(id) ?? byId.get(id)
   for (const action of actions) {
     switch (action.type) {
       case 'setDesired': {
@@ -138,6 +135,15 @@ export function taskChanges(
     if (task) changes.push({ type: 'delete', kind: 'task', id, version: task.version })
   }
   return changes
+}
+
+/** The tasks that actions are about: few of many, as a rule. */
+function tasksNamed(tasks: readonly Task[], actions: readonly Action[]): ReadonlyMap<TaskId, Task> {
+  const named = new Set(actions.flatMap((action) => ('taskId' in action ? action.taskId : [])))
+  const byId = new Map<TaskId, Task>()
+  if (named.size === 0) return byId
+  for (const task of tasks) if (named.has(task.id)) byId.set(task.id, task)
+  return byId
 }
 
 function withDesired(task: Task, desiredState: DesiredState, because: string): Task {

@@ -2,7 +2,7 @@ import { unreachable } from '../base/index.ts'
 import { isLive, isStopWanted, isTerminal, type Task, type TaskId } from '../model/index.ts'
 import { decidePlaces } from './modes.ts'
 import { Picture, type Place } from './picture.ts'
-import { heldUntilMs, keeperOf, leavesAtMs, restReason, verdictOn } from './place.ts'
+import { heldUntilMs, leavesAtMs, restReason, verdictOn } from './place.ts'
 import { counted, seconds } from './restart-policy.ts'
 import type { WorkloadSlice } from './slice.ts'
 import { describeTask } from './update.ts'
@@ -194,7 +194,7 @@ function placeReason(picture: Picture, place: Place): string | undefined {
   if (picture.isJob && place.tasks.some(({ status }) => status.state === 'complete'))
     return undefined
   const live = picture.liveAt(place)
-  const keeper = keeperOf(picture, live) ?? live.at(-1)
+  const keeper = picture.keeperAt(place) ?? live.at(-1)
   const last = place.tasks.at(-1)
   if (!keeper) {
     const rest = restReason(picture, place)

@@ -44,6 +44,9 @@ export function decidePlaces(picture: Picture): Places {
 function replicatedPlaces(picture: Picture, replicas: number): Places {
   const placeBySlot = placesOf(picture, picture.slice.tasks)
   const occupied = [...placeBySlot.values()].filter((place) => isOccupied(picture, place))
+  // Nothing to add, nothing to drop: the usual case.
+  if (occupied.length === replicas && placeBySlot.size === replicas)
+    return { wanted: occupied.sort(bySlot), frozen: [], unwanted: [] }
   const kept = new Set(
     occupied.length <= replicas ? occupied : rankForKeeping(picture, occupied).slice(0, replicas),
   )

@@ -44,7 +44,6 @@ export class Picture {
   readonly wanted: Revision
   readonly isJob: boolean
   readonly isOnePerNode: boolean
-  readonly taskById: ReadonlyMap<TaskId, Task>
   /** The update under way or last done, if it is the one to the wanted revision. */
   readonly update: UpdateStatus | undefined
   readonly phase: Phase
@@ -57,6 +56,8 @@ export class Picture {
    */
   readonly isStopFirst: boolean
   readonly #liveByPlace = new Map<Place, readonly Task[]>()
+  readonly #keeperByPlace = new Map<Place, Task | undefined>()
+  #taskById: ReadonlyMap<TaskId, Task> | undefined
   readonly #likeness = new Map<RevisionId, Likeness>()
 
   constructor(slice: WorkloadSlice, wanted: Revision, nowMs: number) {
@@ -66,7 +67,6 @@ export class Picture {
     const { type } = slice.workload.spec.mode
     this.isJob = type === 'replicatedJob' || type === 'globalJob'
     this.isOnePerNode = type === 'global' || type === 'globalJob'
-    this.taskById = new Map(slice.tasks.map((task) => [task.id, task]))
     const { spec, status } = slice.workload
     this.update = status.update?.revisionId === spec.revisionId ? status.update : undefined
     this.phase = phaseOf(this.update?.state)
@@ -89,6 +89,24 @@ export class Picture {
       this.#liveByPlace.set(place, live)
     }
     return live
+  }
+
+  /** The live task that the place settles on: one of the wanted revision; while an update is paused, any. */
+  keeperAt(place: Place): Task | undefined {
+    const known = this.#keeperByPlace.get(place)
+    if (known || this.#keeperByPlace.has(place)) return known
+    const staying = this.liveAt(place).filter((task) => this.moveOf(task) === undefined)
+    const clean = staying.filter((task) => this.isClean(task))
+    const keeper =
+      bestOf(this, clean) ?? (this.phase === 'paused' ? bestOf(this, staying) : undefined)
+    this.#keeperByPlace.set(place, keeper)
+    return keeper
+  }
+
+  /** Looked up only where one task waits for another, so the map is made when it is asked for. */
+  taskOf(id: TaskId): Task | undefined {
+    this.#taskById ??= new Map(this.slice.tasks.map((task) => [task.id, task]))
+    return this.#taskById.get(id)
   }
 
   nodeOf(task: Task): ClusterNode | undefined {

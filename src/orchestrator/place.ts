@@ -35,7 +35,7 @@ export function decidePlace(
     if (mayCreate) refill(picture, place, plan)
     return 'settled'
   }
-  const keeper = keeperOf(picture, live)
+  const keeper = picture.keeperAt(place)
   if (keeper) {
     dropOthers(picture, live, keeper, plan)
     return 'settled'
@@ -71,8 +71,7 @@ export function decideMoves(
 
 /** Whether a successor is on its way here while the task it follows leaves, or has left, its node. */
 function isMoving(picture: Picture, place: Place): boolean {
-  const live = picture.liveAt(place)
-  const keeper = keeperOf(picture, live)
+  const keeper = picture.keeperAt(place)
   if (!keeper || picture.isUp(keeper)) return false
   return place.tasks.some(
     (task) =>
@@ -91,15 +90,6 @@ function move(picture: Picture, place: Place, plan: Plan): boolean {
     if (!mayStay(picture, task, undefined, plan))
       plan.add({ type: 'setDesired', taskId: task.id, desiredState: 'shutdown', because })
   return false
-}
-
-/** The live task that the place settles on: one of the wanted revision; while an update is paused, any. */
-export function keeperOf(picture: Picture, live: readonly Task[]): Task | undefined {
-  const staying = live.filter((task) => picture.moveReason(task) === undefined)
-  const clean = staying.filter((task) => picture.isClean(task))
-  return (
-    bestOf(picture, clean) ?? (picture.phase === 'paused' ? bestOf(picture, staying) : undefined)
-  )
 }
 
 /** Why nothing runs at a place without a live task and nothing will, in words; `undefined` when it is to be filled. */
@@ -169,7 +159,7 @@ function advance(picture: Picture, task: Task, plan: Plan): void {
 /** When a task that is held at `ready` may start if nothing changes. */
 export function heldUntilMs(picture: Picture, task: Task): number {
   const delayedUntilMs = task.startNotBeforeMs ?? 0
-  const before = task.startAfterTaskId && picture.taskById.get(task.startAfterTaskId)
+  const before = task.startAfterTaskId && picture.taskOf(task.startAfterTaskId)
   if (!before || !mayRun(picture, before)) return delayedUntilMs
   const waitMs = Math.max(predecessorWaitMs, picture.stopGraceMs(before) + predecessorMarginMs)
   return Math.max(delayedUntilMs, task.createdAtMs + waitMs)

@@ -25,17 +25,20 @@ export function isForgettable(task: Task): boolean {
 /** Lets go of what nobody needs any more at a place: forgotten tasks, and history beyond the limit. */
 export function reapPlace(picture: Picture, place: Place, plan: Plan): void {
   const limit = picture.slice.cluster?.taskHistoryLimit ?? taskHistoryLimitDefault
-  const kept = evidence(picture, place)
+  let kept: ReadonlySet<Task | undefined> | undefined
   let finished = 0
-  for (const task of place.tasks.toReversed()) {
+  for (let at = place.tasks.length - 1; at >= 0; at--) {
+    const task = place.tasks[at]
+    if (!task || !isStopWanted(task)) continue
     if (isForgettable(task)) {
       plan.add({ type: 'deleteTask', taskId: task.id })
       continue
     }
-    if (!isStopWanted(task) || !isTerminal(task.status.state)) continue
+    if (!isTerminal(task.status.state)) continue
     finished += 1
-    if (limit >= 0 && finished > limit && !kept.has(task))
-      plan.add({ type: 'deleteTask', taskId: task.id })
+    if (limit < 0 || finished <= limit) continue
+    kept ??= evidence(picture, place)
+    if (!kept.has(task)) plan.add({ type: 'deleteTask', taskId: task.id })
   }
 }
 

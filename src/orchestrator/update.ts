@@ -7,7 +7,7 @@ import {
 } from '../model/index.ts'
 import type { Action, Plan } from './actions.ts'
 import type { Picture, Place } from './picture.ts'
-import { keeperOf, replaceLive, restReason } from './place.ts'
+import { replaceLive, restReason } from './place.ts'
 import { counted, seconds } from './restart-policy.ts'
 
 /** Slots that `waitingFor` names one by one. */
@@ -72,7 +72,7 @@ function isFailure(picture: Picture, task: Task, plan: Plan): boolean {
 
 /** When a task that is no longer held was let go, as far as its traces tell. */
 function startedAtMs(picture: Picture, task: Task): number {
-  const before = task.startAfterTaskId && picture.taskById.get(task.startAfterTaskId)
+  const before = task.startAfterTaskId && picture.taskOf(task.startAfterTaskId)
   const beforeEndedAtMs =
     before && isTerminal(before.status.state) ? before.status.atMs : task.createdAtMs
   return Math.max(task.createdAtMs, task.startNotBeforeMs ?? 0, beforeEndedAtMs)
@@ -173,7 +173,7 @@ function settle(
   if (picture.isJob || picture.wanted.healthyAtMs !== undefined || wanted.length === 0) return
   let provenAtMs = 0
   for (const place of wanted) {
-    const keeper = keeperOf(picture, picture.liveAt(place))
+    const keeper = picture.keeperAt(place)
     if (!keeper || !picture.isUp(keeper)) return
     provenAtMs = Math.max(provenAtMs, watchedUntilMs(picture, keeper))
   }
@@ -207,7 +207,7 @@ function roll(
       if (live.some((task) => !picture.isClean(task))) isDone = false
       continue
     }
-    const keeper = keeperOf(picture, live)
+    const keeper = picture.keeperAt(place)
     if (!keeper || keeper.createdAtMs < update.startedAtMs) continue
     if (!picture.isUp(keeper)) {
       inProgress += 1
@@ -278,12 +278,12 @@ function wordsFor(
   rollout: Rollout,
 ): string {
   const done = wanted.filter((place) => {
-    const keeper = keeperOf(picture, picture.liveAt(place))
+    const keeper = picture.keeperAt(place)
     return keeper !== undefined && picture.isUp(keeper)
   }).length
   const parts = [`${done} of ${counted(wanted.length, 'task')} updated`]
   for (const place of waiting.slice(0, waitingNamedMax)) {
-    const keeper = keeperOf(picture, picture.liveAt(place))
+    const keeper = picture.keeperAt(place)
     if (keeper) parts.push(describeTask(picture, keeper))
   }
   if (waiting.length > waitingNamedMax) parts.push(`and ${waiting.length - waitingNamedMax} more`)
