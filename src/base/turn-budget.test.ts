@@ -54,6 +54,19 @@ test('a piece that is larger than a turn gets one for itself', async () => {
   assert.deepEqual(begun, ['large', 'small'])
 })
 
+test('a piece that does not fit into what is left of a turn waits for the next one', async () => {
+  const clock = new TurnClock()
+  const budget = new TurnBudget(clock)
+  const begun: string[] = []
+  assert.equal(budget.take(900), undefined)
+  void budget.take(200)?.then(() => begun.push('second'))
+  void budget.take(900)?.then(() => begun.push('third'))
+  await clock.turn()
+  assert.deepEqual(begun, ['second'])
+  await clock.turn()
+  assert.deepEqual(begun, ['second', 'third'])
+})
+
 test('work with time in between never waits', () => {
   const clock = new TurnClock()
   const budget = new TurnBudget(clock)

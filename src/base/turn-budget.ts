@@ -1,7 +1,7 @@
 import type { Clock } from './world.ts'
 
 /** What may be done in a row before whatever else waits for the thread goes first, in units of about 10 us: 10 ms. */
-const unitsPerTurnMax = 1_000
+export const unitsPerTurnMax = 1_000
 /** What was done longer ago than this is forgotten: the thread was free in between, in ms. */
 const windowMs = 50
 
@@ -28,7 +28,7 @@ export class TurnBudget {
     if (!this.#isSharing) {
       const nowMs = this.#clock.nowMs()
       if (nowMs - this.#sinceMs >= windowMs) this.#begin(nowMs)
-      if (this.#taken < unitsPerTurnMax) {
+      if (this.#hasRoomFor(units)) {
         this.#taken += units
         return undefined
       }
@@ -37,6 +37,11 @@ export class TurnBudget {
       this.#waiting.push({ units, begin })
       if (!this.#isSharing) void this.#share()
     })
+  }
+
+  /** What is larger than a turn gets one for itself. */
+  #hasRoomFor(units: number): boolean {
+    return this.#taken === 0 || this.#taken + units <= unitsPerTurnMax
   }
 
   #begin(nowMs: number): void {
@@ -51,7 +56,7 @@ export class TurnBudget {
       this.#begin(this.#clock.nowMs())
       let begun = 0
       for (const { units, begin } of this.#waiting) {
-        if (this.#taken >= unitsPerTurnMax) break
+        if (!this.#hasRoomFor(units)) break
         this.#taken += units
         begun += 1
         begin()

@@ -77,3 +77,34 @@ describe('a loop on the leader', () => {
     await assert.rejects(store.commit(changes('a', 1)), UserError)
   })
 })
+
+test('loops that begin learn what is stored one after the other, each in a turn of its own', async () => {
+  const store = await openMemoryStore({ clock, freeze: false })
+  const stop = new AbortController()
+  let turn = 0
+  const turning = { nowMs: () => 0, sleep: async () => void turn++ }
+  const turns = new TurnBudget(turning)
+  const begunIn: number[] = []
+  const loop = (name: string) => {
+    const wake = new WakeUp()
+    wake.ring()
+    return runLoop({
+      name,
+      store,
+      clock: turning,
+      log: silentLog,
+      fence: 0,
+      wake,
+      signal: stop.signal,
+      turns,
+      decide() {
+        begunIn.push(turn)
+        if (begunIn.length === 3) stop.abort()
+        wake.ring()
+        return { commits: [] }
+      },
+    })
+  }
+  await Promise.all([loop('a'), loop('b'), loop('c')])
+  assert.equal(new Set(begunIn).size, 3, `in turns ${begunIn.join(', ')}`)
+})

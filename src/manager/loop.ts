@@ -4,6 +4,7 @@ import {
   messageOf,
   type TurnBudget,
   UserError,
+  unitsPerTurnMax,
   type WakeUp,
 } from '../base/index.ts'
 import { type Change, changesPerCommitMax, type Store } from '../store/store.ts'
@@ -51,8 +52,8 @@ const unavailableMs = 1000
 export async function runLoop(options: LoopOptions): Promise<void> {
   const { name, store, clock, log, fence, wake, signal, turns, decide } = options
   let wakeAtMs: number | undefined
-  /** What the last turn took: the next one is likely to take as much. */
-  let units = 1
+  /** What the last turn took: the next one is likely to take as much. The first one learns what is stored. */
+  let units = unitsPerTurnMax
   while (!signal.aborted) {
     await wake.wait(clock, signal, wakeAtMs)
     if (signal.aborted) return

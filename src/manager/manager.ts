@@ -284,6 +284,11 @@ class Orchestration {
       else this.#restUntilMs.delete(id)
     }
     for (const id of take(this.#dirtyNodes, workloadsPerTurnMax)) {
+      if (lookedAt >= tasksLookedAtMax) {
+        this.#dirtyNodes.add(id)
+        continue
+      }
+      lookedAt += this.#store.view.tasksOfNode(id).length
       add(decideNode(this.#store.view, id).changes, () => this.#dirtyNodes.add(id))
     }
     return {
