@@ -292,7 +292,7 @@ export class People {
     const written = await writtenBy(this.#cluster, this.#judge.view, name)
     const answer = await this.#call('GET', `/services/${name}/logs?stdout=1&stderr=1`)
     if (answer?.status !== 200) return
-    const what = await wrongWithLogs(this.#cluster, written, answer.text)
+    const what = await wrongWithLogs(this.#judge.view, written, answer.text)
     if (what !== undefined)
       this.#judge.fail('logs are whole or say why', `logs of ${name}: ${what}`)
   }
