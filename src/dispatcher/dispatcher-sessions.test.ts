@@ -539,6 +539,50 @@ describe('a leader that has just begun', () => {
   })
 })
 
+describe('a session that is being opened', () => {
+  async function opening() {
+    const clock = new SteppedClock()
+    const store = await openMemoryStore({ clock })
+    await store.commit([{ type: 'create', object: buildNode({ id: 'n1' }) }])
+    const isWriting = Promise.withResolvers<void>()
+    const isWritten = Promise.withResolvers<void>()
+    const slow: Store = {
+      view: store.view,
+      subscribe: (listener) => store.subscribe(listener),
+      close: () => store.close(),
+      async commit(changes, options) {
+        isWriting.resolve()
+        await isWritten.promise
+        return store.commit(changes, options)
+      },
+    }
+    const options = { store: slow, unseal: () => new Uint8Array(), clock, log: silentLog, fence: 0 }
+    const dispatcher = new Dispatcher(options)
+    const asker = new AbortController()
+    const { description } = buildNode({ id: 'n1' })
+    const node = { ...description, hostname: 'renamed' }
+    const session = dispatcher.open(idFrom('n1'), node, asker.signal)
+    await isWriting.promise
+    return { dispatcher, asker, session, written: () => isWritten.resolve() }
+  }
+
+  test('is refused when this manager leads no longer: it would never end', async () => {
+    const { dispatcher, session, written } = await opening()
+    dispatcher.close()
+    written()
+    await assert.rejects(session, { code: 'unavailable', message: 'this manager no longer leads' })
+  })
+
+  test('is refused when who asked for it has gone meanwhile', async () => {
+    const { dispatcher, asker, session, written } = await opening()
+    asker.abort()
+    written()
+    await assert.rejects(session, { code: 'unavailable' })
+    assert.equal(dispatcher.isInSession(idFrom('n1')), false)
+    dispatcher.close()
+  })
+})
+
 describe('nodes that are down', () => {
   test('one of which nothing is heard is told from one whose daemon has ended', async () => {
     const clock = new SteppedClock()

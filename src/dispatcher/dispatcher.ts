@@ -265,10 +265,12 @@ export class Dispatcher implements ManagerLink {
     { isRemote }: OpenOptions = { isRemote: false },
   ): Promise<Session> {
     await this.#predecessorDoubted
+    this.#refuseIfOver(signal)
     const node = this.#options.store.view.get('node', nodeId)
     if (!node) throw notMember(nodeId)
     this.#sessions.get(nodeId)?.close()
     await this.#updateNode(nodeId, description, 'ready')
+    this.#refuseIfOver(signal)
     const session = new NodeSession(nodeId, {
       ...this.#options,
       turns: this.#turns,
@@ -301,6 +303,14 @@ export class Dispatcher implements ManagerLink {
     this.#watchWanted.ring()
     signal.addEventListener('abort', () => session.close(), { once: true })
     return session
+  }
+
+  /** A session that begins after whoever asked has gone, or after this manager's leadership, would never end. */
+  #refuseIfOver(asker: AbortSignal): void {
+    if (this.#stop.signal.aborted)
+      throw new UserError('unavailable', 'this manager no longer leads')
+    if (asker.aborted)
+      throw new UserError('unavailable', 'the session with the manager was given up')
   }
 
   /** Tells each session what of its node's assignments one change may have altered. */

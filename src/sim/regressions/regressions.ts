@@ -57,4 +57,9 @@ export const regressions: readonly Regression[] = [
     checker: 'no traffic to a task that stops',
     what: 'a task that turned unhealthy while the report of its readiness was on its way was stopped at once (agent/task-step.ts)',
   },
+  {
+    seed: 700236,
+    checker: 'convergence',
+    what: "a leader's own node began its session while the leadership ended; nothing ended it, and the node stayed down (dispatcher/dispatcher.ts)",
+  },
 ]
