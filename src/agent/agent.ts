@@ -192,10 +192,12 @@ class RunningAgent implements Agent {
       let openedAtMs: number | undefined
       try {
         const held = this.#assignments?.feeds
-        const session = await link.open(nodeId, await this.#describe(), signal, held)
+        const description = await this.#describe()
+        const session = await link.open(nodeId, description, signal, held)
         pauseMs = reconnectMs
         openedAtMs = clock.nowMs()
         this.#inSession(session)
+        void this.#describeIfMoved(description)
         this.#managerTrouble = undefined
         for (const taskId of this.#runners.keys()) this.#unreported.add(taskId)
         this.#reportWanted.ring()
@@ -408,6 +410,12 @@ class RunningAgent implements Agent {
       this.#options.describeHost(),
     ])
     return { ...engine, ...host }
+  }
+
+  /** A host whose address changes may have none for a moment: what the session was opened with was the one of before. */
+  async #describeIfMoved({ address }: NodeDescription): Promise<void> {
+    const now = await this.#options.describeHost().catch(() => undefined)
+    if (now && now.address !== address) await this.describeAgain()
   }
 
   async describeAgain(): Promise<void> {
