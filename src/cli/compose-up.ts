@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import { messageOf, UserError } from '../base/index.ts'
+import { messageOf, UserError, untilAborted } from '../base/index.ts'
 import {
   type ContainerExit,
   down,
@@ -317,7 +317,7 @@ async function upAttached(session: Session, options: UpOptions, flags: UpFlags):
       }
     }
     if (started.length === 0 && !ending.stop.aborted) return code
-    const ends: Promise<unknown>[] = [abortOf(ending.stop), abortOf(aborted.signal)]
+    const ends: Promise<unknown>[] = [untilAborted(ending.stop), untilAborted(aborted.signal)]
     // What is watched is made anew and started again: its end is not the end.
     if (!flags.watch) ends.push(follower.ended())
     const watching = new AbortController()
@@ -345,13 +345,6 @@ async function upAttached(session: Session, options: UpOptions, flags: UpFlags):
     follower.close()
     ending.close()
   }
-}
-
-function abortOf(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve()
-    else signal.addEventListener('abort', () => resolve(), { once: true })
-  })
 }
 
 async function stopAll(

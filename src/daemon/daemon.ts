@@ -2,7 +2,7 @@ import { chown, mkdir, readFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { type DockerApi, type ListenAddress, openDockerApi } from '../api/docker/index.ts'
 import { createEngineProxy } from '../api/proxy/index.ts'
-import { messageOf, UserError } from '../base/index.ts'
+import { messageOf, UserError, untilAborted } from '../base/index.ts'
 import { openRealClock, realRandom } from '../base/real-world.ts'
 import { openEngine } from '../engine/index.ts'
 import { explainTask, explainWorkload, observeWorkload } from '../orchestrator/index.ts'
@@ -126,11 +126,7 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
     startMs: Math.round(performance.now() - startedAt),
   })
 
-  if (!stop.signal.aborted) {
-    await new Promise<void>((resolve) =>
-      stop.signal.addEventListener('abort', () => resolve(), { once: true }),
-    )
-  }
+  await untilAborted(stop.signal)
   log.info('stopping', {})
   await api.close()
   await http?.close()

@@ -1,4 +1,4 @@
-import { messageOf } from '../base/index.ts'
+import { messageOf, untilAborted } from '../base/index.ts'
 import { isRefused, type ManagerWord, type Transport } from '../cluster/index.ts'
 import { type Manager, startManager } from '../manager/index.ts'
 import { idFrom, type NodeId } from '../model/index.ts'
@@ -292,11 +292,4 @@ export class Leading {
     this.#ending.add(ended)
     this.#options.changed()
   }
-}
-
-function untilAborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve()
-    else signal.addEventListener('abort', () => resolve(), { once: true })
-  })
 }

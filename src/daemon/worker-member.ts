@@ -1,5 +1,5 @@
 import { type Agent, startAgent } from '../agent/index.ts'
-import { messageOf, UserError } from '../base/index.ts'
+import { messageOf, UserError, untilAborted } from '../base/index.ts'
 import {
   announceLeave,
   type Closing,
@@ -358,11 +358,4 @@ export class WorkerMember {
     done.abort()
     await clearHost(this.#world, this.runtime, this.#dataPlane)
   }
-}
-
-function untilAborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve()
-    else signal.addEventListener('abort', () => resolve(), { once: true })
-  })
 }

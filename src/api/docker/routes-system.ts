@@ -1,4 +1,4 @@
-import { messageOf, UserError } from '../../base/index.ts'
+import { messageOf, UserError, untilAborted } from '../../base/index.ts'
 import { type Answer, type Call, json, type Route } from './call.ts'
 import { type ApiContext, apiVersionMin, commonHeaders } from './context.ts'
 import { minorOf } from './downgrade.ts'
@@ -170,7 +170,9 @@ async function streamEvents(api: ApiContext, call: Call): Promise<Answer> {
           // The engine ends its own stream by its own clock, a moment later at most.
           .then(() => api.clock.sleep(isPast ? engineGraceMs : 0, end.signal))
   const engine = forwardEngine(api, call, filters.toJson(), write, end.signal)
-  await (until ? Promise.race([until, isPast ? engine : never(end.signal)]) : never(end.signal))
+  await (until
+    ? Promise.race([until, isPast ? engine : untilAborted(end.signal)])
+    : untilAborted(end.signal))
   if (until && !isPast) await Promise.race([engine, api.clock.sleep(engineGraceMs, end.signal)])
   stop()
   end.abort()
@@ -180,13 +182,6 @@ async function streamEvents(api: ApiContext, call: Call): Promise<Answer> {
 
 /** How long the engine may take to send its last events once `until` has come, in ms. */
 const engineGraceMs = 1_000
-
-function never(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve()
-    else signal.addEventListener('abort', () => resolve(), { once: true })
-  })
-}
 
 /** Passes the engine's events on, and looks for it again when it goes away. */
 async function forwardEngine(
