@@ -12,6 +12,7 @@ import {
   type RulesPage,
   type Target,
 } from './ruleset.ts'
+import { hashOf, onShelves } from './shelves.ts'
 import { type VipPart, vipParts, vipTargets } from './vip-rules.ts'
 
 /**
@@ -301,12 +302,8 @@ type KnownPages = WeakMap<
 >
 
 function pagesOf(endpoints: readonly EndpointAssignment[], context: Context): readonly RulesPage[] {
-  const shelves = Array.from({ length: pageCount }, (): EndpointAssignment[] => [])
-  for (const endpoint of endpoints) {
-    shelves[hashOf(endpoint.id) % pageCount]?.push(endpoint)
-  }
   const losing = losersOf(endpoints, context)
-  return shelves.flatMap((shelf, number) => {
+  return onShelves(endpoints, pageCount).flatMap((shelf, number) => {
     const [first] = shelf
     if (!first) return []
     const known = losing.size === 0 ? context.pages.get(first) : undefined
@@ -609,9 +606,3 @@ function entryAddress(
 
 /** Nodes do not all begin with the same backend. */
 const rotations = 64
-
-function hashOf(id: string): number {
-  let sum = 0
-  for (let index = 0; index < id.length; index++) sum = (sum * 31 + id.charCodeAt(index)) % 65_521
-  return sum
-}

@@ -5,6 +5,7 @@ import type {
   NetworkAssignment,
 } from '../../wire/index.ts'
 import type { DesiredNetwork } from '../data-plane.ts'
+import { onShelves } from '../shelves.ts'
 
 /** All that the resolver answers from. Written to a file, so that a restarted resolver answers by itself. */
 export interface ResolverState {
@@ -99,13 +100,10 @@ function buildZone(
   neighbours: readonly NeighbourAssignment[],
 ): Zone {
   const { id, subnet, ipv6, gateway, internal } = network
-  const shelves = Array.from({ length: pageCount }, (): EndpointAssignment[] => [])
   // Nobody declares names on the ingress network, and published services are many.
-  for (const endpoint of network.ingress ? [] : desired.endpoints) {
-    if (endpoint.networks.some(({ networkId }) => networkId === id)) {
-      shelves[shelfOf(endpoint.id)]?.push(endpoint)
-    }
-  }
+  const named = network.ingress
+    ? []
+    : desired.endpoints.filter(({ networks }) => networks.some(({ networkId }) => networkId === id))
   const own = emptyPage()
   for (const task of desired.tasks) {
     const address = task.addresses.find(({ networkId }) => networkId === id)?.address
@@ -120,16 +118,8 @@ function buildZone(
     for (const name of new Set(names)) put(own.hosts, name.toLowerCase(), [address])
     if (names[0] !== undefined) own.reverse[address] = names[0]
   }
-  const pages = shelves.flatMap((endpoints) => pageOf(endpoints, id) ?? [])
+  const pages = onShelves(named, pageCount).flatMap((endpoints) => pageOf(endpoints, id) ?? [])
   return { id, subnet, ...(ipv6 ? { ipv6 } : {}), gateway, internal, pages: [own, ...pages] }
-}
-
-function shelfOf(endpointId: string): number {
-  let sum = 0
-  for (let index = 0; index < endpointId.length; index++) {
-    sum = (sum * 31 + endpointId.charCodeAt(index)) % 65_521
-  }
-  return sum % pageCount
 }
 
 /** By the first endpoint of each: a page is made again only when one of its endpoints is another. */
