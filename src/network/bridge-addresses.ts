@@ -1,75 +1,27 @@
 import { UserError } from '../base/index.ts'
 import type { EndpointAssignment, NetworkAssignment } from '../wire/index.ts'
 import { bridgeName } from './bridge-name.ts'
-import { hostNamespace } from './namespace.ts'
+import { BridgeParts } from './bridge-parts.ts'
 import { fieldOf, parseList, textOf } from './overlay-state.ts'
-
-/** Prints what `parseBridgeAddresses` reads. */
-const listCommand = ['-j', '-6', 'address', 'show', 'up']
-
-/** Addresses told to one process: each waits for a lock of the kernel, which others may hold. */
-const linesAtOnce = 200
 
 /**
  * IPv6 addresses of bridges: their gateways', the node's own, and VIPs. Neighbour discovery answers for no address but a
  * device's own, so that is what a VIP has to be for its packets to come to the host's rules; a route of type `local`, which is
  * enough with IPv4, is not. No address is looked for elsewhere first (`nodad`): each node's bridge has the same ones.
  */
-export class BridgeAddresses {
-  /** As last told: `fd00::9/128 dev sk-…`. Undefined: it has to be looked at. */
-  #applied: ReadonlySet<string> | undefined
-
-  async apply(wanted: ReadonlySet<string>, bridges: ReadonlySet<string>): Promise<void> {
-    if (this.#applied) await this.#tell(changeAddresses(this.#applied, wanted), wanted)
-    else await this.repair(wanted, bridges)
-  }
-
-  /** Looks at what is there on these bridges, and puts it right. Resolves with what was not, in words. */
-  async repair(
-    wanted: ReadonlySet<string>,
-    bridges: ReadonlySet<string>,
-    /** What `ip -j address show up` printed just now, where that is known. */
-    listing?: string,
-  ): Promise<readonly string[]> {
-    if (bridges.size === 0) {
-      this.#applied = undefined
-      return []
-    }
-    const json = listing ?? (await hostNamespace.run('ip', listCommand))?.stdout ?? ''
-    const change = changeAddresses(parseBridgeAddresses(json, bridges), wanted)
-    await this.#tell(change, wanted)
-    return change.length === 0
-      ? []
-      : [`${change.length} IPv6 addresses of this node's bridges were not as they should be`]
-  }
-
-  /** They go with their bridges. */
-  forget(): void {
-    this.#applied = undefined
-  }
-
-  async #tell(change: readonly string[], wanted: ReadonlySet<string>): Promise<void> {
-    if (change.length > 0) this.#applied = undefined
-    for (let start = 0; start < change.length; start += linesAtOnce) {
-      const lines = change.slice(start, start + linesAtOnce)
-      const input = `${lines.join('\n')}\n`
-      const result = await hostNamespace.run('ip', ['-6', '-force', '-batch', '-'], input)
-      const [first] = (result?.stderr ?? '')
-        .split('\n')
-        .filter((line) => line !== '' && !isHarmless(line))
-      if (first !== undefined) {
-        throw new UserError('internal', `the kernel did not take IPv6 addresses: ${first}`, {
-          next: 'Check that IPv6 is not switched off on this host (sysctl net.ipv6.conf.all.disable_ipv6).',
-        })
-      }
-    }
-    this.#applied = wanted
-  }
-}
-
-/** One that is gone, perhaps with its bridge, need not be taken away. */
-function isHarmless(line: string): boolean {
-  return /^Command failed|Cannot assign requested address|Cannot find device/.test(line)
+export function openBridgeAddresses(): BridgeParts {
+  return new BridgeParts({
+    listCommand: ['ip', '-j', '-6', 'address', 'show', 'up'],
+    options: ['-6'],
+    read: parseBridgeAddresses,
+    change: changeAddresses,
+    harmless: /^Command failed|Cannot assign requested address|Cannot find device/,
+    refused: (line) =>
+      new UserError('internal', `the kernel did not take IPv6 addresses: ${line}`, {
+        next: 'Check that IPv6 is not switched off on this host (sysctl net.ipv6.conf.all.disable_ipv6).',
+      }),
+    drift: (count) => `${count} IPv6 addresses of this node's bridges were not as they should be`,
+  })
 }
 
 /** What the bridges of these networks have besides link-local addresses. Their addresses are all IPv6 (`Ipv6View`). */

@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url'
 import { type Clock, type Log, messageOf, UserError } from '../base/index.ts'
 import type { NetworkId } from '../model/index.ts'
 import type { NetworkAssignment, NetworkFinding, NodeExamination } from '../wire/index.ts'
-import { BridgeAddresses, planBridgeAddresses } from './bridge-addresses.ts'
+import { openBridgeAddresses, planBridgeAddresses } from './bridge-addresses.ts'
 import { bridgeName } from './bridge-name.ts'
 import { bridgeSettingsCommand, needBridgeFilter, settleBridges } from './bridge-settings.ts'
 import {
@@ -40,7 +40,7 @@ import {
 import { overlayCommands, parseDevices } from './overlay-state.ts'
 import { buildZones, type ResolverState } from './resolver/zones.ts'
 import { ResolverLink } from './resolver-link.ts'
-import { planVipRoutes, VipRoutes, vipRoutesCommand } from './vip-routes.ts'
+import { openVipRoutes, planVipRoutes, vipRoutesCommand } from './vip-routes.ts'
 import {
   type Encryption,
   innerOverheadBytes,
@@ -150,10 +150,10 @@ class LinuxDataPlane implements DataPlane {
   readonly #ipv6View = new Ipv6View()
   readonly #table6 = new KernelTable()
   readonly #forwarding6: ForwardingRules
-  readonly #addresses6 = new BridgeAddresses()
+  readonly #addresses6 = openBridgeAddresses()
   #isIpv6Used = false
   #isIpv6Looked = false
-  readonly #vipRoutes = new VipRoutes()
+  readonly #vipRoutes = openVipRoutes()
   /** By process: `<pid> <start>`. */
   #places: ReadonlyMap<string, TaskPlace> = new Map()
 
@@ -582,7 +582,7 @@ class LinuxDataPlane implements DataPlane {
     const wanted = planVipRoutes(ready, desired.endpoints)
     return [
       ...(await settleBridges(bridges, dual, links?.stdout)),
-      ...(await this.#vipRoutes.repair(wanted, bridges, routes)),
+      ...(await this.#vipRoutes.repair(wanted, bridges, routes?.stdout)),
     ]
   }
 

@@ -1,15 +1,11 @@
 import { UserError } from '../base/index.ts'
 import type { EndpointAssignment, NetworkAssignment } from '../wire/index.ts'
 import { bridgeName } from './bridge-name.ts'
-import type { CommandResult } from './command.ts'
-import { hostNamespace } from './namespace.ts'
+import { BridgeParts } from './bridge-parts.ts'
 import { parseList, textOf } from './overlay-state.ts'
 
 /** Marks our routes among those of others. Any number that nobody else on a host uses will do. */
 const protocol = '179'
-
-/** Routes told to one process: each waits for a lock of the kernel, which others may hold. */
-const linesAtOnce = 200
 
 /** Prints what `parseVipRoutes` reads. */
 export const vipRoutesCommand: readonly string[] = [
@@ -20,70 +16,26 @@ export const vipRoutesCommand: readonly string[] = [
  * Routes by which a node answers for VIPs: who asks on a network's bridge for the link-layer address of a VIP is told the
  * bridge's own, so that the packet comes to where it is sent on. Each node answers its own containers.
  */
-export class VipRoutes {
-  /** As last told: `10.0.1.9 dev sk-…`. Undefined: it has to be looked at. */
-  #applied: ReadonlySet<string> | undefined
-
-  /** Makes the routes be those. What was told last is not told again. */
-  async apply(wanted: ReadonlySet<string>, bridges: ReadonlySet<string>): Promise<void> {
-    if (!this.#applied) {
-      await this.repair(wanted, bridges)
-      return
-    }
-    await this.#tell(changeRoutes(this.#applied, wanted), wanted)
-  }
-
-  /** Looks at what is there on these bridges, and puts it right. Resolves with what was not, in words. */
-  async repair(
-    wanted: ReadonlySet<string>,
-    bridges: ReadonlySet<string>,
-    listing?: CommandResult,
-  ): Promise<readonly string[]> {
-    const [program = '', ...args] = vipRoutesCommand
-    const seen = listing ?? (await hostNamespace.run(program, args))
-    const present = new Set(
-      // Another data plane of this host has bridges of its own.
-      parseVipRoutes(seen?.stdout ?? '').filter((route) =>
-        bridges.has(route.slice(route.lastIndexOf(' ') + 1)),
+export function openVipRoutes(): BridgeParts {
+  return new BridgeParts({
+    listCommand: vipRoutesCommand,
+    options: [],
+    // Another data plane of this host has bridges of its own.
+    read: (json, bridges) =>
+      new Set(
+        parseVipRoutes(json).filter((route) =>
+          bridges.has(route.slice(route.lastIndexOf(' ') + 1)),
+        ),
       ),
-    )
-    const change = changeRoutes(present, wanted)
-    await this.#tell(change, wanted)
-    return change.length === 0
-      ? []
-      : [`${change.length} routes by which this node answers for VIPs were not as they should be`]
-  }
-
-  /** They go with their bridges. */
-  forget(): void {
-    this.#applied = undefined
-  }
-
-  async #tell(change: readonly string[], wanted: ReadonlySet<string>): Promise<void> {
-    if (change.length > 0) this.#applied = undefined
-    for (let start = 0; start < change.length; start += linesAtOnce) {
-      const lines = change.slice(start, start + linesAtOnce)
-      const result = await hostNamespace.run(
-        'ip',
-        ['-force', '-batch', '-'],
-        `${lines.join('\n')}\n`,
-      )
-      const [first] = (result?.stderr ?? '')
-        .split('\n')
-        .filter((line) => line !== '' && !isHarmless(line))
-      if (first !== undefined) {
-        throw new UserError('internal', `the kernel did not take the routes of VIPs: ${first}`, {
-          next: 'Check that the daemon runs as root.',
-        })
-      }
-    }
-    this.#applied = wanted
-  }
-}
-
-/** A route that is gone, perhaps with its bridge, need not be taken away. */
-function isHarmless(line: string): boolean {
-  return /^Command failed|No such process|Cannot find device/.test(line)
+    change: changeRoutes,
+    harmless: /^Command failed|No such process|Cannot find device/,
+    refused: (line) =>
+      new UserError('internal', `the kernel did not take the routes of VIPs: ${line}`, {
+        next: 'Check that the daemon runs as root.',
+      }),
+    drift: (count) =>
+      `${count} routes by which this node answers for VIPs were not as they should be`,
+  })
 }
 
 /** The routes that these endpoints need on these networks. */
