@@ -84,6 +84,11 @@ describe('addresses that change', { skip, concurrency: false }, () => {
       return (await nodes(by)).includes(`${worker.name} Ready`)
     })
 
+  async function managersKnownTo(host: LabHost): Promise<readonly string[]> {
+    const format = '{{range .Swarm.RemoteManagers}}{{.Addr}} {{end}}'
+    return (await host.skepDockerOk('info', '-f', format)).split(' ').filter((one) => one !== '')
+  }
+
   const addressOf = (by: LabHost, node: LabHost): Promise<string> =>
     by.skepDockerOk('node', 'inspect', '-f', '{{.Status.Addr}}', node.name)
   const managerAddressOf = (by: LabHost, node: LabHost): Promise<string> =>
@@ -142,8 +147,7 @@ describe('addresses that change', { skip, concurrency: false }, () => {
     await one.startDaemon()
     await managersAre(three, one, two, three)
     await eventually('a worker knows where it is', async () => {
-      const format = '{{range .Swarm.RemoteManagers}}{{.Addr}} {{end}}'
-      return (await four.skepDockerOk('info', '-f', format)).includes(`${three.address}:2377`)
+      return (await managersKnownTo(four)).includes(`${three.address}:2377`)
     })
     await allReach()
     assert.deepEqual(await containers(), before)
@@ -185,6 +189,10 @@ describe('addresses that change', { skip, concurrency: false }, () => {
     for (const host of [two, three, four]) {
       await host.stopDaemon()
       await host.startDaemon(['--manager', one.address])
+      // A fresh leader holds nodes for ready for a while before it has heard them: this says that they have met.
+      await eventually(`${host.name} knows no manager but this one`, async () => {
+        return (await managersKnownTo(host)).join() === `${one.address}:2377`
+      })
       await workerIsReady(one, host)
     }
     // It knows now: nobody has to tell it again.
