@@ -1,12 +1,17 @@
-import type { Network } from '../model/index.ts'
-import { type Block, contains, parseAddress, parseBlock } from './ipv4.ts'
+import {
+  blockContains,
+  type Ipv4Block,
+  type Network,
+  parseIpv4,
+  parseIpv4Block,
+} from '../model/index.ts'
 
 /** What a network gives addresses from, and which of them are held. */
 export class AddressPool {
   /** Holders by address: more than one only if something else broke the rule, and then neither is forgotten. */
   readonly #holders = new Map<number, number>()
-  #subnet: Block | undefined
-  #range: Block | undefined
+  #subnet: Ipv4Block | undefined
+  #range: Ipv4Block | undefined
   #gateway: number | undefined
   #size = 0
   /** Held addresses that are within the usable ones. */
@@ -17,15 +22,15 @@ export class AddressPool {
   /** Takes over the bounds of the network; what is held stays. */
   setNetwork(network: Network | undefined): void {
     const { subnet, range, gateway } = network?.status ?? {}
-    this.#subnet = subnet === undefined ? undefined : parseBlock(subnet)
-    this.#range = (range === undefined ? undefined : parseBlock(range)) ?? this.#subnet
-    this.#gateway = gateway === undefined ? undefined : parseAddress(gateway)
+    this.#subnet = subnet === undefined ? undefined : parseIpv4Block(subnet)
+    this.#range = (range === undefined ? undefined : parseIpv4Block(range)) ?? this.#subnet
+    this.#gateway = gateway === undefined ? undefined : parseIpv4(gateway)
     this.#size = 0
     if (this.#range && this.#subnet) {
       const reserved = new Set([this.#subnet.first, this.#subnet.last, this.#gateway])
       this.#size = this.#range.last - this.#range.first + 1
       for (const address of reserved) {
-        if (address !== undefined && contains(this.#range, address)) this.#size--
+        if (address !== undefined && blockContains(this.#range, address)) this.#size--
       }
     }
     this.#used = 0
@@ -54,7 +59,7 @@ export class AddressPool {
     return (
       this.#range !== undefined &&
       this.#subnet !== undefined &&
-      contains(this.#range, address) &&
+      blockContains(this.#range, address) &&
       address !== this.#gateway &&
       address !== this.#subnet.first &&
       address !== this.#subnet.last
@@ -65,7 +70,7 @@ export class AddressPool {
   isAskable(address: number): boolean {
     return (
       this.#subnet !== undefined &&
-      contains(this.#subnet, address) &&
+      blockContains(this.#subnet, address) &&
       address !== this.#gateway &&
       address !== this.#subnet.first &&
       address !== this.#subnet.last
@@ -81,7 +86,7 @@ export class AddressPool {
     const holders = this.holders(address)
     this.#holders.set(address, holders + 1)
     if (holders === 0 && this.isUsable(address)) this.#used++
-    if (this.#range && contains(this.#range, address) && !isApart) this.#next = address + 1
+    if (this.#range && blockContains(this.#range, address) && !isApart) this.#next = address + 1
   }
 
   release(address: number): void {

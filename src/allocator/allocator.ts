@@ -3,16 +3,22 @@ import {
   type AnyObject,
   type Endpoint,
   type EndpointId,
+  formatIpv4,
+  formatIpv4Block,
   holdsResources,
+  type Ipv4Block,
   type Ipv6Block,
   ipv4Of,
   isStopWanted,
+  macOf,
   type Network,
   type NetworkId,
   type NetworkStatus,
   type NodeAddress,
   type PortSpec,
   type Protocol,
+  parseIpv4,
+  parseIpv4Block,
   parseWideBlock,
   type Task,
   type TaskAddress,
@@ -20,7 +26,6 @@ import {
 } from '../model/index.ts'
 import type { AppliedChange, Change, Commit, View } from '../store/store.ts'
 import { AddressPool } from './address-pool.ts'
-import { type Block, formatAddress, formatBlock, macOf, parseAddress, parseBlock } from './ipv4.ts'
 import { chooseIpv6 } from './ipv6-subnets.ts'
 import { findOverlap, freeBlock } from './subnets.ts'
 
@@ -70,14 +75,14 @@ export class Allocator {
   /** What the last decision changed in `#holders` and was not yet seen in a commit: the objects before. */
   readonly #undecided = new Map<string, Holder | undefined>()
   readonly #pools = new Map<NetworkId, AddressPool>()
-  readonly #blocks = new Map<NetworkId, { readonly block: Block; readonly name: string }>()
+  readonly #blocks = new Map<NetworkId, { readonly block: Ipv4Block; readonly name: string }>()
   readonly #vnis = new Map<number, number>()
   /** Endpoints by ingress port: `tcp/8080`. */
   readonly #ports = new Map<string, Set<EndpointId>>()
   /** Endpoints by host-mode port, so that the same number is not chosen for ingress. */
   readonly #hostPorts = new Map<string, Set<EndpointId>>()
   readonly #ingress = new Set<NetworkId>()
-  #hostBlocks: readonly Block[] | undefined
+  #hostBlocks: readonly Ipv4Block[] | undefined
   /** Addresses promised to plain containers whose commit is on its way. */
   readonly #promised = new Map<NetworkId, string[]>()
   readonly #networksToCheck = new Set<NetworkId>()
@@ -232,7 +237,7 @@ export class Allocator {
     switch (holder.kind) {
       case 'network': {
         const { id, name, status } = holder
-        const block = status.subnet === undefined ? undefined : parseBlock(status.subnet)
+        const block = status.subnet === undefined ? undefined : parseIpv4Block(status.subnet)
         if (isTaken) {
           if (block) this.#blocks.set(id, { block, name })
           if (holder.spec.ingress) this.#ingress.add(id)
@@ -293,7 +298,7 @@ export class Allocator {
     isTaken: boolean,
     isApart = false,
   ): void {
-    const address = text === undefined ? undefined : parseAddress(text)
+    const address = text === undefined ? undefined : parseIpv4(text)
     if (address === undefined) return
     if (isTaken) {
       this.#pool(networkId).hold(address, isApart)
@@ -361,7 +366,7 @@ export class Allocator {
       const { subnet, ipv6 } = network.status
       const narrow =
         isWide(asked) && subnet !== undefined && ipv6 ? ipv4Of({ subnet, ipv6 }, asked) : asked
-      address = parseAddress(narrow ?? '')
+      address = parseIpv4(narrow ?? '')
       if (address === undefined || !pool.isAskable(address)) {
         throw new UserError(
           'invalidInput',
@@ -376,12 +381,12 @@ export class Allocator {
       }
     }
     if (address === undefined) throw new UserError('failedPrecondition', this.#fullText(network))
-    const text = formatAddress(address)
+    const text = formatIpv4(address)
     const promised = this.#promised.get(networkId)
     if (promised) promised.push(text)
     else this.#promised.set(networkId, [text])
     pool.hold(address)
-    return { address: text, mac: macOf(address) }
+    return { address: text, mac: macOf(text) }
   }
 
   /** A commit that was decided before the network changed fails, so what was promised for it is free again. */
@@ -491,7 +496,7 @@ export class Allocator {
       const address = pool.freeFromEnd(chosen)
       if (address === undefined) break
       chosen.add(address)
-      added.push({ nodeId: id, address: formatAddress(address), mac: macOf(address) })
+      added.push({ nodeId: id, address: formatIpv4(address), mac: macOf(formatIpv4(address)) })
     }
     if (added.length === 0 && kept.length === before.length) return network
     return { ...network, status: { ...network.status, nodeAddresses: [...kept, ...added] } }
@@ -500,15 +505,15 @@ export class Allocator {
   #chooseSubnet(network: Network): NetworkStatus {
     const config = network.spec.ipam.find(({ subnet }) => !isWide(subnet))
     const others = [...this.#blocks].flatMap(([id, used]) => (id === network.id ? [] : [used]))
-    let block: Block | undefined
+    let block: Ipv4Block | undefined
     if (config?.subnet !== undefined) {
-      block = parseBlock(config.subnet)
+      block = parseIpv4Block(config.subnet)
       if (!block) return { error: `subnet ${config.subnet} is no IPv4 block such as 10.0.9.0/24` }
       const taken = findOverlap(block, others)
       if (taken) {
         return {
           error:
-            `subnet ${config.subnet} overlaps ${formatBlock(taken.block)} of network ${taken.name}: ` +
+            `subnet ${config.subnet} overlaps ${formatIpv4Block(taken.block)} of network ${taken.name}: ` +
             'choose another subnet, or leave it out to get a free one',
         }
       }
@@ -517,7 +522,7 @@ export class Allocator {
       const pools = cluster?.status.addressPools ?? []
       const prefixLength = cluster?.status.subnetSize ?? 24
       block = freeBlock(
-        pools.flatMap((pool) => parseBlock(pool) ?? []),
+        pools.flatMap((pool) => parseIpv4Block(pool) ?? []),
         prefixLength,
         [...others.map((other) => other.block), ...this.#blocksOfHosts()],
       )
@@ -532,8 +537,8 @@ export class Allocator {
     const vni = this.#chooseVni(network)
     if (typeof vni === 'string') return { error: vni }
     const narrow = {
-      subnet: formatBlock(block),
-      gateway: config?.gateway ?? formatAddress(block.first + 1),
+      subnet: formatIpv4Block(block),
+      gateway: config?.gateway ?? formatIpv4(block.first + 1),
     }
     const ipv6 = network.spec.ipv6 ? this.#chooseWide(network, narrow) : undefined
     if (typeof ipv6 === 'string') return { error: ipv6 }
@@ -580,9 +585,9 @@ export class Allocator {
     return 'every VXLAN identifier is in use: remove a network nobody uses'
   }
 
-  #blocksOfHosts(): readonly Block[] {
+  #blocksOfHosts(): readonly Ipv4Block[] {
     if (!this.#hostBlocks) {
-      this.#hostBlocks = this.#hostSubnets().flatMap((text) => parseBlock(text) ?? [])
+      this.#hostBlocks = this.#hostSubnets().flatMap((text) => parseIpv4Block(text) ?? [])
     }
     return this.#hostBlocks
   }
@@ -641,14 +646,14 @@ export class Allocator {
       }
       const pool = this.#pool(networkId)
       const old = status.vips.find((vip) => vip.networkId === networkId)
-      const oldAddress = old && parseAddress(old.address)
+      const oldAddress = old && parseIpv4(old.address)
       if (old && oldAddress !== undefined && pool.isAskable(oldAddress)) {
         vips.push(old)
         continue
       }
       const address = pool.free()
       if (address === undefined) errors.push(this.#fullText(network))
-      else vips.push({ networkId, address: formatAddress(address) })
+      else vips.push({ networkId, address: formatIpv4(address) })
     }
     return vips
   }
@@ -768,7 +773,7 @@ export class Allocator {
       if (typeof network === 'string') return { why: network, waitsFor: networkId }
       const address = this.#pool(networkId).free()
       if (address === undefined) return { why: this.#fullText(network), waitsFor: networkId }
-      addresses.push({ networkId, address: formatAddress(address), mac: macOf(address) })
+      addresses.push({ networkId, address: formatIpv4(address), mac: macOf(formatIpv4(address)) })
     }
     return addresses
   }
@@ -785,7 +790,7 @@ export class Allocator {
         .map(([key, value]) => [key, read(value)])
     return {
       pools: sorted(this.#pools, (pool) => pool.describe()),
-      blocks: sorted(this.#blocks, ({ block }) => formatBlock(block)),
+      blocks: sorted(this.#blocks, ({ block }) => formatIpv4Block(block)),
       vnis: sorted(this.#vnis, (holders) => holders),
       ports: sorted(this.#ports, (holders) => [...holders].sort()),
       hostPorts: sorted(this.#hostPorts, (holders) => [...holders].sort()),

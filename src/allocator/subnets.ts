@@ -1,13 +1,13 @@
-import { type Block, overlap } from './ipv4.ts'
+import { blocksOverlap, type Ipv4Block } from '../model/index.ts'
 
 /**
  * The first block of the asked size within the pools that overlaps nothing used. Pools smaller than that have none.
  */
 export function freeBlock(
-  pools: readonly Block[],
+  pools: readonly Ipv4Block[],
   prefixLength: number,
-  used: readonly Block[],
-): Block | undefined {
+  used: readonly Ipv4Block[],
+): Ipv4Block | undefined {
   const size = 2 ** (32 - prefixLength)
   const sorted = used.toSorted((a, b) => a.first - b.first)
   for (const pool of pools) {
@@ -23,10 +23,10 @@ export function freeBlock(
 }
 
 /** The first of the blocks that the given one overlaps. */
-export function findOverlap<Named extends { readonly block: Block }>(
-  block: Block,
+export function findOverlap<Named extends { readonly block: Ipv4Block }>(
+  block: Ipv4Block,
   others: Iterable<Named>,
 ): Named | undefined {
-  for (const other of others) if (overlap(block, other.block)) return other
+  for (const other of others) if (blocksOverlap(block, other.block)) return other
   return undefined
 }

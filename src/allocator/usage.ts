@@ -1,7 +1,6 @@
-import { holdsResources, type Network } from '../model/index.ts'
+import { holdsResources, type Network, parseIpv4 } from '../model/index.ts'
 import type { View } from '../store/store.ts'
 import { AddressPool } from './address-pool.ts'
-import { parseAddress } from './ipv4.ts'
 
 export interface AddressUsage {
   /** Addresses that can be given out, and how many of them are held. */
@@ -15,7 +14,7 @@ export function countAddresses(view: View, network: Network): AddressUsage | und
   pool.setNetwork(network)
   if (!pool.hasBounds) return undefined
   const hold = (text: string) => {
-    const address = parseAddress(text)
+    const address = parseIpv4(text)
     if (address !== undefined) pool.hold(address)
   }
   for (const task of view.tasksOnNetwork(network.id)) {

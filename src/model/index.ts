@@ -33,6 +33,16 @@ export {
   type WorkloadId,
 } from './ids.ts'
 export {
+  blockContains,
+  blocksOverlap,
+  formatIpv4,
+  formatIpv4Block,
+  type Ipv4Block,
+  macOf,
+  parseIpv4,
+  parseIpv4Block,
+} from './ipv4.ts'
+export {
   type DualStack,
   formatWide,
   type Ipv6Block,

@@ -1,4 +1,5 @@
 import ipaddr from 'ipaddr.js'
+import { blockContains, formatIpv4, type Ipv4Block, parseIpv4, parseIpv4Block } from './ipv4.ts'
 
 /** The IPv6 part of a cluster network. */
 export interface Ipv6Block {
@@ -29,7 +30,7 @@ export interface WideBlock {
  */
 export function ipv6Of({ subnet, ipv6 }: DualStack, address: string): string {
   const start = parseWideBlock(ipv6.range ?? ipv6.subnet)?.first ?? 0n
-  return formatWide(start + BigInt(narrow(address) - firstOf(subnet)))
+  return formatWide(start + BigInt((parseIpv4(address) ?? 0) - blockOf(subnet).first))
 }
 
 /** The IPv4 address that an IPv6 address of the network belongs to; `undefined` when it belongs to none. */
@@ -37,10 +38,9 @@ export function ipv4Of({ subnet, ipv6 }: DualStack, address: string): string | u
   const at = parseWide(address)
   const start = parseWideBlock(ipv6.range ?? ipv6.subnet)?.first
   if (at === undefined || start === undefined) return undefined
-  const offset = at - start
-  if (offset < 0n || offset >= 2n ** BigInt(32 - prefixOf(subnet))) return undefined
-  const number = firstOf(subnet) + Number(offset)
-  return [24, 16, 8, 0].map((shift) => Math.floor(number / 2 ** shift) % 256).join('.')
+  const block = blockOf(subnet)
+  const counterpart = block.first + Number(at - start)
+  return blockContains(block, counterpart) ? formatIpv4(counterpart) : undefined
 }
 
 /** Reads an IPv6 address; `undefined` for anything else. */
@@ -70,15 +70,6 @@ export function formatWide(address: bigint): string {
   return new ipaddr.IPv6(bytes).toRFC5952String()
 }
 
-function firstOf(subnet: string): number {
-  const size = 2 ** (32 - prefixOf(subnet))
-  return Math.floor(narrow(subnet.split('/')[0] ?? '') / size) * size
-}
-
-function prefixOf(subnet: string): number {
-  return Number(subnet.split('/')[1] ?? '32')
-}
-
-function narrow(address: string): number {
-  return address.split('.').reduce((number, part) => number * 256 + Number(part), 0)
+function blockOf(subnet: string): Ipv4Block {
+  return parseIpv4Block(subnet) ?? { first: 0, last: -1 }
 }

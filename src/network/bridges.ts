@@ -1,5 +1,6 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import { type Log, messageOf, UserError } from '../base/index.ts'
+import { macOf } from '../model/index.ts'
 import type { NetworkAssignment } from '../wire/index.ts'
 import { bridgeName } from './bridge-name.ts'
 import { hostNamespace, type Namespace } from './namespace.ts'
@@ -135,7 +136,7 @@ export async function repairBridge(
   const existing = await ip(hostNamespace, ['link', 'show', 'dev', bridge])
   if (!existing.ok) {
     // Without an address of its own a bridge takes one of its ports', and changes it as they come and go.
-    const mac = network.nodeAddress?.mac ?? bridgeMac(network.gateway)
+    const mac = network.nodeAddress?.mac ?? macOf(network.gateway)
     const added = await ip(hostNamespace, [
       ...['link', 'add', 'name', bridge, 'address', mac, 'type', 'bridge'],
     ])
@@ -173,11 +174,6 @@ export async function removeBridge(networkId: string): Promise<void> {
   const done = await ip(hostNamespace, ['link', 'delete', 'dev', bridge])
   if (done.ok || /Cannot find device/.test(done.text)) return
   throw new UserError('internal', `the bridge ${bridge} could not be removed: ${done.text}`)
-}
-
-function bridgeMac(gateway: string): string {
-  const bytes = gateway.split('.').map((part) => Number(part).toString(16).padStart(2, '0'))
-  return ['02', '42', ...bytes].join(':')
 }
 
 function failed(network: NetworkAssignment, text: string): UserError {

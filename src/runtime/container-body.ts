@@ -13,6 +13,7 @@ import {
   type HealthCheck,
   ipv6Of,
   type Mount,
+  macOf,
 } from '../model/index.ts'
 import type { TaskAssignment } from '../wire/index.ts'
 import type { Materials } from './runtime.ts'
@@ -227,9 +228,7 @@ function macOfFirst(
   apiVersion: string,
 ): Pick<ContainerCreateBody, 'MacAddress'> {
   if (!isOlderApi(apiVersion, '1.44')) return {}
-  const own = attachments.filter(
-    ({ mac, address }) => mac && address && mac !== derivedMac(address),
-  )
+  const own = attachments.filter(({ mac, address }) => mac && address && mac !== macOf(address))
   const mac = own[0]?.mac
   if (mac === undefined) return {}
   if (attachments.length === 1) return { MacAddress: mac }
@@ -237,12 +236,6 @@ function macOfFirst(
     'unsupported',
     `link-layer addresses on several networks need Engine API 1.44, this engine has ${apiVersion}`,
   )
-}
-
-/** What the bridge driver makes of an IPv4 address. */
-export function derivedMac(address: string): string {
-  const bytes = address.split('.').map((byte) => Number(byte).toString(16).padStart(2, '0'))
-  return ['02', '42', ...bytes].join(':')
 }
 
 function planPorts(assignment: TaskAssignment): {

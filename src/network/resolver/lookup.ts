@@ -1,4 +1,11 @@
-import { ipv4Of, ipv6Of } from '../../model/index.ts'
+import {
+  blockContains,
+  type Ipv4Block,
+  ipv4Of,
+  ipv6Of,
+  parseIpv4,
+  parseIpv4Block,
+} from '../../model/index.ts'
 import { type Client, mergeAddresses, type ResolverState, tiers, type Zone } from './zones.ts'
 
 /** What to do with a question. */
@@ -21,7 +28,7 @@ export interface Directory {
   readonly zoneById: ReadonlyMap<string, Zone>
   readonly zoneByGateway: ReadonlyMap<string, Zone>
   readonly clients: ReadonlyMap<string, Client>
-  readonly subnets: readonly { readonly network: number; readonly mask: number }[]
+  readonly subnets: readonly Ipv4Block[]
 }
 
 export function indexState(state: ResolverState): Directory {
@@ -29,7 +36,7 @@ export function indexState(state: ResolverState): Directory {
     zoneById: new Map(state.networks.map((zone) => [zone.id, zone])),
     zoneByGateway: new Map(state.networks.map((zone) => [zone.gateway, zone])),
     clients: new Map(Object.entries(state.clients)),
-    subnets: state.networks.map(({ subnet }) => parseSubnet(subnet)),
+    subnets: state.networks.flatMap(({ subnet }) => parseIpv4Block(subnet) ?? []),
   }
 }
 
@@ -45,7 +52,7 @@ export function lookUp(
   source: string,
   gateway: string,
 ): Answer {
-  const number = parseAddress(source)
+  const number = parseIpv4(source)
   // The host asks its own resolver.
   const isHost = source.startsWith('127.') && directory.zoneByGateway.has(gateway)
   const isOwn = number !== undefined && (isHost || isWithin(number, directory.subnets))
@@ -84,7 +91,7 @@ export function lookUp(
       : { type: 'empty' }
   }
   // Nobody outside knows the cluster's addresses, nor has to hear of them.
-  const asked = parseAddress(address)
+  const asked = parseIpv4(address)
   return asked !== undefined && isWithin(asked, directory.subnets) ? { type: 'unknown' } : forward
 }
 
@@ -115,9 +122,9 @@ function decideForward(zones: readonly Zone[], nameservers: readonly string[]): 
   if (zones.length === 0 || zones.some(({ internal }) => !internal)) {
     return { type: 'forward', nameservers }
   }
-  const subnets = zones.map(({ subnet }) => parseSubnet(subnet))
+  const subnets = zones.flatMap(({ subnet }) => parseIpv4Block(subnet) ?? [])
   const within = nameservers.filter((server) => {
-    const number = parseAddress(server)
+    const number = parseIpv4(server)
     return number !== undefined && isWithin(number, subnets)
   })
   return within.length > 0 ? { type: 'forward', nameservers: within } : { type: 'unknown' }
@@ -158,28 +165,6 @@ function reverseWide({ zoneById }: Directory, name: string): string | undefined 
   return undefined
 }
 
-function isWithin(
-  address: number,
-  subnets: readonly { readonly network: number; readonly mask: number }[],
-): boolean {
-  return subnets.some(({ network, mask }) => (address & mask) >>> 0 === network)
-}
-
-function parseSubnet(subnet: string): { network: number; mask: number } {
-  const [address = '', prefix = '32'] = subnet.split('/')
-  const mask = Number(prefix) === 0 ? 0 : (-1 << (32 - Number(prefix))) >>> 0
-  return { network: ((parseAddress(address) ?? 0) & mask) >>> 0, mask }
-}
-
-/** An IPv4 address as a number; undefined for anything else. */
-export function parseAddress(text: string): number | undefined {
-  const parts = text.split('.')
-  if (parts.length !== 4) return undefined
-  let number = 0
-  for (const part of parts) {
-    const value = Number(part)
-    if (!/^\d{1,3}$/.test(part) || value > 255) return undefined
-    number = number * 256 + value
-  }
-  return number
+function isWithin(address: number, subnets: readonly Ipv4Block[]): boolean {
+  return subnets.some((subnet) => blockContains(subnet, address))
 }

@@ -1,6 +1,5 @@
 import { type DecodedPacket, decode, encodingLength } from 'dns-packet'
-import { parseWide } from '../../model/index.ts'
-import { parseAddress } from './lookup.ts'
+import { parseIpv4, parseWide } from '../../model/index.ts'
 
 /** How long a client may keep an answer, in s. Short: tasks come and go. */
 export const answerTtlSeconds = 2
@@ -74,7 +73,7 @@ export function encodeAddresses(
   bytesMax: number,
 ): Buffer {
   const records = addresses.flatMap((address) => {
-    const number = parseAddress(address)
+    const number = parseIpv4(address)
     if (number === undefined) {
       const wide = parseWide(address)
       if (wide === undefined) return []

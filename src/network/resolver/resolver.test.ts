@@ -10,7 +10,7 @@ import fc from 'fast-check'
 import { idFrom } from '../../model/index.ts'
 import { backendOf, buildEndpoint, buildNetwork, buildTask } from '../test-objects.ts'
 import { Forwarder, frame, parseResolvConf, splitFrames } from './forwarder.ts'
-import { indexState, lookUp, parseAddress, pickByShare } from './lookup.ts'
+import { indexState, lookUp, pickByShare } from './lookup.ts'
 import { encodeAddresses, encodeName, parseQuery, type Query } from './message.ts'
 import { ResolverServer } from './server.ts'
 import { renderState, StateReader } from './state-file.ts'
@@ -132,13 +132,6 @@ describe('names', () => {
     })
     assert.deepEqual(ask('200.2.0.10.in-addr.arpa', '10.0.2.6', 'PTR'), { type: 'unknown' })
     assert.equal(ask('8.8.8.8.in-addr.arpa', '10.0.1.5', 'PTR').type, 'forward')
-  })
-
-  test('addresses are read as such or not at all', () => {
-    assert.equal(parseAddress('10.0.0.1'), 0x0a000001)
-    for (const text of ['', '10.0.0', '10.0.0.256', '::1', '10.0.0.1x', '1.2.3.4.5']) {
-      assert.equal(parseAddress(text), undefined)
-    }
   })
 })
 

@@ -1,11 +1,11 @@
 /** A block of IPv4 addresses, as numbers: `first` is the network's own address, `last` its broadcast address. */
-export interface Block {
+export interface Ipv4Block {
   readonly first: number
   readonly last: number
 }
 
 /** Reads `10.0.1.7`; `undefined` when it is no IPv4 address. */
-export function parseAddress(text: string): number | undefined {
+export function parseIpv4(text: string): number | undefined {
   const parts = text.split('.')
   if (parts.length !== 4) return undefined
   let address = 0
@@ -17,9 +17,9 @@ export function parseAddress(text: string): number | undefined {
 }
 
 /** Reads `10.0.1.0/24`; `undefined` when it is no IPv4 block. Bits past the prefix are ignored. */
-export function parseBlock(text: string): Block | undefined {
+export function parseIpv4Block(text: string): Ipv4Block | undefined {
   const [address, prefix, more] = text.split('/')
-  const at = parseAddress(address ?? '')
+  const at = parseIpv4(address ?? '')
   if (at === undefined || more !== undefined || !/^\d{1,2}$/.test(prefix ?? '')) return undefined
   const bits = Number(prefix)
   if (bits > 32) return undefined
@@ -29,25 +29,25 @@ export function parseBlock(text: string): Block | undefined {
 }
 
 /** `10.0.1.7` */
-export function formatAddress(address: number): string {
+export function formatIpv4(address: number): string {
   return [24, 16, 8, 0].map((shift) => Math.floor(address / 2 ** shift) % 256).join('.')
 }
 
 /** `10.0.1.0/24`, for a block whose size is a power of two. */
-export function formatBlock({ first, last }: Block): string {
-  return `${formatAddress(first)}/${32 - Math.log2(last - first + 1)}`
+export function formatIpv4Block({ first, last }: Ipv4Block): string {
+  return `${formatIpv4(first)}/${32 - Math.log2(last - first + 1)}`
 }
 
-/** The link-layer address that belongs to an address, the same on every node: `02:42:0a:00:01:07`. */
-export function macOf(address: number): string {
-  const bytes = [24, 16, 8, 0].map((shift) => Math.floor(address / 2 ** shift) % 256)
-  return ['02', '42', ...bytes.map((byte) => byte.toString(16).padStart(2, '0'))].join(':')
+/** The link-layer address that an engine gives to a container with this address: `02:42:0a:00:01:07`. */
+export function macOf(address: string): string {
+  const bytes = address.split('.').map((byte) => Number(byte).toString(16).padStart(2, '0'))
+  return ['02', '42', ...bytes].join(':')
 }
 
-export function overlap(a: Block, b: Block): boolean {
+export function blocksOverlap(a: Ipv4Block, b: Ipv4Block): boolean {
   return a.first <= b.last && b.first <= a.last
 }
 
-export function contains(block: Block, address: number): boolean {
+export function blockContains(block: Ipv4Block, address: number): boolean {
   return block.first <= address && address <= block.last
 }
