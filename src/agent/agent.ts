@@ -705,13 +705,10 @@ class TaskRunner {
           this.#stale = false
           this.#observe(await runtime.inspect(this.#assignment.task.id))
         }
-        const step = decideStep(
-          this.#assignment,
-          this.#status,
-          this.#observed,
-          clock.nowMs(),
-          this.#context.isFenced(this.#assignment.stopAfterMs),
-        )
+        const step = decideStep(this.#assignment, this.#status, this.#observed, clock.nowMs(), {
+          isFenced: this.#context.isFenced(this.#assignment.stopAfterMs),
+          remark: this.#remark,
+        })
         if (step.type === 'wait') return
         if (step.type === 'become') await this.#becomeOrRestart(step.status)
         else if (step.type === 'prepare') await this.#prepare()
@@ -784,11 +781,7 @@ class TaskRunner {
   }
 
   #become(status: TaskStatus): void {
-    const isStarted = status.state === 'running' && status.message === 'started'
-    this.#status =
-      isStarted && this.#remark !== undefined
-        ? { ...status, message: `started; ${this.#remark}` }
-        : status
+    this.#status = status
     this.#context.changed()
     if (isTerminal(status.state)) this.#context.placed()
   }
@@ -903,7 +896,7 @@ class TaskRunner {
     const result = await runtime.probe(this.#assignment.task.id, check, this.#preparing.signal)
     if (this.#stale || !this.#observed) return
     if (result === undefined || result.healthy) {
-      this.#become(runningStatus(this.#status, this.#observed, clock.nowMs()))
+      this.#become(runningStatus(this.#status, this.#observed, clock.nowMs(), this.#remark))
       return
     }
     const output = result.output.trim().split('\n').at(-1) ?? ''

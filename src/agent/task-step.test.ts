@@ -164,6 +164,14 @@ describe('decideStep', () => {
     assert.equal(shortOf(stepOf(again, container({ health: 'healthy' }))), 'running')
   })
 
+  test('what was seen as it started is said of a task that runs', () => {
+    const task = buildTask({ state: 'starting' })
+    const remark = 'nothing listens on port 80/tcp'
+    const step = decideStep(assignmentOf(task), task.status, container(), 1000, { remark })
+    assert(step.type === 'become')
+    assert.equal(step.status.message, `started; ${remark}`)
+  })
+
   test('an exit says why: memory, or the engine’s own words', () => {
     const oom = stepOf(buildTask(), container({ state: 'exited', exitCode: 137, oomKilled: true }))
     assert.match(

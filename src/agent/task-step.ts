@@ -16,19 +16,26 @@ export type Step =
   /** Nothing to do until something changes. */
   | { readonly type: 'wait' }
 
+/** What the node knows of a task besides its status and its container. */
+export interface NodeWord {
+  /** No manager has been in reach for so long that another node is about to run the task. */
+  readonly isFenced?: boolean
+  /** What was seen as it started: `nothing listens on port 9090/tcp, which its image exposes`. */
+  readonly remark?: string | undefined
+}
+
 /**
  * Decides the next step of one task. Pure: the same task, status and container give the same step.
  *
  * `observed` is the engine's word on the task's container; undefined when there is none. The engine is believed over
- * the stored status: a container that runs without the daemon having seen its start is adopted as it is. `isFenced`: no
- * manager has been in reach for so long that another node is about to run the task.
+ * the stored status: a container that runs without the daemon having seen its start is adopted as it is.
  */
 export function decideStep(
   assignment: TaskAssignment,
   status: TaskStatus,
   observed: ObservedContainer | undefined,
   nowMs: number,
-  isFenced = false,
+  { isFenced = false, remark }: NodeWord = {},
 ): Step {
   const { task } = assignment
   if (isTerminal(status.state)) return { type: 'wait' }
@@ -74,13 +81,13 @@ export function decideStep(
       if (!observed || observed.state === 'created') return { type: 'start' }
       if (observed.health === 'unhealthy') return unhealthy(observed)
       if (observed.health === 'starting') return { type: 'probe' }
-      return become(runningStatus(status, observed, nowMs))
+      return become(runningStatus(status, observed, nowMs, remark))
     case 'running':
       if (observed?.health !== 'unhealthy') {
         if (status.ready || observed?.state !== 'running') return { type: 'wait' }
         // Started again in place, or well again: whoever looked at it then may not have seen the end of that.
         if (observed.health === 'starting') return { type: 'probe' }
-        return become(runningStatus(status, observed, nowMs))
+        return become(runningStatus(status, observed, nowMs, remark))
       }
       if (status.ready) {
         const unreadyCount = (status.unreadyCount ?? 0) + 1
@@ -137,12 +144,13 @@ export function runningStatus(
   status: TaskStatus,
   observed: ObservedContainer,
   nowMs: number,
+  remark?: string,
 ): TaskStatus {
   const { error: _, ...rest } = status
   return {
     ...rest,
     state: 'running',
-    message: 'started',
+    message: remark === undefined ? 'started' : `started; ${remark}`,
     atMs: nowMs,
     ready: true,
     readyAtMs: status.readyAtMs ?? nowMs,
