@@ -5,6 +5,7 @@ import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { decode, encode } from 'dns-packet'
 import fc from 'fast-check'
 import { idFrom } from '../../model/index.ts'
@@ -346,6 +347,28 @@ describe('the server', () => {
     }
     assert.equal(splitFrames(received).frames.length, 2)
     server.close()
+  })
+
+  test('questions that come while it has no time are kept, and answered', async () => {
+    const server = open()
+    await server.serve(served({}))
+    const socket = createSocket({ type: 'udp4', recvBufferSize: 1 << 20 })
+    await new Promise<void>((resolve) => socket.bind(0, '127.0.0.1', resolve))
+    const count = 500
+    let answers = 0
+    const all = new Promise<void>((resolve) => {
+      socket.on('message', () => {
+        answers++
+        if (answers === count) resolve()
+      })
+    })
+    // This process is the server's, too: all are sent before it looks at any.
+    const port = server.portOf('127.0.0.1') ?? 0
+    for (let sent = 0; sent < count; sent++) socket.send(query('web').bytes, port, '127.0.0.1')
+    await Promise.race([all, sleep(5000, undefined, { ref: false })])
+    socket.close()
+    server.close()
+    assert.equal(answers, count)
   })
 
   test('a gateway that is not there yet is named, and listened on at the next call', async () => {

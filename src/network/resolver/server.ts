@@ -18,6 +18,11 @@ const tcpBytesMax = 65_535
 /** Open tcp connections of one gateway, and how long one may be idle, in ms. */
 const tcpConnectionsMax = 64
 const tcpIdleMs = 10_000
+/**
+ * Room for questions that came while this process waited for a processor, in bytes; each takes some 400 of these. The
+ * kernel gives as much of it as `net.core.rmem_max` says. Its default room held some 260 questions: one burst of a busy container.
+ */
+const questionsBytesMax = 1 << 20
 
 /** Answers udp and tcp on the gateway of every network. */
 export class ResolverServer {
@@ -82,7 +87,7 @@ export class ResolverServer {
   }
 
   async #listen(gateway: string): Promise<{ udp: UdpSocket; tcp: Server }> {
-    const udp = createSocket('udp4')
+    const udp = createSocket({ type: 'udp4', recvBufferSize: questionsBytesMax })
     const tcp = createServer((socket) => this.#serveConnection(socket, gateway))
     tcp.maxConnections = tcpConnectionsMax
     try {
