@@ -9,7 +9,8 @@
  * kept connections, half with one connection a request. It goes to two services at once, and every case is done to both:
  * one whose server ends at the stop signal at once, and one that answers on for 3 s and closes its connections. A request counts as
  * failed that got no 200 within 5 s, except one on a kept connection that ended before a byte of the answer: HTTP clients
- * send that again, and so does the load; they are counted as `retried`.
+ * send that again, and so does the load; they are counted as `retried`. A name that is not answered is asked for again after 1 and
+ * 2 s, and given up after 3; `names-asked-again` counts these.
  *
  * `update-docker-run` and `update-swarm` stand beside `update`: a container that is replaced by hand, and Docker Swarm's own
  * rolling update (stop-first) with ports of mode `host` where the kernel has no IPVS, without which its mesh carries nothing. The hosts

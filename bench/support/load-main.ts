@@ -4,11 +4,12 @@
  *   node load-main.ts '{"streams": [{"name": "a", "host": "web", "port": 80, "isKept": true, "perSecond": 500}]}'
  *
  * Requests are due at fixed times, whether earlier ones were answered or not. It runs until its standard input ends, then prints
- * one `LoadResult`. A name is asked for anew at each connection. A request on a kept connection that ends before a byte of the
+ * one `LoadResult`. A name is asked for anew at each connection (`ask-name.ts`). A request on a kept connection that ends before a byte of the
  * answer is sent again once, on a new one, as HTTP clients do (RFC 9112, 9.3.1); these are counted apart.
  */
-import { Resolver } from 'node:dns/promises'
 import { connect, isIP, type Socket } from 'node:net'
+import { messageOf } from '../../src/base/index.ts'
+import { askName } from './ask-name.ts'
 import type { LoadFailure, LoadResult, LoadStream, StreamResult } from './load.ts'
 
 /** Longest wait for an answer, in ms. */
@@ -19,7 +20,6 @@ const failuresKept = 20
 const tickMs = 5
 
 const { streams }: { streams: readonly LoadStream[] } = JSON.parse(process.argv[2] ?? '')
-const resolver = new Resolver({ timeout: 1000, tries: 2 })
 
 class Stream {
   readonly #stream: LoadStream
@@ -33,6 +33,7 @@ class Stream {
   #answered = 0
   #failed = 0
   #retried = 0
+  #askedAgain = 0
   #servers = new Map<string, number>()
 
   constructor(stream: LoadStream) {
@@ -94,11 +95,11 @@ class Stream {
     let host = this.#stream.host
     if (!reused && isIP(host) === 0) {
       try {
-        const [address] = await resolver.resolve4(host)
-        if (address === undefined) return { kind: 'no address', isBeforeAnswer: true, localPort: 0 }
-        host = address
+        host = await askName(host, () => {
+          this.#askedAgain++
+        })
       } catch (error) {
-        return { kind: `name: ${codeOf(error)}`, isBeforeAnswer: true, localPort: 0 }
+        return { kind: `name: ${messageOf(error)}`, isBeforeAnswer: true, localPort: 0 }
       }
     }
     return await new Promise((resolve) => {
@@ -158,6 +159,7 @@ class Stream {
       answered: this.#answered,
       failed: this.#failed,
       retried: this.#retried,
+      askedAgain: this.#askedAgain,
       late: this.#due - this.#sent,
       p50Ms: sorted[Math.floor(sorted.length * 0.5)] ?? Number.NaN,
       p99Ms: sorted[Math.floor(sorted.length * 0.99)] ?? Number.NaN,

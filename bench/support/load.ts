@@ -28,6 +28,8 @@ export interface StreamResult {
   readonly failed: number
   /** Sent again because a kept connection had ended. */
   readonly retried: number
+  /** Questions for the name that got no answer within a second, and were asked again. */
+  readonly askedAgain: number
   /** Due but never sent, because too many were under way. */
   readonly late: number
   readonly p50Ms: number

@@ -4,7 +4,7 @@ import type { Report } from './rows.ts'
 /** What became of the requests of one case. */
 export class RequestCounts {
   readonly #name: string
-  readonly #sums = { requests: 0, failed: 0, retried: 0, late: 0 }
+  readonly #sums = { requests: 0, failed: 0, retried: 0, askedAgain: 0, late: 0 }
 
   constructor(name: string) {
     this.#name = name
@@ -16,6 +16,7 @@ export class RequestCounts {
       this.#sums.requests += stream.sent
       this.#sums.failed += stream.failed
       this.#sums.retried += stream.retried
+      this.#sums.askedAgain += stream.askedAgain
       this.#sums.late += stream.late
       if (stream.failed === 0) continue
       const failures = stream.failures.map((one) => ({ ...one, atMs: one.atMs - sinceMs }))
@@ -25,10 +26,11 @@ export class RequestCounts {
   }
 
   addTo(report: Report): void {
-    const { requests, failed, retried, late } = this.#sums
+    const { requests, failed, retried, askedAgain, late } = this.#sums
     report.add(`failed-requests-${this.#name}`, 'requests', failed)
     report.add(`requests-${this.#name}`, 'requests', requests)
     report.add(`retried-requests-${this.#name}`, 'requests', retried)
+    report.add(`names-asked-again-${this.#name}`, 'questions', askedAgain)
     if (late > 0) report.add(`late-requests-${this.#name}`, 'requests', late)
   }
 }
