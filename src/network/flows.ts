@@ -1,3 +1,29 @@
+interface Flow {
+  /** As its client asked. */
+  readonly to: string
+  readonly port: string
+  /** Who answers. */
+  readonly from: string
+}
+
+function parseFlows(listing: string): readonly Flow[] {
+  return listing.split('\n').map((line): Flow => {
+    const fields = [...line.matchAll(/\b(src|dst|sport|dport)=(\S+)/g)]
+    const value = (name: string, direction: 0 | 1) =>
+      fields.filter(([, key]) => key === name)[direction]?.[2] ?? ''
+    return { to: value('dst', 0), port: value('dport', 0), from: value('src', 1) }
+  })
+}
+
+/** Those of these destinations (VIPs and published ports) that flows of a listing go to. */
+export function destinationsIn(
+  listing: string,
+  destinations: { readonly has: (destination: string) => boolean },
+): ReadonlySet<string> {
+  const found = parseFlows(listing).flatMap(({ to, port }) => [to, port])
+  return new Set(found.filter((destination) => destinations.has(destination)))
+}
+
 /**
  * Which udp flows of a listing (`conntrack -L`) go where their destination sends nothing any more, as the arguments that
  * select them for deletion. Flows with the same destination and backend share one.
@@ -10,13 +36,7 @@ export function staleFlows(
   isLocal: (address: string) => boolean,
 ): readonly (readonly string[])[] {
   const selections = new Map<string, readonly string[]>()
-  for (const line of listing.split('\n')) {
-    const fields = [...line.matchAll(/\b(src|dst|sport|dport)=(\S+)/g)]
-    const value = (name: string, direction: 0 | 1) =>
-      fields.filter(([, key]) => key === name)[direction]?.[2] ?? ''
-    const to = value('dst', 0)
-    const port = value('dport', 0)
-    const from = value('src', 1)
+  for (const { to, port, from } of parseFlows(listing)) {
     const byAddress = backends.get(to)
     const allowed = byAddress ?? backends.get(port)
     if (!allowed || from === '' || allowed.has(from)) continue

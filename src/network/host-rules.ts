@@ -375,9 +375,7 @@ export function publishedSubnets(
   const context =
     lastContextFor(family, networks, nodeId) ?? contextOf(family, networks, nodeId, true)
   for (const endpoint of endpoints) {
-    for (const { subnets: used } of partOf(endpoint, context).ports) {
-      for (const subnet of used) subnets.add(subnet)
-    }
+    for (const subnet of partOf(endpoint, context).subnets) subnets.add(subnet)
   }
   return [...subnets].sort()
 }
@@ -403,6 +401,8 @@ interface Context {
 interface EndpointPart {
   readonly vips: readonly VipPart[]
   readonly ports: readonly PortPart[]
+  /** Where its ports send connections. */
+  readonly subnets: readonly string[]
 }
 
 /** What one published port comes to. */
@@ -416,7 +416,6 @@ interface PortPart {
   readonly targets: readonly string[]
   readonly elements: readonly (readonly [SetName, string])[]
   readonly backends: ReadonlySet<string>
-  readonly subnets: ReadonlySet<string>
 }
 
 const lastContexts = new Map<Family, Context>()
@@ -473,11 +472,13 @@ function isSame<Item>(left: readonly Item[], right: readonly Item[]): boolean {
 function partOf(endpoint: EndpointAssignment, context: Context): EndpointPart {
   const known = context.parts.get(endpoint)
   if (known) return known
-  const part = {
+  const ports = endpoint.ports
+    .filter(({ publishMode, publishedPort }) => publishMode === 'ingress' && publishedPort > 0)
+    .map((spec) => portPart(spec, endpoint, context))
+  const part: EndpointPart = {
     vips: vipParts(endpoint, context),
-    ports: endpoint.ports
-      .filter(({ publishMode, publishedPort }) => publishMode === 'ingress' && publishedPort > 0)
-      .map((spec) => portPart(spec, endpoint, context)),
+    ports,
+    subnets: ports.length === 0 ? [] : subnetsOf(endpoint, context),
   }
   context.parts.set(endpoint, part)
   return part
@@ -540,13 +541,15 @@ function portPart(spec: PortSpec, endpoint: EndpointAssignment, context: Context
     targets: choice?.elements ?? [],
     elements,
     backends: new Set(entries.map(({ address }) => address)),
-    subnets: new Set(
-      endpoint.backends.flatMap((backend) => {
-        const network = networkById.get(entryAddress(backend, context)?.networkId ?? '')
-        return network ? [network.subnet] : []
-      }),
-    ),
   }
+}
+
+function subnetsOf({ backends }: EndpointAssignment, context: Context): readonly string[] {
+  const used = backends.flatMap((backend) => {
+    const network = context.networkById.get(entryAddress(backend, context)?.networkId ?? '')
+    return network ? [network.subnet] : []
+  })
+  return [...new Set(used)]
 }
 
 /** In a chain of its protocol. nft wants to see the protocol where it is not a part of the map's key. */

@@ -1,6 +1,6 @@
 import { UserError } from '../base/index.ts'
 import type { CommandResult } from './command.ts'
-import { answering, staleFlows } from './flows.ts'
+import { answering, destinationsIn, staleFlows } from './flows.ts'
 import { hostNamespace } from './namespace.ts'
 import {
   isPlausibleListing,
@@ -19,7 +19,10 @@ export class KernelTable {
 
   /** As last told, also while the table itself is in doubt. */
   #known: readonly RulesPage[] = []
-  #hasStaleFlows = false
+  /** What flows may go to that nobody is sent to any more. */
+  #staleFlows: 'none' | 'unlikely' | 'likely' = 'none'
+  /** Destinations that flows were found to. */
+  #udpDestinations: ReadonlySet<string> = new Set()
   readonly #justLost = new Set<string>()
 
   /**
@@ -45,8 +48,15 @@ export class KernelTable {
           },
         )
       }
-      // What an earlier daemon left is unknown: every destination is new.
-      if (mayLeaveFlows(this.#known, ruleset.pages)) this.#hasStaleFlows = true
+      for (const destination of destinationsWithStaleFlows(this.#known, ruleset.pages)) {
+        // What an earlier daemon left is unknown.
+        const isLikely =
+          this.#known.length === 0 ||
+          portPattern.test(destination) ||
+          this.#udpDestinations.has(destination)
+        if (isLikely) this.#staleFlows = 'likely'
+        else if (this.#staleFlows === 'none') this.#staleFlows = 'unlikely'
+      }
       const lostBefore = lostIn(this.#known)
       for (const address of lostIn(ruleset.pages)) {
         if (!lostBefore.has(address)) this.#justLost.add(address)
@@ -89,9 +99,12 @@ export class KernelTable {
     await nft(renderRemoval(table))
   }
 
-  /** Whether flows may go to where nothing is sent any more; see `moveFlows`. */
-  get hasStaleFlows(): boolean {
-    return this.#hasStaleFlows
+  /**
+   * Whether udp flows may go to where nothing is sent any more; see `moveFlows`. They are likely to a published udp port, and to what
+   * flows were found to before. To other VIPs, which any protocol may ask, there are hardly ever any.
+   */
+  get staleFlows(): 'none' | 'unlikely' | 'likely' {
+    return this.#staleFlows
   }
 
   /**
@@ -119,8 +132,8 @@ export class KernelTable {
    */
   async moveFlows(localAddresses: () => Promise<ReadonlySet<string>>): Promise<number> {
     const ruleset = this.#applied
-    if (!ruleset || !this.#hasStaleFlows) return 0
-    this.#hasStaleFlows = false
+    if (!ruleset || this.#staleFlows === 'none') return 0
+    this.#staleFlows = 'none'
     const kind = ['-f', conntrackFamilies[ruleset.family], '-p', 'udp']
     const listed = await hostNamespace.run('conntrack', ['-L', ...kind])
     if (!listed) return 0
@@ -128,6 +141,7 @@ export class KernelTable {
     const flows = listed.stdout
     // Most of the time there are none, whatever the host's addresses are.
     const backends = udpBackends(ruleset.pages)
+    this.#udpDestinations = destinationsIn(flows, backends)
     if (staleFlows(flows, backends, () => true).length === 0) return 0
     const local = await localAddresses()
     const stale = staleFlows(flows, backends, (address) => local.has(address))
@@ -145,16 +159,20 @@ function nft(script: string): Promise<CommandResult | undefined> {
   return hostNamespace.run('nft', ['-f', '-'], script)
 }
 
-/** A backend was taken away, or a destination is new (its packets may have been going nowhere). */
-function mayLeaveFlows(before: readonly RulesPage[], after: readonly RulesPage[]): boolean {
+/** Of udp, and not a VIP. */
+const portPattern = /^\d+$/
+
+/** Where a backend was taken away, and those that are new (their packets may have been going nowhere). */
+function destinationsWithStaleFlows(
+  before: readonly RulesPage[],
+  after: readonly RulesPage[],
+): readonly string[] {
   const known = udpBackends(before.filter((page) => !after.includes(page)))
-  for (const [destination, backends] of udpBackends(
-    after.filter((page) => !before.includes(page)),
-  )) {
+  const made = udpBackends(after.filter((page) => !before.includes(page)))
+  return [...made].flatMap(([destination, backends]) => {
     const old = known.get(destination)
-    if (!old || [...old].some((backend) => !backends.has(backend))) return true
-  }
-  return false
+    return !old || [...old].some((backend) => !backends.has(backend)) ? [destination] : []
+  })
 }
 
 function lostIn(pages: readonly RulesPage[]): ReadonlySet<string> {

@@ -178,6 +178,19 @@ describe('the Linux data plane', { skip: reason ?? false, concurrency: false }, 
     assert.match(await ask(), /^two /)
   })
 
+  test('a udp flow to a VIP where none was expected moves soon, and from then on at once', async () => {
+    const other = '10.213.2.103'
+    const networks = [{ networkId: front.id, vip: other, aliases: [] }]
+    const ask = () => client.do({ op: 'udp', key: 'other', host: other, port: 9000 })
+    const send = (task: LocalTask) => apply([web([task], { networks, ports: [] })])
+    await send(one)
+    assert.match(String(await ask()), /^one /)
+    await send(two)
+    await waitFor(async () => String(await ask()).startsWith('two '))
+    await send(one)
+    assert.match(String(await ask()), /^one /)
+  })
+
   test('open connections to a removed task go on, new ones go elsewhere, and open ones are counted', async () => {
     await apply([web([one])])
     const counted = await bench.plane.openConnections(one)

@@ -69,6 +69,9 @@ export interface LinuxDataPlaneOptions {
 const noEncryption: Encryption = { how: 'none', why: 'it was started without' }
 const noNetwork: DesiredNetwork = { networks: [], endpoints: [], tasks: [] }
 
+/** How long changes wait for a common look at udp flows, in ms. */
+const sweepMs = 200
+
 /** What the overlay was last made of. */
 interface ToldOverlay {
   readonly networks: readonly NetworkAssignment[]
@@ -169,12 +172,13 @@ class LinuxDataPlane implements DataPlane {
   #settledBridges = ''
   #keptNetworks: string | undefined
   #canMoveFlows = true
+  #isSweepDue = false
   #toldOverlay: ToldOverlay | undefined
   #isOverlayUsed = false
   #isOverlaySeen = false
   #resolverTrouble = ''
   #firewallTrouble: string | undefined
-  #isClosed = false
+  readonly #closed = new AbortController()
 
   constructor(
     options: LinuxDataPlaneOptions & {
@@ -379,14 +383,15 @@ class LinuxDataPlane implements DataPlane {
   }
 
   async close(): Promise<void> {
-    this.#isClosed = true
+    this.#closed.abort()
     await this.#turn.catch(() => {})
     await this.#resolver.close()
   }
 
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
     const next = () => {
-      if (this.#isClosed) throw new UserError('unavailable', 'the data plane is closed')
+      if (this.#closed.signal.aborted)
+        throw new UserError('unavailable', 'the data plane is closed')
       return work()
     }
     const turn = this.#turn.then(next, next)
@@ -661,10 +666,14 @@ class LinuxDataPlane implements DataPlane {
   }
 
   /** Flows without connections would go on to a backend that is gone for as long as their client keeps sending. */
-  async #moveFlows(table: KernelTable): Promise<void> {
+  async #moveFlows(table: KernelTable, isSweep = false): Promise<void> {
     if (!this.#canMoveFlows) return
     try {
       await table.beginAnew()
+      if (table.staleFlows === 'unlikely' && !isSweep) {
+        this.#moveFlowsSoon()
+        return
+      }
       await table.moveFlows(async () => new Set([...(await addressesByDevice()).values()].flat()))
     } catch (error) {
       this.#canMoveFlows = !(error instanceof UserError && error.code === 'unsupported')
@@ -673,6 +682,25 @@ class LinuxDataPlane implements DataPlane {
         next: 'Install conntrack (package conntrack) and restart the daemon.',
       })
     }
+  }
+
+  /**
+   * Listing flows takes longer than a change of rules, however few there are: where there is hardly one to find, it is done for
+   * all changes of some time at once, and none waits for it.
+   */
+  #moveFlowsSoon(): void {
+    if (this.#isSweepDue) return
+    this.#isSweepDue = true
+    void this.#options.clock
+      .sleep(sweepMs, this.#closed.signal)
+      .then(() =>
+        this.#inTurn(async () => {
+          this.#isSweepDue = false
+          await this.#moveFlows(this.#table, true)
+          await this.#moveFlows(this.#table6, true)
+        }),
+      )
+      .catch(() => {}) // It was closed: the next one finds what is left.
   }
 
   #zones(): ResolverState {

@@ -43,15 +43,30 @@ export function planVipRoutes(
   networks: readonly NetworkAssignment[],
   endpoints: readonly EndpointAssignment[],
 ): ReadonlySet<string> {
-  const bridgeByNetwork = new Map(networks.map(({ id }) => [id, bridgeName(id)]))
+  const ready = new Set(networks.map(({ id }) => id))
   const routes = new Set<string>()
   for (const { networks: places } of endpoints) {
-    for (const { networkId, vip } of places) {
-      const bridge = bridgeByNetwork.get(networkId)
-      if (vip !== undefined && bridge !== undefined) routes.add(`${vip} dev ${bridge}`)
+    for (const place of places) {
+      const route = ready.has(place.networkId) ? routeOf(place) : undefined
+      if (route !== undefined) routes.add(route)
     }
   }
   return routes
+}
+
+type EndpointPlace = EndpointAssignment['networks'][number]
+
+/** An endpoint is never changed, so its routes are worded once; one that nobody has any more is forgotten. */
+const knownRoutes = new WeakMap<EndpointPlace, string>()
+
+function routeOf(place: EndpointPlace): string | undefined {
+  const { networkId, vip } = place
+  if (vip === undefined) return undefined
+  const known = knownRoutes.get(place)
+  if (known !== undefined) return known
+  const route = `${vip} dev ${bridgeName(networkId)}`
+  knownRoutes.set(place, route)
+  return route
 }
 
 /** Lines for `ip -batch`. */
