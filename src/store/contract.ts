@@ -47,8 +47,6 @@ export function describeStoreContract(
     })
   }
 
-  const notDurable = options.durable ? false : 'this store keeps nothing once closed'
-
   describe(`${name} keeps the store contract`, () => {
     on('a created object gets its version, times and spec version', async (store) => {
       const commit = await store.commit([create(buildConfig('a', { data: 'x' }))])
@@ -351,29 +349,32 @@ export function describeStoreContract(
       await again.close()
     })
 
-    test('what is reopened equals what was closed', { skip: notDurable }, async () => {
-      const place = await newPlace()
-      const store = await place.open()
-      await store.commit([
-        create(buildTask('t1', { networks: ['x'] })),
-        create(buildConfig('a', { data: 'ü\u0000\ud83d\ude00"\\' })),
-        create(buildConfig('b')),
-      ])
-      const task = store.view.get('task', 't1')
-      const a = store.view.get('config', 'b')
-      assert.ok(task && a)
-      await store.commit([update({ ...task, nodeId: idFrom('n1') }), remove(a)])
-      await store.commit([create(buildConfig('b'))])
-      const before = picture(store.view)
-      await store.close()
-      const again = await place.open()
-      assert.deepEqual(picture(again.view), before)
-      const { revision } = again.view
-      const commit = await again.commit([create(buildConfig('c'))])
-      assert.ok(commit.revision > revision)
-      await again.close()
-      await place.remove()
-    })
+    // A store that keeps nothing once closed promises nothing here.
+    if (options.durable) {
+      test('what is reopened equals what was closed', async () => {
+        const place = await newPlace()
+        const store = await place.open()
+        await store.commit([
+          create(buildTask('t1', { networks: ['x'] })),
+          create(buildConfig('a', { data: 'ü\u0000\ud83d\ude00"\\' })),
+          create(buildConfig('b')),
+        ])
+        const task = store.view.get('task', 't1')
+        const a = store.view.get('config', 'b')
+        assert.ok(task && a)
+        await store.commit([update({ ...task, nodeId: idFrom('n1') }), remove(a)])
+        await store.commit([create(buildConfig('b'))])
+        const before = picture(store.view)
+        await store.close()
+        const again = await place.open()
+        assert.deepEqual(picture(again.view), before)
+        const { revision } = again.view
+        const commit = await again.commit([create(buildConfig('c'))])
+        assert.ok(commit.revision > revision)
+        await again.close()
+        await place.remove()
+      })
+    }
 
     test('random histories end as a naive model says', async () => {
       await fc.assert(
