@@ -11,7 +11,7 @@
  */
 import { type ChildProcess, fork } from 'node:child_process'
 import { createSecretKey, randomBytes } from 'node:crypto'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -94,6 +94,9 @@ interface Latencies {
   readonly p50Ms: number
   readonly p99Ms: number
   readonly maxMs: number
+  /** Less what the client and the manager's main thread stood in line for a core: about what a free machine shows. */
+  readonly ownP99Ms: number
+  readonly ownMaxMs: number
 }
 
 type FromChild =
@@ -609,9 +612,27 @@ function latenciesOf(probe: ChildProcess): Promise<readonly Latencies[]> {
   })
 }
 
+function record(to: Map<string, RecordableHistogram>, call: string, tookMs: number): void {
+  const histogram = to.get(call) ?? createHistogram()
+  to.set(call, histogram)
+  histogram.record(Math.max(1, Math.round(tookMs * 1e3)))
+}
+
+/** What the main threads of this process and of its parent have stood in line for a core so far, in ms. */
+function queuedForCoreMs(): number {
+  let queuedNs = 0
+  for (const pid of [process.pid, process.ppid]) {
+    // Time on a core, time in line for one, in ns, and how often.
+    const [, inLine] = readFileSync(`/proc/${pid}/task/${pid}/schedstat`, 'utf8').split(' ')
+    queuedNs += Number(inLine)
+  }
+  return queuedNs / 1e6
+}
+
 async function askAllTheWhile(socketPath: string, serviceId: string): Promise<void> {
   const filters = encodeURIComponent(JSON.stringify({ service: [serviceId] }))
   const histograms = new Map<string, RecordableHistogram>()
+  const own = new Map<string, RecordableHistogram>()
   let isPaused = false
   process.on('message', (message) => {
     if (message !== 'collect') {
@@ -624,16 +645,20 @@ async function askAllTheWhile(socketPath: string, serviceId: string): Promise<vo
       p50Ms: histogram.percentile(50) / 1e3,
       p99Ms: histogram.percentile(99) / 1e3,
       maxMs: histogram.max / 1e3,
+      ownP99Ms: (own.get(call)?.percentile(99) ?? 0) / 1e3,
+      ownMaxMs: (own.get(call)?.max ?? 0) / 1e3,
     }))
     histograms.clear()
+    own.clear()
     process.send?.({ type: 'latencies', latencies } satisfies FromChild)
   })
   const timed = async (call: string, work: () => Promise<string>): Promise<string> => {
     const startedMs = performance.now()
+    const queuedMs = queuedForCoreMs()
     const text = await work()
-    const histogram = histograms.get(call) ?? createHistogram()
-    histograms.set(call, histogram)
-    histogram.record(Math.max(1, Math.round((performance.now() - startedMs) * 1e3)))
+    const tookMs = performance.now() - startedMs
+    record(histograms, call, tookMs)
+    record(own, call, tookMs - (queuedForCoreMs() - queuedMs))
     return text
   }
   let count = 0
@@ -716,10 +741,13 @@ function report(to: Report, nodes: number, costs: Costs, baseline: Costs | undef
     add('event loop p99', 'ms', cost.loopDelayP99Ms, small?.loopDelayP99Ms)
     add('event loop max', 'ms', cost.loopDelayMaxMs, small?.loopDelayMaxMs)
     add('memory', 'MiB', cost.memoryMiB, small?.memoryMiB)
-    for (const { call, p50Ms, p99Ms, maxMs } of cost.api) {
+    for (const { call, count, p50Ms, p99Ms, maxMs, ownP99Ms, ownMaxMs } of cost.api) {
+      add(`${call}`, 'calls', count)
       add(`${call} p50`, 'ms', p50Ms)
       add(`${call} p99`, 'ms', p99Ms)
       add(`${call} max`, 'ms', maxMs)
+      add(`${call} p99, less waits for a core`, 'ms', ownP99Ms)
+      add(`${call} max, less waits for a core`, 'ms', ownMaxMs)
     }
   }
 }
