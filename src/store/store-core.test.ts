@@ -34,7 +34,7 @@ describe('the core of stores', () => {
         type: 'create' as const,
         object: buildConfig(`${commit}-${at}`),
       }))
-    const sizes = [1, 400, 400, 400, 2_000, 1, 1]
+    const sizes = [1, 200, 200, 200, 2_000, 1, 1]
     const done = Promise.all(sizes.map((size, commit) => store.commit(changes(commit, size))))
     for (let turn = 0; turn < 4; turn++) {
       await new Promise((resolve) => setImmediate(resolve))
@@ -43,8 +43,8 @@ describe('the core of stores', () => {
     await done
     assert.deepEqual(
       disk.batches.map(({ writes }) => writes.length),
-      [801, 400, 2_000, 2],
+      [401, 200, 2_000, 2],
     )
-    assert.equal(store.view.count('config'), 3_203)
+    assert.equal(store.view.count('config'), 2_603)
   })
 })

@@ -11,7 +11,7 @@ export const commitsQueuedMax = 10_000
 export const charactersQueuedMax = 64_000_000
 
 /** Changes that become visible in one turn of the event loop: everybody else waits for it. */
-const changesPerBatchMax = 1_000
+const changesPerBatchMax = 500
 
 export interface StoreCoreOptions {
   readonly clock: Clock
