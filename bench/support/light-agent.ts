@@ -95,7 +95,8 @@ export class LightAgent {
         for (;;) {
           const change = await session.next(signal)
           // As the manager sends it: that is its work.
-          sentToAgents.bytes += encodeFrame(assignmentsMessage(1, change)).length
+          for (const { length } of encodeFrame(assignmentsMessage(1, change)))
+            sentToAgents.bytes += length
           const startedMs = performance.now()
           this.#take(change)
           agentsTime.spentMs += performance.now() - startedMs

@@ -3,19 +3,21 @@ import type { Message } from './transport.ts'
 
 /**
  * Messages as bytes: length of all that follows (4 bytes), length of the JSON text (4 bytes), the text, and then the
- * message's own `bytes`, as they are. Lengths are unsigned and big-endian.
+ * message's own `bytes`, as they are. Lengths are unsigned and big-endian. In pieces: the first has lengths and text, the
+ * others are those of the message itself, not copied.
  */
-export function encodeFrame(message: Message): Buffer {
+export function encodeFrame(message: Message): readonly [Buffer, ...Uint8Array[]] {
   const { bytes, ...rest } = message
   const text = JSON.stringify(rest)
   const textBytes = Buffer.byteLength(text)
-  const frame = Buffer.allocUnsafe(headerBytes + textBytes + (bytes?.length ?? 0))
-  frame.writeUInt32BE(frame.length - 4, 0)
+  const head = Buffer.allocUnsafe(headerBytes + textBytes)
+  const pieces = bytes instanceof Uint8Array ? [bytes] : (bytes ?? [])
+  const size = pieces.reduce((sum, { length }) => sum + length, head.length)
+  head.writeUInt32BE(size - 4, 0)
   // A message without bytes differs from one with none of them.
-  frame.writeUInt32BE(bytes ? textBytes + withBytes : textBytes, 4)
-  frame.write(text, headerBytes)
-  if (bytes) frame.set(bytes, headerBytes + textBytes)
-  return frame
+  head.writeUInt32BE(bytes ? textBytes + withBytes : textBytes, 4)
+  head.write(text, headerBytes)
+  return [head, ...pieces]
 }
 
 const headerBytes = 8

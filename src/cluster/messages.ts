@@ -236,7 +236,6 @@ export function assignmentsMessage(number: number, change: AssignmentChange): Me
     pieces.push(...encoded)
     return { ...feed, sizes: encoded.map(({ length }) => length) }
   })
-  const [first] = pieces
   return {
     type: 'assignments',
     number,
@@ -246,7 +245,7 @@ export function assignmentsMessage(number: number, change: AssignmentChange): Me
       configs: { ...change.configs, put: withText(change.configs.put) },
       feeds: { put: feeds, remove },
     },
-    ...(first ? { bytes: pieces.length === 1 ? first : Buffer.concat(pieces) } : {}),
+    ...(pieces.length > 0 ? { bytes: pieces } : {}),
   }
 }
 

@@ -374,7 +374,7 @@ class TlsStream implements MessageStream {
     if (this.#failure || this.#socket.destroyed || this.#socket.writableEnded) {
       throw this.#failure ?? broken('it is closed')
     }
-    if (this.#socket.write(encodeFrame(message))) return
+    if (this.#write(encodeFrame(message))) return
     await new Promise<void>((resolve, reject) => {
       const done = () => {
         this.#socket.off('drain', done)
@@ -385,6 +385,15 @@ class TlsStream implements MessageStream {
       this.#socket.once('drain', done)
       this.#socket.once('close', done)
     })
+  }
+
+  /** False: there is no room for more. */
+  #write(pieces: readonly Uint8Array[]): boolean {
+    let hasRoom = true
+    if (pieces.length > 1) this.#socket.cork()
+    for (const piece of pieces) hasRoom = this.#socket.write(piece)
+    if (pieces.length > 1) this.#socket.uncork()
+    return hasRoom
   }
 
   async receive(signal?: AbortSignal): Promise<unknown> {

@@ -9,7 +9,8 @@ import type { NodeId, NodeRole } from '../model/index.ts'
 /** A message: plain JSON data, and bytes only in a field of that name at the top (sent as they are). */
 export interface Message {
   readonly type: string
-  readonly bytes?: Uint8Array
+  /** Pieces arrive as one: many nodes may be sent the same ones, which nobody joins for each of them. */
+  readonly bytes?: Uint8Array | readonly Uint8Array[]
   readonly [field: string]: unknown
 }
 

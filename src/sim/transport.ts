@@ -147,7 +147,7 @@ class End implements MessageStream {
     if (this.#isBroken || this.isOver) throw broken()
     const { bytes, ...rest } = message
     const arriving = asSent(rest)
-    const copy = bytes && Uint8Array.from(bytes)
+    const copy = bytes && Buffer.concat(bytes instanceof Uint8Array ? [bytes] : bytes)
     const { other } = this
     if (other) {
       this.#out.push(
