@@ -1,4 +1,5 @@
 import type { Clock, Random } from '../../src/base/index.ts'
+import { encodeParts } from '../../src/cluster/feed-bytes.ts'
 import { encodeFrame } from '../../src/cluster/frames.ts'
 import { assignmentsMessage } from '../../src/cluster/messages.ts'
 import type { Dispatcher } from '../../src/dispatcher/index.ts'
@@ -95,6 +96,7 @@ export class LightAgent {
         for (;;) {
           const change = await session.next(signal)
           // As the manager sends it: that is its work.
+          await encodeParts(change, dispatcher.turns)
           for (const { length } of encodeFrame(assignmentsMessage(1, change)))
             sentToAgents.bytes += length
           const startedMs = performance.now()

@@ -67,6 +67,23 @@ test('a piece that does not fit into what is left of a turn waits for the next o
   assert.deepEqual(begun, ['second', 'third'])
 })
 
+test('what a piece spends beyond its share leaves the rest of the turn so much less room', async () => {
+  const clock = new TurnClock()
+  const budget = new TurnBudget(clock)
+  const begun: number[] = []
+  assert.equal(budget.take(1_000), undefined)
+  for (let piece = 0; piece < 6; piece++) {
+    void budget.take(1)?.then(() => {
+      begun.push(piece)
+      budget.spend(400)
+    })
+  }
+  await clock.turn()
+  assert.deepEqual(begun, [0, 1, 2])
+  await clock.turn()
+  assert.deepEqual(begun, [0, 1, 2, 3, 4, 5])
+})
+
 test('work with time in between never waits', () => {
   const clock = new TurnClock()
   const budget = new TurnBudget(clock)

@@ -39,6 +39,11 @@ export class TurnBudget {
     })
   }
 
+  /** Notes what a piece that has begun came to beyond its share: what is asked for next has so much less room. */
+  spend(units: number): void {
+    this.#taken += units
+  }
+
   /** What is larger than a turn gets one for itself. */
   #hasRoomFor(units: number): boolean {
     return this.#taken === 0 || this.#taken + units <= unitsPerTurnMax
@@ -60,6 +65,8 @@ export class TurnBudget {
         this.#taken += units
         begun += 1
         begin()
+        // It runs now, and may spend more than it asked for.
+        await Promise.resolve()
       }
       this.#waiting = this.#waiting.slice(begun)
     }

@@ -38,7 +38,10 @@ export interface ClusterPortOptions {
   readonly authority: Authority
   /** The leader's dispatcher while this manager leads. */
   readonly dispatcher: () =>
-    | Pick<Dispatcher, 'open' | 'heard' | 'ended' | 'returning' | 'hostStops' | 'livenessLimits'>
+    | Pick<
+        Dispatcher,
+        'open' | 'heard' | 'ended' | 'returning' | 'hostStops' | 'livenessLimits' | 'turns'
+      >
     | undefined
   /** What other nodes reach this manager by, `host:port`; known once the port is open. */
   readonly ownAddress: () => string

@@ -1,6 +1,7 @@
 import { deflateRawSync, inflateRawSync } from 'node:zlib'
-import { UserError } from '../base/index.ts'
-import type { FeedPart } from '../wire/index.ts'
+import { type TurnBudget, UserError } from '../base/index.ts'
+import { factCountOf } from '../dispatcher/index.ts'
+import type { AssignmentChange, FeedPart } from '../wire/index.ts'
 import { Fields } from './read.ts'
 
 /** Texts that are longer are sent compressed, in bytes: ids and addresses say much the same again and again. */
@@ -12,9 +13,19 @@ const marks = { plain: 0, deflated: 1 } as const
 /** Bytes of parts that many nodes are told alike, for as long as somebody may be told of them. */
 const bytesOfPart = new WeakMap<FeedPart, Uint8Array>()
 
-/** Whether somebody was told of it before. */
-export function hasBytes(part: FeedPart): boolean {
-  return bytesOfPart.has(part)
+/** Facts put into bytes, compressed, in one unit of a turn. */
+const factsPerUnit = 3
+
+/** Makes the bytes of parts that nobody was told of yet, each in its share of a turn. */
+export async function encodeParts({ feeds }: AssignmentChange, turns: TurnBudget): Promise<void> {
+  for (const { parts } of feeds.put) {
+    for (const part of parts) {
+      if (bytesOfPart.has(part)) continue
+      const share = turns.take(factCountOf(part) / factsPerUnit)
+      if (share) await share
+      encodePart(part)
+    }
+  }
 }
 
 /** A part of a feed as it is sent: one byte that says how, and JSON. Made once, whoever it is sent to. */

@@ -1,8 +1,8 @@
 import { type Clock, type Log, messageOf, UserError, WakeUp } from '../base/index.ts'
 import type { Dispatcher } from '../dispatcher/index.ts'
 import type { NodeId } from '../model/index.ts'
-import type { AssignmentChange, Session } from '../wire/index.ts'
-import { encodePart, hasBytes } from './feed-bytes.ts'
+import type { Session } from '../wire/index.ts'
+import { encodeParts } from './feed-bytes.ts'
 import {
   assignmentsAheadMax,
   assignmentsMessage,
@@ -18,7 +18,7 @@ import type { MessageStream } from './transport.ts'
 export interface SessionServerOptions {
   readonly stream: MessageStream
   readonly nodeId: NodeId
-  readonly dispatcher: Pick<Dispatcher, 'open' | 'heard' | 'ended' | 'hostStops'>
+  readonly dispatcher: Pick<Dispatcher, 'open' | 'heard' | 'ended' | 'hostStops' | 'turns'>
   readonly clock: Clock
   readonly log: Log
   /** What this node is to know now; asked again whenever `settingsChanged` is called. */
@@ -148,21 +148,9 @@ class RunningSession implements SessionServer {
         continue
       }
       const change = await this.#session.next(signal)
-      await this.#makeBytes(change)
+      await encodeParts(change, this.#options.dispatcher.turns)
       this.#sentNumber += 1
       await stream.send(assignmentsMessage(this.#sentNumber, change))
-    }
-  }
-
-  /** Parts that nobody was told of yet, one at a time: others have a turn in between. */
-  async #makeBytes({ feeds }: AssignmentChange): Promise<void> {
-    for (const { parts } of feeds.put) {
-      if (parts.length < 2) continue
-      for (const part of parts) {
-        if (hasBytes(part)) continue
-        encodePart(part)
-        await this.#options.clock.sleep(0)
-      }
     }
   }
 

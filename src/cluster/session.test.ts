@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { silentLog, UserError, WakeUp } from '../base/index.ts'
+import { silentLog, TurnBudget, UserError, WakeUp } from '../base/index.ts'
 import { openRealClock, realRandom } from '../base/real-world.ts'
 import { idFrom, type NodeDescription, type NodeId } from '../model/index.ts'
 import { simulatedDescription } from '../runtime/simulated-runtime.ts'
@@ -46,6 +46,7 @@ function changeAt(sequence: number): AssignmentChange {
 
 /** The leader's dispatcher as a session sees it: its changes are pushed by the test. */
 class FakeDispatcher {
+  readonly turns = new TurnBudget(clock)
   sequence = 0
   readonly reports: (readonly TaskReport[])[] = []
   readonly acknowledged: number[] = []

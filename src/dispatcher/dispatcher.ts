@@ -57,6 +57,7 @@ import {
   taskAssignment,
   type Unseal,
 } from './assignments.ts'
+import { factCountOf } from './feed.ts'
 import { Feeds, type Listener } from './feeds.ts'
 import {
   allowedMs,
@@ -104,7 +105,8 @@ const reportRetriesMax = 20
  */
 export class Dispatcher implements ManagerLink {
   readonly #options: DispatcherOptions
-  readonly #turns: TurnBudget
+  /** Shares the thread among all that is done for nodes. */
+  readonly turns: TurnBudget
   readonly #sessions = new Map<NodeId, NodeSession>()
   /** Sessions of the nodes that need a network. */
   readonly #sessionsByNetwork = new Map<NetworkId, Set<NodeSession>>()
@@ -136,14 +138,14 @@ export class Dispatcher implements ManagerLink {
 
   constructor(options: DispatcherOptions) {
     this.#options = options
-    this.#turns = options.turns ?? new TurnBudget(options.clock)
+    this.turns = options.turns ?? new TurnBudget(options.clock)
     this.#routing = RoutingIndex.from(options.store.view)
     this.#isIngressNeeded = this.#needsIngress()
     this.#feeds = new Feeds({
       view: options.store.view,
       clock: options.clock,
       signal: this.#stop.signal,
-      turns: this.#turns,
+      turns: this.turns,
       everyone: () => this.#sessions.values(),
       onNetwork: (id) => this.#sessionsByNetwork.get(id) ?? [],
       handedOut: () => this.acknowledged.ring(),
@@ -273,7 +275,7 @@ export class Dispatcher implements ManagerLink {
     this.#refuseIfOver(signal)
     const session = new NodeSession(nodeId, {
       ...this.#options,
-      turns: this.#turns,
+      turns: this.turns,
       routing: this.#routing,
       feeds: this.#feeds,
       held,
@@ -714,6 +716,8 @@ interface Unacknowledged {
 /** Of a turn: to make a message to a node and its bytes; for each task in it. */
 const unitsPerMessage = 6
 const unitsPerTask = 4
+/** Facts of feeds whose ready-made bytes are sent in one unit: some 50 each, encrypted and handed to the kernel. */
+const factsPerUnit = 100
 
 /** Messages to a node told apart; of more, the last ones count as one. */
 const unacknowledgedMax = 64
@@ -723,7 +727,7 @@ class NodeSession implements Session, Listener {
   readonly #nodeId: NodeId
   readonly #context: SessionContext
   readonly #wake = new WakeUp()
-  readonly #closed = new AbortController()
+  #isClosed = false
   /** Signals whose end rings: `next` comes with the same one again and again. */
   readonly #ringing = new WeakSet<AbortSignal>()
   #closedBecause: UserError | undefined
@@ -768,7 +772,7 @@ class NodeSession implements Session, Listener {
   }
 
   #touched(revision: number): void {
-    if (this.#closed.signal.aborted) return
+    if (this.#isClosed) return
     this.#untoldSince = Math.min(this.#untoldSince ?? revision, revision)
     this.#wake.ring()
     this.#context.followed()
@@ -776,7 +780,7 @@ class NodeSession implements Session, Listener {
 
   /** Whether the node has still to say that it is as the store was when something of it last changed. */
   get isBehind(): boolean {
-    if (this.#closed.signal.aborted) return false
+    if (this.#isClosed) return false
     return this.#untoldSince !== undefined || this.#unacknowledged.length > 0
   }
 
@@ -794,7 +798,7 @@ class NodeSession implements Session, Listener {
     }
     for (;;) {
       if (!signal.aborted) await this.#wake.rung()
-      if (signal.aborted || this.#closed.signal.aborted) {
+      if (signal.aborted || this.#isClosed) {
         this.#wake.ring() // Also for whoever asks next.
         throw (
           this.#closedBecause ??
@@ -803,15 +807,21 @@ class NodeSession implements Session, Listener {
       }
       const begun = this.#context.feeds.begun()
       if (begun) await begun
-      const share = this.#context.turns.take(this.#differenceUnits())
+      const units = this.#differenceUnits()
+      const share = this.#context.turns.take(units)
       if (share) await share
       if (begun || share) {
-        if (signal.aborted || this.#closed.signal.aborted) {
+        if (signal.aborted || this.#isClosed) {
           this.#wake.ring()
           continue
         }
       }
+      // More of it may differ since the share was asked for.
+      const unitsNow = this.#differenceUnits()
       const change = this.#difference()
+      let facts = 0
+      for (const { parts } of change.feeds.put) for (const part of parts) facts += factCountOf(part)
+      this.#context.turns.spend(Math.max(0, unitsNow - units) + facts / factsPerUnit)
       const sinceRevision = this.#untoldSince
       this.#untoldSince = undefined
       const isNews = change.full || !isEmpty(change)
@@ -974,8 +984,7 @@ class NodeSession implements Session, Listener {
   }
 
   async report(reports: readonly TaskReport[]): Promise<void> {
-    if (this.#closed.signal.aborted)
-      throw new UserError('unavailable', 'the session with the manager is over')
+    if (this.#isClosed) throw new UserError('unavailable', 'the session with the manager is over')
     await this.#context.report(reports)
   }
 
@@ -984,9 +993,9 @@ class NodeSession implements Session, Listener {
   }
 
   close(because?: UserError): void {
-    if (this.#closed.signal.aborted) return
+    if (this.#isClosed) return
     this.#closedBecause = because
-    this.#closed.abort()
+    this.#isClosed = true
     this.#wake.ring()
     this.#context.followed()
     this.#context.networksChanged(this.#neededNetworks, new Set())

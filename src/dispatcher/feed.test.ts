@@ -78,6 +78,32 @@ describe('a feed', () => {
     )
   })
 
+  test('a change of many facts comes in parts, and to the same; what is behind an endpoint goes with it', () => {
+    const feed = openFeed()
+    let facts = told(undefined, feed.since(undefined))
+    const change = (weights: readonly (readonly [number, number])[]) => {
+      const { version } = feed
+      step(feed, weights)
+      const since = feed.since(version)
+      facts = told(facts, since)
+      assert.deepEqual(weightsOf(facts), weightsOf(told(undefined, feed.since(undefined))))
+      return since.parts.length
+    }
+    const all = Array.from({ length: 900 }, (_, task) => task)
+    assert.equal(change(all.map((task) => [task, 1])), 2)
+    assert.equal(change(all.slice(300).map((task) => [task, task % 2 === 0 ? 0 : 2])), 2)
+    assert.equal(weightsOf(facts).length, 600)
+
+    const { version } = feed
+    const gone = [endpointKey(endpointId)]
+    for (const taskId of feed.backendsOf(endpointId)) gone.push(backendKey(endpointId, taskId))
+    feed.change(version + 1, new Map(gone.map((key) => [key, undefined])))
+    const { parts } = feed.since(version)
+    assert.equal(parts.length, 1)
+    assert.equal(told(facts, feed.since(version)).endpoints.size, 0)
+    assert.equal(feed.isEmpty, true)
+  })
+
   test('has the same digest whatever way it came to be so, and another otherwise', () => {
     fc.assert(
       fc.property(anySteps, (steps) => {

@@ -48,13 +48,21 @@ function mixed(hash: number): number {
 
 interface Entry {
   readonly version: number
-  readonly part: FeedPart
+  readonly parts: readonly FeedPart[]
   readonly factCount: number
   /** Of the feed after it. */
   readonly digest: string
 }
 
-/** Facts in one part of a whole feed: what is made, put into bytes and read in one go. */
+/** Of parts that were made here. */
+const factCountOfPart = new WeakMap<FeedPart, number>()
+
+/** How many facts a part tells. */
+export function factCountOf(part: FeedPart): number {
+  return factCountOfPart.get(part) ?? 0
+}
+
+/** Facts in one part: what is made, put into bytes and read in one go. */
 const factsPerPartMax = 500
 /** Changes that are kept in any case, for those who are behind. */
 const changesKeptMin = 1_000
@@ -124,7 +132,7 @@ export class Feed {
     }
     this.#version = version
     const factCount = put.length + remove.length
-    this.#log.push({ version, part: partOf(put, remove), factCount, digest: this.digest })
+    this.#log.push({ version, parts: partsOf(put, remove), factCount, digest: this.digest })
     this.#logFactCount += factCount
     while (this.#logFactCount > Math.max(changesKeptMin, this.#facts.size)) {
       const first = this.#log.shift()
@@ -169,7 +177,7 @@ export class Feed {
   #partsSince(version: number): readonly FeedPart[] | undefined {
     if (version < this.#base.version) return undefined
     if (version === this.#version) return noParts
-    return this.#log.flatMap((entry) => (entry.version > version ? [entry.part] : []))
+    return this.#log.flatMap((entry) => (entry.version > version ? entry.parts : []))
   }
 
   #wholeParts(): readonly FeedPart[] {
@@ -179,14 +187,10 @@ export class Feed {
       const factCount = later.reduce((sum, entry) => sum + entry.factCount, 0)
       if (2 * factCount <= this.#facts.size) return [...this.#whole.parts, ...since]
     }
-    const parts: FeedPart[] = []
-    // Endpoints before what is behind them.
-    const facts = [...this.#facts.values()].map(({ fact }) => fact)
-    const heads = facts.filter(({ type }) => type === 'endpoint')
-    const others = facts.filter(({ type }) => type !== 'endpoint')
-    const ordered = [...heads, ...others]
-    for (let at = 0; at < ordered.length; at += factsPerPartMax)
-      parts.push(partOf(ordered.slice(at, at + factsPerPartMax), []))
+    const parts = partsOf(
+      [...this.#facts.values()].map(({ fact }) => fact),
+      [],
+    )
     this.#whole = { version: this.#version, parts }
     return parts
   }
@@ -194,6 +198,27 @@ export class Feed {
 
 const noParts: readonly FeedPart[] = []
 const noTasks: ReadonlySet<TaskId> = new Set()
+
+/** Several where there is much: endpoints before what is behind them. */
+function partsOf(put: readonly Fact[], remove: readonly Fact[]): readonly FeedPart[] {
+  const count = put.length + remove.length
+  if (count <= factsPerPartMax) return count === 0 ? noParts : [partOf(put, remove)]
+  const gone = new Set<EndpointId>()
+  for (const fact of remove) if (fact.type === 'endpoint') gone.add(fact.endpoint.id)
+  // What is behind an endpoint goes with it.
+  const isToTell = (fact: Fact) => fact.type !== 'backend' || !gone.has(fact.endpointId)
+  const told = chunks(remove.filter(isToTell)).map((facts) => partOf([], facts))
+  const heads = put.filter(({ type }) => type === 'endpoint')
+  const others = put.filter((fact) => fact.type !== 'endpoint' && isToTell(fact))
+  return [...told, ...chunks([...heads, ...others]).map((facts) => partOf(facts, []))]
+}
+
+function chunks(facts: readonly Fact[]): (readonly Fact[])[] {
+  const found: (readonly Fact[])[] = []
+  for (let at = 0; at < facts.length; at += factsPerPartMax)
+    found.push(facts.slice(at, at + factsPerPartMax))
+  return found
+}
 
 function partOf(put: readonly Fact[], remove: readonly Fact[]): FeedPart {
   const backends = new Map<EndpointId, { readonly put: Backend[]; readonly remove: TaskId[] }>()
@@ -221,9 +246,11 @@ function partOf(put: readonly Fact[], remove: readonly Fact[]): FeedPart {
   }
   // They go with it.
   for (const id of goneEndpoints) backends.delete(id)
-  return {
+  const part = {
     endpoints,
     backends: [...backends].map(([endpointId, delta]) => ({ endpointId, ...delta })),
     neighbours,
   }
+  factCountOfPart.set(part, put.length + remove.length)
+  return part
 }

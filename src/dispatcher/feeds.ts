@@ -69,9 +69,9 @@ class Marks {
 type RoundChanges = Map<FeedId, Map<string, HashedFact | undefined>>
 
 /** Facts looked at in one unit of a turn. */
-const factsPerUnit = 4
+const factsPerUnit = 2
 /** To look at a task or network when a leader begins. */
-const unitsPerLoaded = 0.1
+const unitsPerLoaded = 0.3
 /** Pause after a round for each node told, in ms: what changes meanwhile goes out once. Half a second for 5,000 nodes. */
 const pauseMsPerNode = 0.1
 

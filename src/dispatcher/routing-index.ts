@@ -39,7 +39,9 @@ export class RoutingIndex {
 
   static from(view: View): RoutingIndex {
     const index = new RoutingIndex(view)
-    for (const kind of ['task', 'endpoint', 'network'] as const) {
+    for (const { traffic, workloadId } of view.list('task'))
+      if (traffic === 'routable') index.#countRoutable(workloadId, 1)
+    for (const kind of ['endpoint', 'network'] as const) {
       for (const after of view.list(kind)) index.learn({ kind, id: after.id, after })
     }
     return index
@@ -93,13 +95,17 @@ export class RoutingIndex {
     const isRoutable = after?.traffic === 'routable'
     // Only routable tasks are in the sets, so other news of a task is none to those who route to it.
     if (workloadId === undefined || wasRoutable === isRoutable) return noChanges
-    const count = (this.#routableByWorkload.get(workloadId) ?? 0) + (isRoutable ? 1 : -1)
-    if (count > 0) this.#routableByWorkload.set(workloadId, count)
-    else this.#routableByWorkload.delete(workloadId)
+    this.#countRoutable(workloadId, isRoutable ? 1 : -1)
     const taskId = (after ?? before)?.id
     return this.#view
       .endpointsOfWorkload(workloadId)
       .map(({ id }) => (taskId === undefined ? { id } : { id, taskId }))
+  }
+
+  #countRoutable(workloadId: WorkloadId, by: 1 | -1): void {
+    const count = (this.#routableByWorkload.get(workloadId) ?? 0) + by
+    if (count > 0) this.#routableByWorkload.set(workloadId, count)
+    else this.#routableByWorkload.delete(workloadId)
   }
 
   #learnEndpoint(

@@ -63,7 +63,9 @@ export async function runLoop(options: LoopOptions): Promise<void> {
     const turn = decide(clock.nowMs())
     wakeAtMs = turn.wakeAtMs
     if (turn.more) wake.ring()
+    const taken = units
     units = unitsOf(turn)
+    turns.spend(Math.max(0, units - taken))
     const results = await commitAll(turn, (changes) => store.commit(changes, { fence }))
     let pause = false
     for (const result of results) {
