@@ -1,4 +1,4 @@
-import type { Endpoint, Task, UpdateStatus, Workload } from '../../model/index.ts'
+import type { Endpoint, NodeId, Task, UpdateStatus, Workload } from '../../model/index.ts'
 import { isStopWanted } from '../../model/index.ts'
 import type { View } from '../../store/store.ts'
 import type { ServiceSpecDocument } from './documents.ts'
@@ -7,8 +7,8 @@ import { documentOf, meta, raisePort, time } from './raise.ts'
 export interface ServiceReading {
   /** Fill in what was left unset. */
   readonly insertDefaults: boolean
-  /** Count its tasks. */
-  readonly status: boolean
+  /** Count its tasks: `nodesUp(view)`. */
+  readonly status?: ReadonlySet<NodeId> | undefined
 }
 
 /** Workloads of other dialects are not services: their documents mean nothing to a Docker client. */
@@ -28,7 +28,7 @@ export function raiseService(view: View, workload: Workload, reading: ServiceRea
     ...(previous ? { PreviousSpec: documentOf(previous.source) } : {}),
     Endpoint: raiseEndpoint(view, endpoint, document),
     ...(status.update ? { UpdateStatus: raiseUpdate(status.update) } : {}),
-    ...(reading.status ? { ServiceStatus: countTasks(view, workload) } : {}),
+    ...(reading.status ? { ServiceStatus: countTasks(view, workload, reading.status) } : {}),
     ...(job
       ? {
           JobStatus: {
@@ -98,23 +98,49 @@ function raiseUpdate({ state, startedAtMs, completedAtMs, message, waitingFor }:
   }
 }
 
-/** Running tasks are those that should run and do, on a node that is there. */
-function countTasks(view: View, workload: Workload): object {
-  const { mode, jobIteration } = workload.spec
-  const isJob = mode.type === 'replicatedJob' || mode.type === 'globalJob'
-  let running = 0
-  let wanted = 0
-  let completed = 0
-  for (const task of view.tasksOfWorkload(workload.id)) {
-    if (isJob && task.jobIteration !== jobIteration) continue
-    if (isJob && task.status.state === 'complete') {
-      completed++
-      continue
-    }
-    if (isStopWanted(task)) continue
-    wanted++
-    if (task.status.state === 'running' && isOnLiveNode(view, task)) running++
+const nodesUpByView = new WeakMap<View, ReadonlySet<NodeId>>()
+
+/** Nodes that are not down; the same set as long as they are the same ones. */
+export function nodesUp(view: View): ReadonlySet<NodeId> {
+  const known = nodesUpByView.get(view)
+  const now = new Set<NodeId>()
+  let isKnown = known !== undefined
+  for (const { id, status } of view.list('node')) {
+    if (status.state === 'down') continue
+    now.add(id)
+    isKnown &&= known?.has(id) === true
   }
+  if (known && isKnown && known.size === now.size) return known
+  nodesUpByView.set(view, now)
+  return now
+}
+
+interface TaskCounts {
+  readonly running: number
+  readonly wanted: number
+  readonly completed: number
+}
+
+/** What was counted of a list of tasks, which is another one once one of its tasks has changed. */
+const countsOfList = new WeakMap<
+  readonly Task[],
+  {
+    readonly up: ReadonlySet<NodeId>
+    readonly jobIteration: number | undefined
+    readonly counts: TaskCounts
+  }
+>()
+
+function countTasks(view: View, workload: Workload, up: ReadonlySet<NodeId>): object {
+  const { mode } = workload.spec
+  const isJob = mode.type === 'replicatedJob' || mode.type === 'globalJob'
+  const jobIteration = isJob ? workload.spec.jobIteration : undefined
+  const tasks = view.tasksOfWorkload(workload.id)
+  const known = countsOfList.get(tasks)
+  const isKnown = known?.up === up && known.jobIteration === jobIteration
+  const counts = isKnown ? known.counts : countOf(tasks, up, jobIteration)
+  if (!isKnown) countsOfList.set(tasks, { up, jobIteration, counts })
+  const { running, wanted, completed } = counts
   return {
     RunningTasks: running,
     DesiredTasks:
@@ -127,9 +153,27 @@ function countTasks(view: View, workload: Workload): object {
   }
 }
 
-function isOnLiveNode(view: View, task: Task): boolean {
-  const node = task.nodeId && view.get('node', task.nodeId)
-  return node ? node.status.state !== 'down' : false
+/** Running tasks are those that should run and do, on a node that is there. Of a job: those of its last execution. */
+function countOf(
+  tasks: readonly Task[],
+  up: ReadonlySet<NodeId>,
+  jobIteration: number | undefined,
+): TaskCounts {
+  let running = 0
+  let wanted = 0
+  let completed = 0
+  for (const task of tasks) {
+    const { nodeId, status } = task
+    if (jobIteration !== undefined && task.jobIteration !== jobIteration) continue
+    if (jobIteration !== undefined && status.state === 'complete') {
+      completed++
+      continue
+    }
+    if (isStopWanted(task)) continue
+    wanted++
+    if (status.state === 'running' && nodeId !== undefined && up.has(nodeId)) running++
+  }
+  return { running, wanted, completed }
 }
 
 const updateDefaults = {

@@ -11,7 +11,7 @@ import type { Filters } from './filters.ts'
 import { streamLogs } from './logs.ts'
 import { type Lowering, lowerService, normaliseService, warningsOf } from './lower-service.ts'
 import { madeUpName } from './names.ts'
-import { isService, raiseService } from './raise-service.ts'
+import { isService, nodesUp, raiseService } from './raise-service.ts'
 
 const filterKeys = ['id', 'label', 'mode', 'name', 'runtime'] as const
 
@@ -28,7 +28,7 @@ export function serviceRoutes(api: ApiContext): readonly Route[] {
         const { view } = api.requireControl().store
         const workload = findService(view, call.param('id'))
         const insertDefaults = call.strictFlag('insertDefaults')
-        return json(raiseService(view, workload, { insertDefaults, status: false }))
+        return json(raiseService(view, workload, { insertDefaults }))
       },
     },
     { method: 'POST', path: '/services/create', handle: (call) => createService(api, call) },
@@ -63,7 +63,8 @@ export function findService(view: View, text: string): Workload {
 function listServices(api: ApiContext, call: Call) {
   const { view } = api.requireControl().store
   const filters = call.filters(filterKeys)
-  const reading = { insertDefaults: false, status: call.strictFlag('status') }
+  const status = call.strictFlag('status') ? nodesUp(view) : undefined
+  const reading = { insertDefaults: false, status }
   const found: object[] = []
   for (const workload of view.list('workload')) {
     if (isService(workload) && isListed(workload, filters)) {
