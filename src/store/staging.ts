@@ -1,5 +1,5 @@
 import { UserError } from '../base/index.ts'
-import { type AnyObject, type Kind, uniquelyNamedKinds } from '../model/index.ts'
+import { type AnyObject, type Kind, type Task, uniquelyNamedKinds } from '../model/index.ts'
 import type { MemoryView } from './memory-view.ts'
 import type { Write } from './persistence.ts'
 import { type AppliedChange, type Change, changesPerCommitMax, objectSizeMax } from './store.ts'
@@ -99,13 +99,16 @@ export class Staging {
         continue
       }
       const specChanged = before === undefined || (change.type === 'update' && change.specChanged)
-      const after: AnyObject = {
-        ...change.object,
+      const { object } = change
+      const stamp = {
         version: revision,
         specVersion: specChanged ? revision : before.specVersion,
         createdAtMs: before?.createdAtMs ?? atMs,
         updatedAtMs: atMs,
       }
+      // Most objects are tasks, and a place in the code that copies only these takes a fourth of the time.
+      const after: AnyObject =
+        object.kind === 'task' ? stampedTask(object, stamp) : { ...object, ...stamp }
       if (this.#isKept || isDeclared(after)) {
         const text = textOf(after)
         size += text.length
@@ -174,6 +177,12 @@ export class Staging {
     }
     return owners
   }
+}
+
+type Stamp = Pick<AnyObject, 'version' | 'specVersion' | 'createdAtMs' | 'updatedAtMs'>
+
+function stampedTask(task: Task, { version, specVersion, createdAtMs, updatedAtMs }: Stamp): Task {
+  return { ...task, version, specVersion, createdAtMs, updatedAtMs }
 }
 
 /** Why a commit that was checked across objects comes too late. */
