@@ -819,6 +819,40 @@ describe('what is left alone or ended', () => {
     await lab.settle()
     assert.deepEqual(lab.heights(), [1, 2, 2])
   })
+
+  const port = {
+    ports: [{ protocol: 'tcp', targetPort: 80, publishedPort: 80, publishMode: 'host' } as const],
+  }
+  const published = (workloadId: string) =>
+    buildEndpoint({ id: `e-${workloadId}`, name: workloadId, workloadId, spec: port })
+
+  test('what changed before a decision was committed counts for what its tasks hold', async () => {
+    const lab = await Lab.open(...nodes(2))
+    await lab.workload('s')
+    await lab.pending('s', 1)
+    const decision = lab.scheduler.decide(0, 100)
+    await lab.add(published('s'))
+    await lab.store.commit(changesFor(lab.store.view, decision, 0))
+    assert.deepEqual(lab.scheduler.describe(), Scheduler.from(lab.store.view).describe())
+    await lab.workload('other')
+    await lab.add(published('other'))
+    await lab.pending('other', 2)
+    await lab.settle()
+    assert.equal(lab.errors('other').length, 1)
+  })
+
+  test('a task of a former revision holds no port of the new one, though it waited for it', async () => {
+    const lab = await Lab.open(...nodes(1))
+    await lab.workload('s')
+    await lab.add(published('s'))
+    await lab.pending('s', 1)
+    const workload = lab.store.view.get('workload', 's')
+    assert.ok(workload)
+    const spec = { ...workload.spec, revisionId: idFrom<'revision'>('s-2') }
+    await lab.store.commit([{ type: 'update', object: { ...workload, spec } }])
+    await lab.settle()
+    assert.deepEqual(lab.scheduler.describe(), Scheduler.from(lab.store.view).describe())
+  })
 })
 
 const template = fc.record({

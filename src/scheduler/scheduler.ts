@@ -103,12 +103,19 @@ export class Scheduler {
   /** Placed by the last decision, not yet seen in a commit. */
   readonly #undecided = new Set<TaskId>()
   readonly #shared = new Map<string, Candidates>()
+  /** The one used last. */
+  #sharedKeyLast = ''
+  #sharedLast: Candidates | undefined
   readonly #own = new Map<
     string,
     { readonly candidates: Candidates; readonly workload: WorkloadState }
   >()
   readonly #filters = new Map<string, StaticFilter>()
   #needsEpoch = 0
+  /** Counted up when what tasks hold may differ though they are the same. */
+  #holdingsEpoch = 0
+  /** As of the last decision. */
+  #decidedEpoch = 0
 
   private constructor(view: View) {
     this.#view = view
@@ -182,6 +189,7 @@ export class Scheduler {
         const revision = after ?? before
         const group = revision?.kind === 'revision' ? this.#groups.get(revision.id) : undefined
         if (group) group.needsEpoch = -1
+        this.#holdingsEpoch++
         return
       }
       case 'cluster': {
@@ -200,6 +208,7 @@ export class Scheduler {
 
   #needsChanged(): void {
     this.#needsEpoch++
+    this.#holdingsEpoch++
     for (const nodeId of this.#pinned.keys()) this.#pinnedToCheck.add(nodeId)
   }
 
@@ -240,6 +249,7 @@ export class Scheduler {
   }
 
   #portsChanged(workloadId: WorkloadId): void {
+    this.#holdingsEpoch++
     for (const { id } of this.#view.revisionsOfWorkload(workloadId)) {
       const group = this.#groups.get(id)
       if (group) group.needsEpoch = -1
@@ -260,9 +270,10 @@ export class Scheduler {
   }
 
   #setTask(id: TaskId, before: Task | undefined, after: Task | undefined): void {
-    this.#undecided.delete(id)
+    const isPlaced = this.#undecided.delete(id)
     this.#setPending(before, after)
-    this.#setHolding(id, after && this.#holdingOf(after))
+    if (!(isPlaced && before && after && this.#isAsPlaced(before, after)))
+      this.#setHolding(id, after && this.#holdingOf(after))
     const failedBefore = before && failureOf(before)
     const failedNow = after && failureOf(after)
     if (failedBefore?.nodeId === failedNow?.nodeId && before?.status.atMs === after?.status.atMs)
@@ -279,6 +290,21 @@ export class Scheduler {
         after.status.atMs,
       )
     }
+  }
+
+  /** Whether a task holds what it was placed with by the last decision, so that nothing of it has to be looked up again. */
+  #isAsPlaced(before: Task, after: Task): boolean {
+    const holding = this.#holdings.get(after.id)
+    return (
+      holding !== undefined &&
+      this.#decidedEpoch === this.#holdingsEpoch &&
+      holding.node.id === after.nodeId &&
+      holding.generic === after.genericResources &&
+      holding.hostPorts.length === 0 &&
+      after.status.hostPorts.length === 0 &&
+      before.revisionId === after.revisionId &&
+      isLive(after)
+    )
   }
 
   #setPending(before: Task | undefined, after: Task | undefined): void {
@@ -385,6 +411,7 @@ export class Scheduler {
   decide(nowMs: number, limit: number): SchedulerDecision {
     for (const taskId of this.#undecided) this.#setHolding(taskId, undefined)
     this.#undecided.clear()
+    this.#decidedEpoch = this.#holdingsEpoch
 
     const placements: Placement[] = []
     const refusals: Refusal[] = []
@@ -525,11 +552,14 @@ export class Scheduler {
   }
 
   #sharedFor(needs: Needs): Candidates {
+    if (needs.key === this.#sharedKeyLast && this.#sharedLast) return this.#sharedLast
     let candidates = this.#shared.get(needs.key)
     if (candidates) this.#shared.delete(needs.key)
     else candidates = new Candidates(this.#nodes, needs, this.#filterFor(needs))
     // Last is the one used last: the first is the one to drop.
     this.#shared.set(needs.key, candidates)
+    this.#sharedKeyLast = needs.key
+    this.#sharedLast = candidates
     if (this.#shared.size > Math.min(sharedMax, this.#setsMax))
       this.#shared.delete(first(this.#shared) ?? needs.key)
     return candidates
@@ -738,6 +768,7 @@ export function changesFor(view: View, decision: SchedulerDecision, nowMs: numbe
 }
 
 function withoutError(task: Task): Omit<Task['status'], 'error'> {
+  if (!('error' in task.status)) return task.status
   const { error: _, ...status } = task.status
   return status
 }
