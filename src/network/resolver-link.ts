@@ -1,6 +1,16 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, openSync } from 'node:fs'
-import { mkdir, open, readFile, readlink, realpath, rename, rm, writeFile } from 'node:fs/promises'
+import {
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  readlink,
+  realpath,
+  rename,
+  rm,
+  writeFile,
+} from 'node:fs/promises'
 import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { type Clock, type Log, messageOf, UserError } from '../base/index.ts'
@@ -11,7 +21,7 @@ import {
   type ResolverStatus,
   resolverFiles,
 } from './resolver/control.ts'
-import { renderState } from './resolver/state-file.ts'
+import { pagesFolder, renderState, type StateFiles } from './resolver/state-file.ts'
 import type { ResolverState } from './resolver/zones.ts'
 
 /** Longest a resolver may take to begin, and to answer, in ms. */
@@ -39,7 +49,11 @@ export class ResolverLink {
   #connection: Connection | undefined
   /** One thing at a time: start, load, stop. */
   #turn: Promise<unknown> = Promise.resolve()
+  /** The head of the state's files, which names all others. */
   #written: string | undefined
+  /** Pages that this process wrote. */
+  readonly #pages = new Set<string>()
+  #isFolderClean = false
   #isWanted = false
   #restartMs = restartMsMin
   #restartCount = 0
@@ -67,16 +81,18 @@ export class ResolverLink {
    */
   publish(state: ResolverState, force = false): Promise<Readonly<Record<string, string>>> {
     return this.#inTurn(async () => {
-      const text = renderState(state)
+      const files = renderState(state)
       this.#isWanted = state.networks.length > 0
       if (!this.#isWanted) {
         await this.#stop()
         return {}
       }
-      const isSame = text === this.#written
+      const isSame = files.head === this.#written
       if (isSame && !force && this.#connection) return {}
-      if (!isSame) await this.#write(text)
-      return (await this.#load()).failures
+      if (!isSame) await this.#write(files)
+      const { failures } = await this.#load()
+      await this.#removePagesBut(files.pages)
+      return failures
     })
   }
 
@@ -97,7 +113,7 @@ export class ResolverLink {
         }
         if (status.error !== undefined) {
           drift.push(`the resolver could not read its state: ${status.error}`)
-          this.#written = undefined
+          this.#forgetFiles()
         }
       }
       return drift
@@ -112,6 +128,8 @@ export class ResolverLink {
       for (const name of Object.values(resolverFiles)) {
         await rm(join(this.#stateDir, name), { force: true })
       }
+      await rm(join(this.#stateDir, pagesFolder), { recursive: true, force: true })
+      this.#forgetFiles()
     })
   }
 
@@ -129,12 +147,37 @@ export class ResolverLink {
     return turn
   }
 
-  async #write(text: string): Promise<void> {
-    await mkdir(this.#stateDir, { recursive: true, mode: 0o700 })
-    const path = join(this.#stateDir, resolverFiles.state)
-    await writeFile(`${path}.new`, text, { mode: 0o600 })
-    await rename(`${path}.new`, path)
-    this.#written = text
+  /** Whoever reads the head meanwhile finds all that it names. */
+  async #write({ head, pages }: StateFiles): Promise<void> {
+    const folder = join(this.#stateDir, pagesFolder)
+    await mkdir(folder, { recursive: true, mode: 0o700 })
+    await Promise.all(
+      [...pages].map(async ([name, text]) => {
+        if (this.#pages.has(name)) return
+        await replaceFile(join(folder, name), text)
+        this.#pages.add(name)
+      }),
+    )
+    await replaceFile(join(this.#stateDir, resolverFiles.state), head)
+    this.#written = head
+  }
+
+  /** Also of what an earlier daemon left. */
+  async #removePagesBut(kept: StateFiles['pages']): Promise<void> {
+    const folder = join(this.#stateDir, pagesFolder)
+    const there = this.#isFolderClean ? this.#pages : await readdir(folder)
+    for (const name of [...there].filter((candidate) => !kept.has(candidate))) {
+      await rm(join(folder, name), { force: true })
+      this.#pages.delete(name)
+    }
+    this.#isFolderClean = true
+  }
+
+  /** What is on disk is in doubt: all of it is written again. */
+  #forgetFiles(): void {
+    this.#written = undefined
+    this.#pages.clear()
+    this.#isFolderClean = false
   }
 
   /** Makes a resolver be there that has read the state file. */
@@ -162,7 +205,7 @@ export class ResolverLink {
       )
     }
     if (status.error !== undefined) {
-      this.#written = undefined
+      this.#forgetFiles()
       throw new UserError('internal', `the resolver could not read its state: ${status.error}`)
     }
     this.#restartMs = restartMsMin
@@ -332,4 +375,10 @@ export class ResolverLink {
       // It ended by itself.
     }
   }
+}
+
+/** Whoever reads it sees what was there before, or all that is new. */
+async function replaceFile(path: string, text: string): Promise<void> {
+  await writeFile(`${path}.new`, text, { mode: 0o600 })
+  await rename(`${path}.new`, path)
 }

@@ -1,8 +1,8 @@
 /**
  * What daemon and resolver say to each other: one JSON object a line over a unix socket in the state directory, which
- * only its owner may open. The state itself goes by a file beside it, so that there is one truth.
+ * only its owner may open. The state itself goes by files beside it, so that there is one truth.
  */
-export const controlVersion = 3
+export const controlVersion = 4
 
 export const resolverFiles = {
   state: 'resolver.json',
@@ -11,7 +11,7 @@ export const resolverFiles = {
   log: 'resolver.log',
 } as const
 
-/** `load`: read the state file again. Each is answered by one `ResolverStatus`. */
+/** `load`: read the state's files again. Each is answered by one `ResolverStatus`. */
 export interface ControlRequest {
   readonly command: 'load' | 'status' | 'stop'
 }
@@ -22,7 +22,7 @@ export interface ResolverStatus {
   readonly listening: readonly string[]
   /** Why, by gateway it can't listen on. */
   readonly failures: Readonly<Record<string, string>>
-  /** Why the state file could not be read. */
+  /** Why the state could not be read. */
   readonly error?: string
 }
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { createSocket } from 'node:dgram'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -14,7 +14,7 @@ import { Forwarder, frame, parseResolvConf, splitFrames } from './forwarder.ts'
 import { indexState, lookUp, pickByShare } from './lookup.ts'
 import { encodeAddresses, encodeName, parseQuery, type Query } from './message.ts'
 import { ResolverServer } from './server.ts'
-import { renderState, StateReader } from './state-file.ts'
+import { pagesFolder, renderState, StateReader } from './state-file.ts'
 import { buildZones } from './zones.ts'
 
 const front = buildNetwork('front', { subnet: '10.0.1.0/24', gateway: '10.0.1.1' })
@@ -253,20 +253,28 @@ describe('messages', () => {
 })
 
 describe('the state', () => {
-  test('is read as it was written, and what did not change is not parsed again', (t) => {
+  test('is read as it was written, and what did not change is not read again', (t) => {
     const folder = mkdtempSync(join(tmpdir(), 'resolver-state-'))
     t.after(() => rmSync(folder, { recursive: true }))
     const path = join(folder, 'state')
     const reader = new StateReader(path)
     const plain = (value: unknown): unknown => JSON.parse(JSON.stringify(value))
-    writeFileSync(path, renderState(state))
+    const { head, pages } = renderState(state)
+    const pagesPath = join(folder, pagesFolder)
+    mkdirSync(pagesPath)
+    for (const [name, text] of pages) writeFileSync(join(pagesPath, name), text)
+    writeFileSync(path, head)
     const first = reader.read()
     assert.deepEqual(plain(first), plain(state))
     const second = reader.read()
     assert.equal(second.networks[1]?.pages[0], first.networks[1]?.pages[0])
-    writeFileSync(path, renderState(state).slice(0, -1))
+    // What was read before is not looked for again.
+    for (const name of pages.keys()) writeFileSync(join(pagesPath, name), '{}')
+    assert.deepEqual(plain(reader.read()), plain(state))
+    assert.throws(() => new StateReader(path).read(), /damaged/)
+    writeFileSync(path, head.slice(0, -1))
     assert.throws(() => reader.read())
-    writeFileSync(path, renderState(state).split('\n').slice(0, -1).join('\n'))
+    writeFileSync(path, head.replace(/"pages":\["\w+"/, '"pages":["../x"'))
     assert.throws(() => reader.read(), /damaged/)
   })
 
@@ -302,7 +310,7 @@ describe('the server', () => {
     ],
   }
   const served = (clients: Record<string, { networks: string[]; nameservers: string[] }>) => ({
-    version: 4 as const,
+    version: 5 as const,
     networks: [zone],
     clients,
   })
@@ -374,10 +382,10 @@ describe('the server', () => {
   test('a gateway that is not there yet is named, and listened on at the next call', async () => {
     const server = open()
     const absent = { ...zone, id: 'y', gateway: '203.0.113.77' }
-    const failures = await server.serve({ version: 4, networks: [zone, absent], clients: {} })
+    const failures = await server.serve({ version: 5, networks: [zone, absent], clients: {} })
     assert.match(failures['203.0.113.77'] ?? '', /EADDRNOTAVAIL/)
     assert.deepEqual(server.listening, ['127.0.0.1'])
-    await server.serve({ version: 4, networks: [], clients: {} })
+    await server.serve({ version: 5, networks: [], clients: {} })
     assert.deepEqual(server.listening, [])
     server.close()
   })

@@ -1,4 +1,6 @@
+import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import type { Ipv6Block } from '../../model/index.ts'
 import {
   type Client,
@@ -9,70 +11,104 @@ import {
   type ZonePage,
 } from './zones.ts'
 
-/** Texts of pages: one that did not change is neither rendered nor parsed again. */
-const renderedPages = new WeakMap<ZonePage, string>()
+/** A state as files: a head, and one for each page, which is named for what it holds and so never changed. */
+export interface StateFiles {
+  readonly head: string
+  /** Texts by name. */
+  readonly pages: ReadonlyMap<string, string>
+}
 
-/** As the file has it: a line for all but the pages, then a line for each page. */
-export function renderState({ version, networks, clients }: ResolverState): string {
-  const zones = networks.map(({ pages, ...zone }) => ({ ...zone, pages: pages.length }))
-  const lines = [JSON.stringify({ version, networks: zones, clients })]
-  for (const page of networks.flatMap(({ pages }) => pages)) {
-    const text = renderedPages.get(page) ?? JSON.stringify(page)
-    renderedPages.set(page, text)
-    lines.push(text)
+/** The pages' folder, beside the head. */
+export const pagesFolder = 'resolver-pages'
+
+/** One that did not change is neither rendered, nor written, nor read again. */
+const renderedPages = new WeakMap<ZonePage, { readonly name: string; readonly text: string }>()
+
+export function renderState({ version, networks, clients }: ResolverState): StateFiles {
+  const texts = new Map<string, string>()
+  const nameOf = (page: ZonePage): string => {
+    const { name, text } = renderPage(page)
+    texts.set(name, text)
+    return name
   }
-  return lines.join('\n')
+  const zones = networks.map(({ pages, ...zone }) => ({ ...zone, pages: pages.map(nameOf) }))
+  return { head: JSON.stringify({ version, networks: zones, clients }), pages: texts }
+}
+
+function renderPage(page: ZonePage): { readonly name: string; readonly text: string } {
+  const known = renderedPages.get(page)
+  if (known) return known
+  const text = JSON.stringify(page)
+  const rendered = { name: nameOfText(text), text }
+  renderedPages.set(page, rendered)
+  return rendered
+}
+
+function nameOfText(text: string): string {
+  return createHash('sha256').update(text).digest('hex')
 }
 
 /** Reads the state that the daemon wrote, again and again. */
 export class StateReader {
   readonly #path: string
-  /** By text, as last read: questions wait while a state is read, and little of it changes at a time. */
+  /** By name, as last read: questions wait while a state is read, and little of it changes at a time. */
   #pages: ReadonlyMap<string, ZonePage> = new Map()
 
+  /** `path` is the head's. */
   constructor(path: string) {
     this.#path = path
   }
 
-  /** Throws with a sentence where the file is not a state. */
+  /** Throws with a sentence where the files are not a state. */
   read(): ResolverState {
-    const [head = '', ...lines] = readFileSync(this.#path, 'utf8').split('\n')
-    const parsed: unknown = JSON.parse(head)
+    const parsed: unknown = JSON.parse(readFileSync(this.#path, 'utf8'))
     if (!isRecord(parsed) || parsed['version'] !== stateVersion) {
       throw new Error(`${this.#path} is not a resolver state of version ${stateVersion}`)
     }
-    const damaged = () => new Error(`${this.#path} is damaged`)
-    const pages = new Map<string, ZonePage>()
-    for (const line of lines) {
-      const page: unknown = this.#pages.get(line) ?? JSON.parse(line)
-      // One that was read before was looked at then.
-      if (!this.#pages.has(line) && !isPage(page)) throw damaged()
-      pages.set(line, page as ZonePage)
-    }
     const { networks, clients } = parsed
-    if (!Array.isArray(networks) || !isRecordOf(clients, isClient)) throw damaged()
-    let next = 0
+    if (!Array.isArray(networks) || !isRecordOf(clients, isClient)) throw this.#damage(this.#path)
+    const pages = new Map<string, ZonePage>()
     const zones = networks.map((zone: unknown): Zone => {
-      if (!isZoneHead(zone)) throw damaged()
-      const own = lines.slice(next, next + zone.pages)
-      next += zone.pages
-      if (own.length !== zone.pages) throw damaged()
-      const { pages: _, ...rest } = zone
-      return { ...rest, pages: own.flatMap((line) => pages.get(line) ?? []) }
+      if (!isZoneHead(zone)) throw this.#damage(this.#path)
+      const own = zone.pages.map((name) => {
+        const page = pages.get(name) ?? this.#pages.get(name) ?? this.#readPage(name)
+        pages.set(name, page)
+        return page
+      })
+      return { ...zone, pages: own }
     })
     this.#pages = pages
     return { version: stateVersion, networks: zones, clients }
   }
+
+  #readPage(name: string): ZonePage {
+    const path = join(dirname(this.#path), pagesFolder, name)
+    const text = readFileSync(path, 'utf8')
+    const page: unknown = nameOfText(text) === name ? JSON.parse(text) : undefined
+    if (!isPage(page)) throw this.#damage(path)
+    return page
+  }
+
+  #damage(path: string): Error {
+    return new Error(`${path} is damaged`)
+  }
 }
 
-function isZoneHead(value: unknown): value is Omit<Zone, 'pages'> & { readonly pages: number } {
+function isZoneHead(
+  value: unknown,
+): value is Omit<Zone, 'pages'> & { readonly pages: readonly string[] } {
   return (
     isRecord(value) &&
     [value['id'], value['subnet'], value['gateway']].every(isString) &&
     (value['ipv6'] === undefined || isIpv6Block(value['ipv6'])) &&
     typeof value['internal'] === 'boolean' &&
-    typeof value['pages'] === 'number'
+    Array.isArray(value['pages']) &&
+    value['pages'].every(isPageName)
   )
+}
+
+function isPageName(value: unknown): value is string {
+  return typeof value === 'string' && /^[0-9a-f]{64}$/.test(value)
 }
 
 function isIpv6Block(value: unknown): value is Ipv6Block {

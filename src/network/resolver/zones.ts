@@ -7,14 +7,14 @@ import type {
 import type { DesiredNetwork } from '../data-plane.ts'
 import { onShelves } from '../shelves.ts'
 
-/** All that the resolver answers from. Written to a file, so that a restarted resolver answers by itself. */
+/** All that the resolver answers from. Written to files, so that a restarted resolver answers by itself. */
 export interface ResolverState {
   readonly version: typeof stateVersion
   readonly networks: readonly Zone[]
   /** By address: containers on this node. */
   readonly clients: Readonly<Record<string, Client>>
 }
-export const stateVersion = 4
+export const stateVersion = 5
 
 /** What the containers of one network can ask for. */
 export interface Zone {
