@@ -12,11 +12,15 @@
  * send that again, and so does the load; they are counted as `retried`. A name that is not answered is asked for again after 1 and
  * 2 s, and given up after 3; `names-asked-again` counts these.
  *
+ * The p99 of `throughput` is told twice: at capacity, where it is mostly the queue before two busy processors, and at half the rate
+ * that the direct way takes (`p99-at-half`), where requests hardly wait for each other.
+ *
  * `update-docker-run` and `update-swarm` stand beside `update`: a container that is replaced by hand, and Docker Swarm's own
  * rolling update (stop-first) with ports of mode `host` where the kernel has no IPVS, without which its mesh carries nothing. The hosts
  * reach no registry, and its agents ask for the image before each start: part of its gap is that wait.
  */
 import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import type { LabHost } from '../test/lab/host.ts'
@@ -71,6 +75,9 @@ for (const name of cases) {
 const report = new Report('network', values.json)
 const image = 'whoami:v1'
 const connections = ['kept', 'one each'] as const
+/** Of wrk at a steady rate. */
+const pacedConnections = 64
+const pacedScript = join(import.meta.dirname, 'support', 'paced.lua')
 const services = [
   { name: 'web', server: 'stops at once', port: 8080, flags: [] },
   { name: 'calm', server: 'drains', port: 8088, flags: ['--env', 'DRAIN_MS=3000'] },
@@ -188,10 +195,8 @@ async function measure(lab: Lab): Promise<void> {
       ['remote-mesh', 'remote-direct'],
       ['outside-local-mesh', 'outside-docker-run'],
     ] as const
-    const measureWay = (name: keyof typeof ways, isKept: boolean) =>
-      wrk(ways[name].enter, ways[name].url, isKept)
-    for (const isKept of [true, false]) {
-      const how = isKept ? '' : ', one connection a request'
+    /** What each way does beside what it stands against, `how` being asked. */
+    async function compare(how: (name: keyof typeof ways, pair: number) => Promise<Wrk>) {
       const seen = pairs.map(() => ({
         mine: [] as Wrk[],
         base: [] as Wrk[],
@@ -200,20 +205,40 @@ async function measure(lab: Lab): Promise<void> {
       for (let round = 0; round < rounds; round++) {
         for (const [at, [name, base]] of pairs.entries()) {
           // What else the machine does changes slowly: base, mine, mine, base have the same share of it.
-          const before = await measureWay(base, isKept)
-          const slices = [await measureWay(name, isKept), await measureWay(name, isKept)]
-          const bases = [before, await measureWay(base, isKept)]
+          const before = await how(base, at)
+          const slices = [await how(name, at), await how(name, at)]
+          const bases = [before, await how(base, at)]
           seen[at]?.mine.push(...slices)
           seen[at]?.base.push(...bases)
           seen[at]?.ratios.push(sumOf(slices) / sumOf(bases))
         }
       }
-      for (const [at, [name]] of pairs.entries()) {
-        const { mine = [], base = [], ratios = [] } = seen[at] ?? {}
-        const rate = median(base.map(({ perSecond: own }) => own))
-        report.add(`throughput-${name}${how}`, 'requests/s', rate * median(ratios), rate)
-        const p99Ms = (slices: readonly Wrk[]) => median(slices.map((slice) => slice.p99Ms))
-        report.add(`p99-${name}${how}`, 'ms', p99Ms(mine), p99Ms(base))
+      return seen.map(({ mine, base, ratios }) => ({
+        rate: median(base.map(({ perSecond: own }) => own)),
+        ratio: median(ratios),
+        p99Ms: median(mine.map(({ p99Ms }) => p99Ms)),
+        baseP99Ms: median(base.map(({ p99Ms }) => p99Ms)),
+      }))
+    }
+    for (const isKept of [true, false]) {
+      const how = isKept ? '' : ', one connection a request'
+      const full = await compare((name) =>
+        wrk(ways[name].enter, ways[name].url, isKept ? [] : ['-H', 'Connection: close']),
+      )
+      for (const [at, { rate, ratio, p99Ms, baseP99Ms }] of full.entries()) {
+        const name = pairs[at]?.[0]
+        report.add(`throughput-${name}${how}`, 'requests/s', rate * ratio, rate)
+        report.add(`p99-at-capacity-${name}${how}`, 'ms', p99Ms, baseP99Ms)
+      }
+      if (!isKept) continue
+      // At capacity a percentile says how long the queue is; at half of it, how long the way is.
+      const paced = await compare((name, at) =>
+        wrkPaced(ways[name].enter, ways[name].url, (full[at]?.rate ?? 0) / 2),
+      )
+      for (const [at, { rate, ratio, p99Ms, baseP99Ms }] of paced.entries()) {
+        const name = pairs[at]?.[0]
+        report.add(`rate-at-half-${name}`, 'requests/s', rate * ratio, rate)
+        report.add(`p99-at-half-${name}`, 'ms', p99Ms, baseP99Ms)
       }
     }
     await docker('service', 'rm', 'near', 'far')
@@ -507,16 +532,25 @@ interface Wrk {
   readonly p99Ms: number
 }
 
-async function wrk(enter: readonly string[], url: string, isKept: boolean): Promise<Wrk> {
-  const [program, ...args] = [
-    ...[...enter, 'wrk', '-t1', '-c16', '-d1s', '--latency'],
-    ...(isKept ? [] : ['-H', 'Connection: close']),
-    url,
-  ]
+/** As many requests as 16 connections can make. */
+function wrk(enter: readonly string[], url: string, flags: readonly string[]): Promise<Wrk> {
+  return runWrk([...enter, 'wrk', '-t1', '-c16', '-d1s', '--latency', ...flags, url])
+}
+
+/** About so many requests a second. */
+function wrkPaced(enter: readonly string[], url: string, rate: number): Promise<Wrk> {
+  const waitMs = Math.max(1, Math.round((pacedConnections / rate) * 1000))
+  return runWrk([
+    ...[...enter, 'wrk', '-t1', `-c${pacedConnections}`, '-d1s', '--latency', '-s', pacedScript],
+    ...[url, '--', `${waitMs}`],
+  ])
+}
+
+async function runWrk([program = '', ...args]: readonly string[]): Promise<Wrk> {
   const { stdout, stderr, code } = await run(program, args)
   const [, amount = '', unit = ''] = /99%\s+([\d.]+)(us|ms|s)/.exec(stdout) ?? []
   const perSecond = Number(/Requests\/sec:\s+([\d.]+)/.exec(stdout)?.[1] ?? 0)
-  if (code !== 0 || perSecond === 0) throw new Error(`wrk ${url}: ${stdout}${stderr}`)
+  if (code !== 0 || perSecond === 0) throw new Error(`${args.join(' ')}: ${stdout}${stderr}`)
   const inMs = { us: 0.001, ms: 1, s: 1000 }[unit] ?? Number.NaN
   return { perSecond, p99Ms: Number(amount) * inMs }
 }
