@@ -19,13 +19,15 @@ export function asSent(value: unknown): unknown {
 
 function copyOf(value: object): unknown {
   if (Array.isArray(value)) return value.map(asSent)
-  if (Object.getPrototypeOf(value) !== Object.prototype)
-    throw new TypeError(`a message carries no ${value.constructor.name}`)
-  const parts: Readonly<Record<string, unknown>> = { ...value }
+  if (!isPlain(value)) throw new TypeError(`a message carries no ${value.constructor.name}`)
   const copy: Record<string, unknown> = {}
-  for (const name in parts) {
-    const part = parts[name]
+  for (const name in value) {
+    const part = value[name]
     if (part !== undefined) copy[name] = asSent(part)
   }
   return copy
+}
+
+function isPlain(value: object): value is Readonly<Record<string, unknown>> {
+  return Object.getPrototypeOf(value) === Object.prototype
 }

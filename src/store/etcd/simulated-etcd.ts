@@ -206,9 +206,7 @@ export class SimulatedEtcd {
 
   /** Wakes everyone who waits for something in here to change. */
   announce(): void {
-    const waiting = [...this.#waiting]
-    this.#waiting.clear()
-    for (const wake of waiting) wake()
+    for (const wake of [...this.#waiting]) wake()
   }
 
   /** Waits until `ready`, `untilMs` or the signal; says whether it is ready. */
@@ -217,10 +215,14 @@ export class SimulatedEtcd {
       if (this.clock.nowMs() >= untilMs || signal?.aborted || this.closed.aborted) return false
       const done = new AbortController()
       const { promise, resolve } = Promise.withResolvers<void>()
-      this.#waiting.add(resolve)
+      // Most changes are not what this one waits for: it stays in line, and sets up nothing anew.
+      const wake = (): void => {
+        if (ready() || this.closed.aborted) resolve()
+      }
+      this.#waiting.add(wake)
       signal?.addEventListener('abort', () => resolve(), { signal: done.signal })
       await Promise.race([promise, this.clock.sleep(untilMs - this.clock.nowMs(), done.signal)])
-      this.#waiting.delete(resolve)
+      this.#waiting.delete(wake)
       done.abort()
     }
     return true
