@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict'
-import { request } from 'node:http'
+import { once } from 'node:events'
+import { type IncomingMessage, request } from 'node:http'
 import { afterEach, describe, test } from 'node:test'
 import { UserError } from '../../base/index.ts'
 import { FrameReader } from '../../engine/index.ts'
-import { type ClusterNode, idFrom, type TaskId } from '../../model/index.ts'
+import { type ClusterNode, idFrom, type TaskId, type TaskState } from '../../model/index.ts'
 import { buildNode, buildRevision, buildTask, buildWorkload } from '../../model/testing.ts'
 import type { LogLine, LogOptions, LogSource } from '../../wire/index.ts'
 import { type Harness, openHarness } from './testing.ts'
@@ -96,5 +97,68 @@ describe('logs that are followed', () => {
         ['all', Date.UTC(2026, 0, 1) + 100],
       ],
     )
+  })
+
+  test('tell all of a task that ran only after it was asked, and go on with what takes its place', async () => {
+    const nextId = 't2'.padEnd(25, '0')
+    let died = (): void => {}
+    const isDead = new Promise<void>((resolve) => (died = resolve))
+    let asked = 0
+    const logs: LogSource = {
+      async *logs(id: TaskId) {
+        if (id === nextId) yield line('.3', 'c')
+        if (id !== taskId) return
+        asked += 1
+        // As an engine ends the log of a container that does not run yet.
+        if (asked === 1) return
+        yield line('.1', 'a')
+        if (asked === 2) await isDead
+        else yield line('.2', 'b')
+      },
+    }
+    const open = await openHarness({ parts: { logs } })
+    harness = open
+    const store = open.store()
+    const objects = [
+      buildNode({ id: 'far', hostname: 'far' }),
+      buildWorkload({ id: workloadId, name: 'web', spec: { revisionId: idFrom('r1') } }),
+      buildRevision({ id: 'r1', workloadId }),
+      buildTask({ id: taskId, workloadId, nodeId: 'far', state: 'starting' }),
+    ]
+    await store.commit(objects.map((object) => ({ type: 'create', object })))
+    const become = async (state: TaskState): Promise<void> => {
+      const known = store.view.get('task', taskId)
+      assert.ok(known)
+      await store.commit([
+        { type: 'update', object: { ...known, status: { ...known.status, state } } },
+      ])
+    }
+    const texts: string[] = []
+    const reader = new FrameReader()
+    const path = '/v1.41/services/web/logs?stdout=1&stderr=1&follow=1'
+    const sent = request({ socketPath: open.socketPath, path })
+    sent.end()
+    const [response]: readonly IncomingMessage[] = await once(sent, 'response')
+    assert.ok(response)
+    await become('running')
+    for await (const chunk of response) {
+      for (const { data } of reader.push(chunk)) texts.push(data.toString().trim())
+      switch (texts.at(-1)) {
+        case 'a':
+          died()
+          await become('failed')
+          break
+        case 'b': {
+          const next = buildTask({ id: nextId, workloadId, nodeId: 'far' })
+          await store.commit([{ type: 'create', object: next }])
+          break
+        }
+        case 'c':
+          for (const kind of ['task', 'workload'] as const)
+            for (const { id, version } of [...store.view.list(kind)])
+              await store.commit([{ type: 'delete', kind, id, version }])
+      }
+    }
+    assert.deepEqual(texts, ['a', 'b', 'c'])
   })
 })

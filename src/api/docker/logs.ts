@@ -7,6 +7,7 @@ import {
   type Task,
   type TaskId,
   type Workload,
+  type WorkloadId,
 } from '../../model/index.ts'
 import type { Store, View } from '../../store/store.ts'
 import type { LogLine, LogOptions } from '../../wire/index.ts'
@@ -60,19 +61,32 @@ export async function streamLogs(
   const missing = new Set<string>()
   const read = async (task: Task) => {
     const place = new LogPlace()
-    while ((await readOnce(task, place)) === 'broken') {
-      if (!(await nodeIsBack(api.clock, store, task.id, signal))) return
+    const changed = new WakeUp()
+    const stop = store.subscribe(({ changes }) => {
+      if (changes.some(({ id }) => id === task.id)) changed.ring()
+    })
+    try {
+      while (!signal.aborted) {
+        // An engine ends the log of a container that does not run yet, or not any more; it may be started again.
+        const isLast = !wish.follow || hasEnded(store.view, task.id)
+        const result = await readOnce(task, place)
+        if (result === 'failed' || (result === 'whole' && isLast)) return
+        if (result === 'whole') await changed.wait(api.clock, signal)
+        else if (!(await nodeIsBack(api.clock, store, task.id, signal))) return
+      }
+    } finally {
+      stop()
     }
   }
   /** `broken`: the node can't be reached, and the rest comes when it is back. */
-  const readOnce = async (task: Task, place: LogPlace): Promise<'done' | 'broken'> => {
+  const readOnce = async (task: Task, place: LogPlace): Promise<'whole' | 'broken' | 'failed'> => {
     try {
       for await (const line of api.logs.logs(task.id, place.wish(wish), signal)) {
         if (place.isNews(line)) await write(task, line)
       }
-      return 'done'
+      return 'whole'
     } catch (error) {
-      if (signal.aborted) return 'done'
+      if (signal.aborted) return 'failed'
       api.log.debug('logs of a task could not be read', { taskId: task.id, error: String(error) })
       const node = task.nodeId && store.view.get('node', task.nodeId)
       const isAway = error instanceof UserError && error.code === 'unavailable'
@@ -80,11 +94,11 @@ export async function streamLogs(
       const why = isAway ? `node ${name} is not available` : `node ${name}: ${messageOf(error)}`
       missing.add(why)
       if (wish.follow) await write(task, warningLine(task, why, api.clock.nowMs()))
-      return wish.follow && isAway ? 'broken' : 'done'
+      return wish.follow && isAway ? 'broken' : 'failed'
     }
   }
   try {
-    if (wish.follow) await follow(store, tasksNow, read, signal)
+    if (wish.follow) await follow(store, workload?.id, tasksNow, read, signal)
     else {
       const readers = new Semaphore(readersMax)
       await Promise.all(first.filter(hasLogs).map((task) => readers.run(() => read(task))))
@@ -165,6 +179,7 @@ function comparable(timestamp: string): string {
 /** Reads each task's logs once it has some, those of tasks that come later too, until the client goes. */
 async function follow(
   store: Store,
+  workloadId: WorkloadId | undefined,
   tasksNow: (view: View) => readonly Task[],
   read: (task: Task) => Promise<void>,
   signal: AbortSignal,
@@ -185,10 +200,15 @@ async function follow(
     }
     if (isOver()) ended.resolve()
   }
-  /** Nothing can come any more: every task is gone or has ended, and their logs have been read. */
+  /** Nothing can come any more: every task is gone or has ended for good, and their logs have been read. */
   const isOver = () => {
+    if (reading.size > 0) return false
     const tasks = tasksNow(store.view)
-    return reading.size === 0 && tasks.every((task) => isTerminal(task.status.state))
+    const workload = workloadId && store.view.get('workload', workloadId)
+    return (
+      tasks.every((task) => isTerminal(task.status.state)) &&
+      !(workload && isContinued(store.view, workload, tasks))
+    )
   }
   const stop = store.subscribe(({ changes }) => {
     if (changes.some(({ kind }) => kind === 'task' || kind === 'workload')) look()
@@ -200,6 +220,24 @@ async function follow(
   } finally {
     stop()
   }
+}
+
+/** Whether a service whose tasks have all ended gets new ones: `tasks` come in order of creation. */
+function isContinued(view: View, workload: Workload, tasks: readonly Task[]): boolean {
+  const { mode, revisionId } = workload.spec
+  const condition = view.get('revision', revisionId)?.template.restart.condition ?? 'none'
+  if (condition === 'none' || (mode.type === 'replicated' && mode.replicas === 0)) return false
+  const isJob = mode.type === 'replicatedJob' || mode.type === 'globalJob'
+  if (condition === 'any' && !isJob) return true
+  const lastByPlace = new Map(tasks.map((task) => [task.slot ?? task.pinnedNodeId, task]))
+  return [...lastByPlace.values()].some(
+    ({ status: { state } }) => state === 'failed' || state === 'rejected' || state === 'orphaned',
+  )
+}
+
+function hasEnded(view: View, taskId: TaskId): boolean {
+  const task = view.get('task', taskId)
+  return !task || isTerminal(task.status.state)
 }
 
 /** Whether a container of the task may have written something. */
