@@ -30,6 +30,12 @@ export interface SimulatedBehaviour {
   readonly stopMs?: number
   /** Written at the start. */
   readonly output?: readonly string[]
+  /** Written while it runs, `nth` among all that it writes, from 1 on. */
+  readonly writes?: {
+    readonly everyMs: number
+    readonly times: number
+    readonly text: (nth: number) => string
+  }
 }
 
 export interface SimulatedRuntimeOptions {
@@ -59,6 +65,8 @@ export interface SimulatedRuntime extends Runtime {
   knownTasks(): readonly TaskId[]
   /** Tasks whose containers run now. */
   runningTasks(): readonly TaskId[]
+  /** All that each container of a task has written here, though it may be removed by now. */
+  written(taskId: TaskId): readonly (readonly LogLine[])[]
 }
 
 /** A description for tests: 4 CPUs, 8 GiB. */
@@ -86,6 +94,8 @@ interface Container {
   /** Aborted when it ends: its timers with it. */
   life: AbortController | undefined
   readonly lines: LogLine[]
+  /** Called when it has written more. */
+  readonly readers: Set<() => void>
 }
 
 const hostPortMin = 32_768
@@ -94,6 +104,7 @@ class MemoryRuntime implements SimulatedRuntime {
   readonly #options: SimulatedRuntimeOptions
   readonly #containers = new Map<TaskId, Container>()
   readonly #watchers = new Set<(event: RuntimeEvent) => void>()
+  readonly #writtenByTask = new Map<TaskId, (readonly LogLine[])[]>()
   #reachable = true
   #nthOnNode = 0
   #nextPid = 1000
@@ -131,6 +142,10 @@ class MemoryRuntime implements SimulatedRuntime {
     return [...this.#containers.keys()]
   }
 
+  written(taskId: TaskId): readonly (readonly LogLine[])[] {
+    return this.#writtenByTask.get(taskId) ?? []
+  }
+
   runningTasks(): readonly TaskId[] {
     const running: TaskId[] = []
     for (const [taskId, { observed }] of this.#containers)
@@ -166,6 +181,8 @@ class MemoryRuntime implements SimulatedRuntime {
     }
     if (this.#containers.has(taskId)) return
     const containerId = this.#randomHex(64)
+    const lines: LogLine[] = []
+    this.#writtenByTask.set(taskId, [...this.written(taskId), lines])
     this.#containers.set(taskId, {
       assignment,
       behaviour,
@@ -190,7 +207,8 @@ class MemoryRuntime implements SimulatedRuntime {
         hostPorts: [],
       },
       life: undefined,
-      lines: [],
+      lines,
+      readers: new Set(),
     })
     this.#tell({ type: 'changed', taskId, action: 'create' })
   }
@@ -276,18 +294,60 @@ class MemoryRuntime implements SimulatedRuntime {
     const container = this.#containers.get(taskId)
     if (!container || signal.aborted) return
     const { sinceMs = 0, untilMs = Number.POSITIVE_INFINITY, tail } = options
-    const wanted = container.lines.filter((line) => {
+    const isWanted = (line: LogLine): boolean => {
       const atMs = Date.parse(line.timestamp)
       const asked = line.stream === 'stdout' ? options.stdout : options.stderr
       return asked && atMs >= sinceMs && atMs <= untilMs
-    })
+    }
+    const wanted = container.lines.filter(isWanted)
+    let seen = container.lines.length
     yield* tail === 'all' ? wanted : tail === 0 ? [] : wanted.slice(-tail)
     const life = container.life?.signal
-    if (!options.follow || !life || life.aborted) return
-    await new Promise<void>((resolve) => {
-      for (const end of [life, signal])
-        end.addEventListener('abort', () => resolve(), { once: true })
-    })
+    if (!options.follow || !life) return
+    for (;;) {
+      while (seen < container.lines.length && !signal.aborted) {
+        const line = container.lines[seen++]
+        if (line && isWanted(line)) yield line
+      }
+      if (life.aborted || signal.aborted) return
+      await new Promise<void>((resolve) => {
+        const go = (): void => {
+          container.readers.delete(go)
+          life.removeEventListener('abort', go)
+          signal.removeEventListener('abort', go)
+          resolve()
+        }
+        container.readers.add(go)
+        life.addEventListener('abort', go)
+        signal.addEventListener('abort', go)
+      })
+    }
+  }
+
+  #write(container: Container, text: string): void {
+    const { taskId } = container.observed
+    const line: LogLine = {
+      taskId,
+      nodeId: this.#options.nodeId,
+      stream: 'stdout',
+      timestamp: new Date(this.#options.clock.nowMs()).toISOString(),
+      details: {},
+      data: new TextEncoder().encode(text),
+    }
+    container.lines.push(line)
+    for (const go of [...container.readers]) go()
+  }
+
+  async #writeOn(
+    container: Container,
+    { everyMs, times, text }: NonNullable<SimulatedBehaviour['writes']>,
+    life: AbortSignal,
+  ): Promise<void> {
+    for (let left = times; left > 0; left--) {
+      await this.#options.clock.sleep(everyMs, life)
+      if (life.aborted) return
+      this.#write(container, text(container.lines.length + 1))
+    }
   }
 
   #run(container: Container): void {
@@ -306,16 +366,8 @@ class MemoryRuntime implements SimulatedRuntime {
       finishedAtMs: undefined,
       hostPorts: container.hostPorts,
     }
-    for (const text of behaviour.output ?? []) {
-      container.lines.push({
-        taskId,
-        nodeId: this.#options.nodeId,
-        stream: 'stdout',
-        timestamp: new Date(this.#options.clock.nowMs()).toISOString(),
-        details: {},
-        data: new TextEncoder().encode(text),
-      })
-    }
+    for (const text of behaviour.output ?? []) this.#write(container, text)
+    if (behaviour.writes) void this.#writeOn(container, behaviour.writes, life.signal)
     this.#tell({ type: 'changed', taskId, action: 'start' })
     const { exits, health } = behaviour
     if (exits) {

@@ -266,6 +266,28 @@ export const plantedFaults: readonly PlantedFault[] = [
     ],
   },
   {
+    name: 'lines-again',
+    what: 'logs that are followed begin anew once a node is back, instead of where they broke off',
+    edits: [
+      {
+        file: 'api/docker/logs.ts',
+        from: "if (this.#at === '') return wish",
+        to: "if (this.#at !== '!') return wish",
+      },
+    ],
+  },
+  {
+    name: 'follower-left-behind',
+    what: 'logs that are followed do not go on once a node is back',
+    edits: [
+      {
+        file: 'api/docker/logs.ts',
+        from: "if (node.status.state === 'ready') return true",
+        to: "if (node.status.state === 'ready') return false",
+      },
+    ],
+  },
+  {
     name: 'delay-forgotten',
     what: 'nobody wakes up when a restart delay ends',
     edits: [

@@ -11,6 +11,7 @@ import { secrets } from './checkers/secrets.ts'
 import { SimulatedCluster } from './cluster.ts'
 import { unconverged } from './convergence.ts'
 import { Faults } from './faults.ts'
+import { Followers } from './followers.ts'
 import { History } from './history.ts'
 import { Judge, type Violation } from './judge.ts'
 import { lightenAborts } from './light-abort.ts'
@@ -73,6 +74,7 @@ export async function runSeed(seed: number, options: RunOptions = {}): Promise<O
   const history = new History()
   const faults = new Faults(cluster, trace)
   const people = new People(cluster, judge, history, trace)
+  const followers = new Followers(cluster, judge, trace)
   cluster.trace = trace
   cluster.observer = judge
   judge.checkers.push(
@@ -116,6 +118,7 @@ export async function runSeed(seed: number, options: RunOptions = {}): Promise<O
   let convergedAfterMs = 0
   const settle = async (): Promise<void> => {
     people.isAsleep = true
+    followers.isAsleep = true
     isHealed = true
     trace.say('everything heals')
     faults.healAll()
@@ -139,6 +142,7 @@ export async function runSeed(seed: number, options: RunOptions = {}): Promise<O
     }
     convergedAfterMs = time.nowMs - healedAtMs
     trace.say(`as declared after ${convergedAfterMs} ms`)
+    void followers.judgeAll()
     const restlessAtMs = time.nowMs + settlingMsMax
     // What waits out a restart delay is at rest until that ends.
     for (let untilMs = time.nowMs + settlingMs; time.nowMs < untilMs && !isOver(); ) {
@@ -169,6 +173,7 @@ export async function runSeed(seed: number, options: RunOptions = {}): Promise<O
     for (const host of cluster.hosts)
       history.ended(`nodes/${host.nodeId}`, history.began(), { type: 'create', mark: '' }, true)
     for (let person = 1; person <= 2; person++) people.begin(person)
+    followers.begin()
     faults.begin()
     await time.runUntil(time.nowMs + troubleMs, isOver)
     while (faults.count < faultsMin && !isOver()) await time.runUntil(time.nowMs + 1_000, isOver)
@@ -193,7 +198,11 @@ export async function runSeed(seed: number, options: RunOptions = {}): Promise<O
     cpuMs: (user + system) / 1000,
     faults: { ...Object.fromEntries(faults.counts), ...cluster.networkFaults() },
     faultCount: faults.count,
-    operations: Object.fromEntries(people.counts),
+    operations: {
+      ...Object.fromEntries(people.counts),
+      'follow logs': followers.followedCount,
+      'lines followed': followers.lineCount,
+    },
     commits: judge.commitCount,
     calls: history.callCount,
     uncheckedHistories: verdict.unchecked,

@@ -1,7 +1,8 @@
+import type { TaskId } from '../model/index.ts'
 import type { SimulatedBehaviour } from '../runtime/simulated-runtime.ts'
 import type { TaskAssignment } from '../wire/index.ts'
-import type { Chance } from './chance.ts'
-import { outputOf } from './checkers/logs.ts'
+import { Chance } from './chance.ts'
+import { lineOf, outputOf } from './checkers/logs.ts'
 
 /** Programs that a simulated image may hold, by how often they are chosen. */
 const programs = [
@@ -16,6 +17,8 @@ const programs = [
 ] as const
 
 const nsPerMs = 1_000_000
+/** Lines that a container writes after its first ones. */
+const linesMax = 40
 
 /** What a person may refer to in a service. */
 export interface Surroundings {
@@ -191,6 +194,7 @@ export function behaviourOf(
     startMs: chance.between(5, 200),
     stopMs: chance.between(0, 400),
     output: outputOf(task.id),
+    ...writingOf(task.id),
   }
   if (isJob) {
     const fails = !isHealed && program === 'crashing' && chance.oneIn(2)
@@ -226,6 +230,14 @@ export function behaviourOf(
     default:
       return { ...base, ...misfortune(chance) }
   }
+}
+
+/** Half of the containers go on writing; whether one does follows from its task, so that all else is drawn as before. */
+function writingOf(taskId: TaskId): SimulatedBehaviour {
+  const chance = Chance.of(0, taskId)
+  if (chance.oneIn(2)) return {}
+  const everyMs = chance.between(500, 15_000)
+  return { writes: { everyMs, times: linesMax, text: (nth) => lineOf(taskId, nth) } }
 }
 
 /** What may befall any container. */

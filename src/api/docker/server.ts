@@ -51,6 +51,11 @@ export interface DockerApi {
   listen(address: ListenAddress): Promise<Server>
   /** Answers one call in memory: no socket, no thread, no timer. */
   call(request: MemoryCall): Promise<{ readonly status: number; readonly text: string }>
+  /** The same for what comes bit by bit, and hands on each piece. `hangUp` is as when a client goes. */
+  stream(
+    request: MemoryCall,
+    client: { heard(bytes: Buffer): void; ended(): void },
+  ): Promise<{ readonly status: number; readonly hangUp: () => void }>
   /** To be called when `control()` has become another one. Calls that change it do so themselves. */
   clusterChanged(): void
   /** Ends every connection. */
@@ -91,6 +96,18 @@ export function openDockerApi(options: DockerApiOptions): DockerApi {
   const apps = new Set<FastifyInstance>()
   const servers = new Set<Server>()
   let inMemory: FastifyInstance | undefined
+  const inject = ({ method, url, body }: MemoryCall, payloadAsStream: boolean) => {
+    // Its server never listens, so there is nothing to close.
+    inMemory ??= openListener(api, routes, { path: '' }).app
+    return inMemory.inject({
+      method,
+      url,
+      payloadAsStream,
+      ...(body === undefined
+        ? {}
+        : { payload: JSON.stringify(body), headers: { 'content-type': 'application/json' } }),
+    })
+  }
   return {
     async listen(address) {
       const { app, server } = openListener(api, routes, address)
@@ -108,17 +125,16 @@ export function openDockerApi(options: DockerApiOptions): DockerApi {
       if ('path' in address && address.mode !== undefined) await chmod(address.path, address.mode)
       return server
     },
-    async call({ method, url, body }) {
-      // Its server never listens, so there is nothing to close.
-      inMemory ??= openListener(api, routes, { path: '' }).app
-      const answer = await inMemory.inject({
-        method,
-        url,
-        ...(body === undefined
-          ? {}
-          : { payload: JSON.stringify(body), headers: { 'content-type': 'application/json' } }),
-      })
+    async call(request) {
+      const answer = await inject(request, false)
       return { status: answer.statusCode, text: answer.payload }
+    },
+    async stream(request, client) {
+      const answer = await inject(request, true)
+      const bytes = answer.stream()
+      bytes.on('data', (piece: Buffer) => client.heard(piece))
+      bytes.once('close', () => client.ended())
+      return { status: answer.statusCode, hangUp: () => answer.raw.res.destroy() }
     },
     clusterChanged: () => api.clusterChanged(),
     async close() {

@@ -4,7 +4,12 @@ import type { LogSource } from '../../wire/index.ts'
 
 /** What a container writes when it starts; each line tells whose it is. */
 export function outputOf(taskId: TaskId): readonly string[] {
-  return [1, 2, 3].map((number) => `line ${number} of task ${taskId}\n`)
+  return [1, 2, 3].map((nth) => lineOf(taskId, nth))
+}
+
+/** The `nth` line of a task. */
+export function lineOf(taskId: TaskId, nth: number): string {
+  return `line ${nth} of task ${taskId}\n`
 }
 
 const wish = { stdout: true, stderr: true, follow: false, tail: 'all' } as const
