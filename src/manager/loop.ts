@@ -40,8 +40,8 @@ const unitsPerChange = 2
 const unitsPerTask = 0.3
 /** When a decision that lost a race is made again, if nothing wakes its loop sooner, in ms. */
 const raceRetryMs = 50
-/** Changes of one loop under way at once; a single commit may have so many too. */
-const changesPerWaveMax = 2 * changesPerCommitMax
+/** Changes of one loop under way at once, as many as a single commit may have: whoever else commits waits behind them. */
+const changesPerWaveMax = changesPerCommitMax
 /** Pause before a loop whose commit could not be stored tries again, in ms. */
 const unavailableMs = 1000
 

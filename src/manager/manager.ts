@@ -74,7 +74,7 @@ const tasksLookedAtMax = 2_000
  */
 const restMsPerTask = 0.01
 /** Tasks whose traffic is decided in one turn. */
-const trafficPerTurnMax = 2_000
+const trafficPerTurnMax = 500
 /** Tasks placed or addressed in one turn. */
 const tasksPerTurnMax = 500
 
@@ -414,6 +414,7 @@ class TrafficControl {
     return {
       commits: [changes],
       more: this.#dirty.size > 0 || !isAllLookedAt,
+      lookedAt: ids.size,
       failed: () => {
         for (const change of changes)
           if (change.type === 'update') this.#dirty.add(change.object.id)
