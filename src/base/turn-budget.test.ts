@@ -84,11 +84,27 @@ test('what a piece spends beyond its share leaves the rest of the turn so much l
   assert.deepEqual(begun, [0, 1, 2, 3, 4, 5])
 })
 
-test('work with time in between never waits', () => {
+test('a turn that lasts long, as others have the core, is one turn all the same', async () => {
+  const clock = new TurnClock()
+  const budget = new TurnBudget(clock)
+  const begun: number[] = []
+  for (let piece = 0; piece < 25; piece++) {
+    clock.ms += 60
+    const share = budget.take(100)
+    if (share) void share.then(() => begun.push(piece))
+    else begun.push(piece)
+  }
+  assert.equal(begun.length, 10)
+  await clock.turn()
+  assert.equal(begun.length, 20)
+})
+
+test('work with time in between never waits', async () => {
   const clock = new TurnClock()
   const budget = new TurnBudget(clock)
   for (let piece = 0; piece < 100; piece++) {
     clock.ms += 60
     assert.equal(budget.take(900), undefined)
+    await clock.turn()
   }
 })

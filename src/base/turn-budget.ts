@@ -4,6 +4,8 @@ import type { Clock } from './world.ts'
 export const unitsPerTurnMax = 1_000
 /** What was done longer ago than this is forgotten: the thread was free in between, in ms. */
 const windowMs = 50
+/** Once so much is taken, the turn is watched until it ends. */
+const unitsWatched = unitsPerTurnMax / 10
 
 /**
  * Shares the thread among much work in small pieces that falls due at once (thousands of nodes to be told of one change,
@@ -17,6 +19,8 @@ export class TurnBudget {
   /** Bounded by what there is to do at once: one entry for each session and loop. */
   #waiting: { readonly units: number; readonly begin: () => void }[] = []
   #isSharing = false
+  /** Much was taken, and this is still that turn, however long it takes: others on the machine may have the core. */
+  #isWatched = false
 
   constructor(clock: Clock) {
     this.#clock = clock
@@ -27,9 +31,9 @@ export class TurnBudget {
   take(units: number): Promise<void> | undefined {
     if (!this.#isSharing) {
       const nowMs = this.#clock.nowMs()
-      if (nowMs - this.#sinceMs >= windowMs) this.#begin(nowMs)
+      if (nowMs - this.#sinceMs >= windowMs && !this.#isWatched) this.#begin(nowMs)
       if (this.#hasRoomFor(units)) {
-        this.#taken += units
+        this.spend(units)
         return undefined
       }
     }
@@ -42,6 +46,15 @@ export class TurnBudget {
   /** Notes what a piece that has begun came to beyond its share: what is asked for next has so much less room. */
   spend(units: number): void {
     this.#taken += units
+    if (this.#taken < unitsWatched || this.#isWatched || this.#isSharing) return
+    this.#isWatched = true
+    void this.#watchTurn()
+  }
+
+  async #watchTurn(): Promise<void> {
+    await this.#clock.sleep(0)
+    this.#isWatched = false
+    if (!this.#isSharing) this.#begin(this.#clock.nowMs())
   }
 
   /** What is larger than a turn gets one for itself. */
