@@ -175,7 +175,11 @@ function codeOf(error: unknown): string {
 
 const running = streams.map((stream) => new Stream(stream))
 const beganMs = performance.now()
+let lastTickMs = beganMs
+let stalledMs = 0
 const ticking = setInterval(() => {
+  stalledMs = Math.max(stalledMs, performance.now() - lastTickMs)
+  lastTickMs = performance.now()
   for (const stream of running) stream.fire(performance.now() - beganMs)
 }, tickMs)
 process.stdin.resume().once('end', () => {
@@ -185,7 +189,10 @@ process.stdin.resume().once('end', () => {
   const finish = setInterval(() => {
     if (!running.every(({ isIdle }) => isIdle) && performance.now() < endMs) return
     clearInterval(finish)
-    const result: LoadResult = { seconds, streams: running.map((stream) => stream.result()) }
+    const result: LoadResult = {
+      ...{ seconds, stalledMs },
+      streams: running.map((stream) => stream.result()),
+    }
     process.stdout.write(`${JSON.stringify(result)}\n`, () => process.exit(0))
   }, 20)
 })

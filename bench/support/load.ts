@@ -42,6 +42,8 @@ export interface StreamResult {
 
 export interface LoadResult {
   readonly seconds: number
+  /** Longest time in which the load itself had no processor: what it calls failed may have been answered. */
+  readonly stalledMs: number
   readonly streams: readonly StreamResult[]
 }
 

@@ -5,6 +5,7 @@ import type { Report } from './rows.ts'
 export class RequestCounts {
   readonly #name: string
   readonly #sums = { requests: 0, failed: 0, retried: 0, askedAgain: 0, late: 0 }
+  #stalledMs = 0
 
   constructor(name: string) {
     this.#name = name
@@ -12,6 +13,7 @@ export class RequestCounts {
 
   /** `sinceMs`: of what failures are told the time. */
   add(results: readonly LoadResult[], what: string, sinceMs: number): void {
+    for (const { stalledMs } of results) this.#stalledMs = Math.max(this.#stalledMs, stalledMs)
     for (const stream of results.flatMap(({ streams }) => streams)) {
       this.#sums.requests += stream.sent
       this.#sums.failed += stream.failed
@@ -31,6 +33,7 @@ export class RequestCounts {
     report.add(`requests-${this.#name}`, 'requests', requests)
     report.add(`retried-requests-${this.#name}`, 'requests', retried)
     report.add(`names-asked-again-${this.#name}`, 'questions', askedAgain)
+    report.add(`load-stalled-${this.#name}`, 'ms', this.#stalledMs)
     if (late > 0) report.add(`late-requests-${this.#name}`, 'requests', late)
   }
 }
