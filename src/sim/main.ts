@@ -86,7 +86,7 @@ interface Summary {
   readonly tookMs: number
 }
 
-/** Runs seeds in worker processes. `onFailure` returns whether to go on. */
+/** Runs seeds in worker processes. `onFailure` returns whether to go on. At Ctrl-C the lives under way come to their end, and are summed up. */
 async function many(
   wish: Wish,
   onFailure: (outcome: Outcome) => boolean,
@@ -108,6 +108,10 @@ async function many(
   ]
   let [fewestFaults, shortestMs] = [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY]
   let goesOn = true
+  const stop = (): void => {
+    goesOn = false
+  }
+  if (!isSilent) process.once('SIGINT', stop).once('SIGTERM', stop)
   const hasNext = (): boolean =>
     goesOn &&
     next < wish.from + wish.seeds &&
@@ -159,6 +163,7 @@ async function many(
       })
     }),
   )
+  process.off('SIGINT', stop).off('SIGTERM', stop)
   const tookMs = performance.now() - startedMs
   if (isSilent) return { outcomes: done, failures, tookMs }
   console.log(`\nfaults: ${listOf(faults)}`)
