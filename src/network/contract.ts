@@ -44,6 +44,13 @@ export function describeDataPlaneContract(
         backends: tasks.map((task) => backendOf(task)),
       })
 
+    /** Who answers there, sorted. A first packet that is sent again may take a turn of its own: each has more than one. */
+    const inTurn = async (from: LocalTask, address: string): Promise<readonly string[]> => {
+      const names = new Set<string>()
+      for (let asked = 0; asked < 6; asked++) names.add(await subject.connect(from, address))
+      return [...names].sort()
+    }
+
     before(async () => {
       subject = await open()
       network = subject.network('net', 20)
@@ -74,8 +81,7 @@ export function describeDataPlaneContract(
 
     test('connections to a VIP go to its backends in turn, and to them alone', async () => {
       await subject.plane.apply(desired([web([one, two])]))
-      const took = [await subject.connect(asking, vip), await subject.connect(asking, vip)]
-      assert.deepEqual(took.toSorted(), [one.name, two.name].toSorted())
+      assert.deepEqual(await inTurn(asking, vip), [one.name, two.name].sort())
       await subject.plane.apply(desired([web([two])]))
       assert.equal(await subject.connect(asking, vip), two.name)
       assert.equal(await subject.connect(asking, vip), two.name)
@@ -125,9 +131,8 @@ export function describeDataPlaneContract(
       assert.deepEqual(await subject.resolve(here, 'six'), ['10.213.21.100'])
       const tasks = await subject.resolve(here, 'tasks.six', 'AAAA')
       assert.deepEqual(tasks.toSorted(), ['fd00:213:21::b', 'fd00:213:21::c'])
-      // In turn, so that one of the two asked for itself.
-      const took = [await subject.connect(here, wideVip), await subject.connect(here, wideVip)]
-      assert.deepEqual(took.toSorted(), [here.name, there.name].toSorted())
+      // One of the two asks for itself.
+      assert.deepEqual(await inTurn(here, wideVip), [here.name, there.name].sort())
       assert.equal(await subject.connect(here, 'fd00:213:21::c'), there.name)
       await subject.plane.apply(six([there]))
       assert.equal(await subject.connect(here, wideVip), there.name)
