@@ -180,9 +180,12 @@ class RunningPort implements ClusterPort {
     if (!leader?.manager || !own || leader.id === own.nodeId) {
       throw new UserError('unavailable', `node ${nodeId} has no session with this manager`)
     }
-    const stream = await transport.connect(leader.manager.address, { type: 'cluster' }, signal)
+    // A leader that is gone may not even refuse, and nothing says so but the next one.
+    const over = this.#leaderChanged.signal
+    const asking = AbortSignal.any([signal, over])
+    const stream = await transport.connect(leader.manager.address, { type: 'cluster' }, asking)
     await stream.send(callMessage({ call: 'relay', nodeId, request }, skepVersion))
-    return { stream, over: this.#leaderChanged.signal }
+    return { stream, over }
   }
 
   leadershipChanged(): void {

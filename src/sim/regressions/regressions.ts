@@ -62,4 +62,9 @@ export const regressions: readonly Regression[] = [
     checker: 'convergence',
     what: "a leader's own node began its session while the leadership ended; nothing ended it, and the node stayed down (dispatcher/dispatcher.ts)",
   },
+  {
+    seed: 770014,
+    checker: 'followed logs are whole',
+    what: 'a manager asked a leader that had just lost its power for logs, and nothing told it that another one leads by now (cluster/cluster-port.ts)',
+  },
 ]
