@@ -4,6 +4,7 @@ import {
   type DeclaredWorkload,
   type Endpoint,
   type EndpointId,
+  isJob,
   mintId,
   type PortSpec,
   type Revision,
@@ -241,10 +242,6 @@ export async function removeWorkload(changes: Changes, id: WorkloadId): Promise<
       result: undefined,
     }
   })
-}
-
-function isJob({ mode }: { readonly mode: WorkloadDeclaration['mode'] }): boolean {
-  return mode.type === 'replicatedJob' || mode.type === 'globalJob'
 }
 
 const created = (object: CreatedObject): Change => ({

@@ -121,3 +121,4 @@ export type {
   WorkloadSpec,
   WorkloadStatus,
 } from './workload.ts'
+export { isJob } from './workload.ts'

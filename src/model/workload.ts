@@ -320,3 +320,8 @@ export interface HealthCheck {
   readonly startIntervalMs?: number
   readonly retries?: number
 }
+
+/** Whether what a mode runs is to end by itself. */
+export function isJob({ mode }: { readonly mode: WorkloadMode }): boolean {
+  return mode.type === 'replicatedJob' || mode.type === 'globalJob'
+}

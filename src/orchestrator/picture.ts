@@ -4,6 +4,7 @@ import {
   type ClusterNode,
   type ContainerSpec,
   type Endpoint,
+  isJob,
   isLive,
   isStopWanted,
   isTerminal,
@@ -65,7 +66,7 @@ export class Picture {
     this.wanted = wanted
     this.nowMs = nowMs
     const { type } = slice.workload.spec.mode
-    this.isJob = type === 'replicatedJob' || type === 'globalJob'
+    this.isJob = isJob(slice.workload.spec)
     this.isOnePerNode = type === 'global' || type === 'globalJob'
     const { spec, status } = slice.workload
     this.update = status.update?.revisionId === spec.revisionId ? status.update : undefined

@@ -1,5 +1,5 @@
 import { UserError } from '../base/index.ts'
-import { isTerminal, rankOf, type Task, type Workload } from '../model/index.ts'
+import { isJob, isTerminal, rankOf, type Task, type Workload } from '../model/index.ts'
 import type { View } from '../store/store.ts'
 
 /**
@@ -71,10 +71,9 @@ function progressOf(
   condition: StartCondition,
 ): { readonly done: number; readonly wanted: number } {
   const { mode, jobIteration } = spec
-  const isJob = mode.type === 'replicatedJob' || mode.type === 'globalJob'
   const tasks = view
     .tasksOfWorkload(id)
-    .filter((task) => !isJob || (task.jobIteration ?? 0) === jobIteration)
+    .filter((task) => !isJob(spec) || (task.jobIteration ?? 0) === jobIteration)
   const places = new Set(tasks.map(placeOf)).size
   const wanted =
     mode.type === 'replicated'
@@ -84,7 +83,7 @@ function progressOf(
         : Math.max(1, places)
   const done = new Set(tasks.filter((task) => isThere(task, condition)).map(placeOf)).size
   // Of a job that has begun nobody waits for all of it to run at once.
-  return { done, wanted: isJob && condition !== 'completed' ? Math.min(1, wanted) : wanted }
+  return { done, wanted: isJob(spec) && condition !== 'completed' ? Math.min(1, wanted) : wanted }
 }
 
 function placeOf({ slot, pinnedNodeId, id }: Task): string {

@@ -1,4 +1,4 @@
-import { isTerminal, type Workload } from '../model/index.ts'
+import { isJob, isTerminal, type Workload } from '../model/index.ts'
 import type { View } from '../store/store.ts'
 import { Chance } from './chance.ts'
 import { addresses, addressesHaveNetworks } from './checkers/addresses.ts'
@@ -263,9 +263,8 @@ function delayLeftMs(
 
 /** Whether a job has tasks that go on; one that fits nowhere waits for good. */
 function isAtWork({ id, spec }: Workload, view: View): boolean {
-  const isJob = spec.mode.type === 'replicatedJob' || spec.mode.type === 'globalJob'
   return (
-    isJob &&
+    isJob(spec) &&
     view
       .tasksOfWorkload(id)
       .some(({ nodeId, status }) => nodeId !== undefined && !isTerminal(status.state))
@@ -286,8 +285,7 @@ function patienceFor(judge: Judge): number {
   for (const { id, spec, status } of judge.view.list('workload')) {
     const tasks = judge.view.tasksOfWorkload(id)
     let own = 0
-    const isJob = spec.mode.type === 'replicatedJob' || spec.mode.type === 'globalJob'
-    if (isJob) own += 60_000
+    if (isJob(spec)) own += 60_000
     if (status.update) {
       const policy = status.update.state.startsWith('rollback') ? spec.rollback : spec.update
       const rounds = Math.ceil(tasks.length / Math.max(1, policy.parallelism || tasks.length))

@@ -2,6 +2,7 @@ import type { ServerResponse } from 'node:http'
 import { type Clock, messageOf, Semaphore, UserError, WakeUp } from '../../base/index.ts'
 import {
   idFrom,
+  isJob,
   isTerminal,
   rankOf,
   type Task,
@@ -227,8 +228,7 @@ function isContinued(view: View, workload: Workload, tasks: readonly Task[]): bo
   const { mode, revisionId } = workload.spec
   const condition = view.get('revision', revisionId)?.template.restart.condition ?? 'none'
   if (condition === 'none' || (mode.type === 'replicated' && mode.replicas === 0)) return false
-  const isJob = mode.type === 'replicatedJob' || mode.type === 'globalJob'
-  if (condition === 'any' && !isJob) return true
+  if (condition === 'any' && !isJob(workload.spec)) return true
   const lastByPlace = new Map(tasks.map((task) => [task.slot ?? task.pinnedNodeId, task]))
   return [...lastByPlace.values()].some(
     ({ status: { state } }) => state === 'failed' || state === 'rejected' || state === 'orphaned',

@@ -1,21 +1,22 @@
 import { UserError } from '../../base/index.ts'
 import type { WorkloadDeclaration } from '../../control/index.ts'
 import { drainLabel } from '../../dispatcher/index.ts'
-import type {
-  Constraint,
-  DeclaredWorkload,
-  GenericResource,
-  IngressPolicy,
-  Network,
-  NetworkAttachmentSpec,
-  NodeLossPolicy,
-  Placement,
-  PortSpec,
-  Reservations,
-  RestartPolicy,
-  TaskTemplate,
-  UpdatePolicy,
-  WorkloadMode,
+import {
+  type Constraint,
+  type DeclaredWorkload,
+  type GenericResource,
+  type IngressPolicy,
+  isJob,
+  type Network,
+  type NetworkAttachmentSpec,
+  type NodeLossPolicy,
+  type Placement,
+  type PortSpec,
+  type Reservations,
+  type RestartPolicy,
+  type TaskTemplate,
+  type UpdatePolicy,
+  type WorkloadMode,
 } from '../../model/index.ts'
 import { parseConstraint } from '../../model/placement.ts'
 import { parseStartAfter, rebalanceLabel, startAfterLabel } from '../../orchestrator/index.ts'
@@ -63,11 +64,11 @@ export function lowerService(
   checkDnsName(name)
   checkRuntime(document.TaskTemplate)
   const mode = lowerMode(document)
-  const isJob = mode.type === 'replicatedJob' || mode.type === 'globalJob'
-  if (isJob && (document.UpdateConfig || document.RollbackConfig)) {
+  const endsByItself = isJob({ mode })
+  if (endsByItself && (document.UpdateConfig || document.RollbackConfig)) {
     throw new UserError('invalidInput', 'Jobs may not have an update config')
   }
-  const template = lowerTemplate(name, document, isJob, lowering)
+  const template = lowerTemplate(name, document, endsByItself, lowering)
   checkRebalance(document.Labels[rebalanceLabel])
   parseStartAfter(document.Labels[startAfterLabel])
   checkDrain(document.Labels[drainLabel])

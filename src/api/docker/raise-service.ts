@@ -1,5 +1,5 @@
 import type { Endpoint, NodeId, Task, UpdateStatus, Workload } from '../../model/index.ts'
-import { isStopWanted } from '../../model/index.ts'
+import { isJob, isStopWanted } from '../../model/index.ts'
 import type { View } from '../../store/store.ts'
 import type { ServiceSpecDocument } from './documents.ts'
 import { documentOf, meta, raisePort, time } from './raise.ts'
@@ -20,7 +20,6 @@ export function raiseService(view: View, workload: Workload, reading: ServiceRea
   const { spec, status } = workload
   const previous = spec.previousRevisionId && view.get('revision', spec.previousRevisionId)
   const [endpoint] = view.endpointsOfWorkload(workload.id)
-  const job = spec.mode.type === 'replicatedJob' || spec.mode.type === 'globalJob'
   const document = specOf(view, workload)
   return {
     ...meta(workload),
@@ -29,7 +28,7 @@ export function raiseService(view: View, workload: Workload, reading: ServiceRea
     Endpoint: raiseEndpoint(view, endpoint, document),
     ...(status.update ? { UpdateStatus: raiseUpdate(status.update) } : {}),
     ...(reading.status ? { ServiceStatus: countTasks(view, workload, reading.status) } : {}),
-    ...(job
+    ...(isJob(spec)
       ? {
           JobStatus: {
             JobIteration: { Index: spec.jobIteration },
@@ -133,8 +132,7 @@ const countsOfList = new WeakMap<
 
 function countTasks(view: View, workload: Workload, up: ReadonlySet<NodeId>): object {
   const { mode } = workload.spec
-  const isJob = mode.type === 'replicatedJob' || mode.type === 'globalJob'
-  const jobIteration = isJob ? workload.spec.jobIteration : undefined
+  const jobIteration = isJob(workload.spec) ? workload.spec.jobIteration : undefined
   const tasks = view.tasksOfWorkload(workload.id)
   const known = countsOfList.get(tasks)
   const isKnown = known?.up === up && known.jobIteration === jobIteration

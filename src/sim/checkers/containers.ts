@@ -1,4 +1,5 @@
 import {
+  isJob,
   isStopWanted,
   isTerminal,
   placementFits,
@@ -138,8 +139,8 @@ function limitFor(
 ): number {
   const workload = view.get('workload', task.workloadId)
   if (!workload) return 2
-  const { update, rollback, mode } = workload.spec
-  if (mode.type === 'replicatedJob' || mode.type === 'globalJob') return 1
+  const { update, rollback } = workload.spec
+  if (isJob(workload.spec)) return 1
   const isRecent = nowMs - (changed.get(workload.id) ?? 0) < policyMs
   if (isMove && !writesToNode(view, task)) return 2
   return isRecent || update.order === 'startFirst' || rollback.order === 'startFirst' ? 2 : 1
