@@ -3,18 +3,31 @@ import { randomBytes } from 'node:crypto'
 import { readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
+import { isMissingFile } from '../src/compose/missing-file.ts'
 import { dockerClients, eventually, run, startDaemon, type TestDaemon } from './support/daemon.ts'
 import { onEngine, untilRunning } from './support/look.ts'
 
-/** Every file below a folder that contains the bytes. */
+/** Every file below a folder that contains the bytes. What goes away during the walk counts as gone. */
 async function filesWith(folder: string, bytes: string): Promise<string[]> {
   const found: string[] = []
-  for (const entry of await readdir(folder, { recursive: true, withFileTypes: true })) {
-    if (!entry.isFile()) continue
-    const path = join(entry.parentPath, entry.name)
-    if ((await readFile(path)).includes(bytes)) found.push(path)
+  for (const entry of await unlessGone(readdir(folder, { withFileTypes: true }), [])) {
+    const path = join(folder, entry.name)
+    if (entry.isDirectory()) found.push(...(await filesWith(path, bytes)))
+    else if (entry.isFile() && (await unlessGone(readFile(path), Buffer.of())).includes(bytes)) {
+      found.push(path)
+    }
   }
   return found
+}
+
+/** What a read gives, or `gone` where the file or folder is not there any more. */
+async function unlessGone<Value>(read: Promise<Value>, gone: Value): Promise<Value> {
+  try {
+    return await read
+  } catch (error) {
+    if (isMissingFile(error)) return gone
+    throw error
+  }
 }
 
 describe('secrets and configs', () => {
@@ -75,6 +88,7 @@ describe('secrets and configs', () => {
     }
     assert.deepEqual(await filesWith(join(daemon.folder, 'data'), canary), [])
     const files = await filesWith(daemon.folder, canary)
+    assert.equal(files.length, 2, 'the copies that its container sees')
     for (const path of files) {
       assert.match((await run('stat', ['-f', '-c', '%T', path])).stdout, /tmpfs/, path)
       assert.equal((await stat(join(path, '../../..'))).mode & 0o077, 0, 'for root alone')
