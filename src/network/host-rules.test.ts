@@ -43,14 +43,14 @@ function chainOf(ruleset: Ruleset, map: string, key: string): readonly string[] 
 }
 
 /** What ends every chain: for packets that met the rules of before a change, and look into the map of after. */
-const firstPort = 'dnat to meta l4proto . th dport . numgen inc mod 1 map @port-targets'
+const firstPort = 'dnat to tcp dport . numgen inc mod 1 map @tcp-targets'
 const firstVip = 'dnat to ip daddr . numgen inc mod 1 map @vip-targets'
 
 describe('rules of the host', () => {
   test('a published port goes to the ingress address, and from there back by the host', () => {
     const { ruleset, set, subnets } = render(published)
     const chain = chainOf(ruleset, 'ports', 'tcp . 8080')
-    assert.deepEqual(chain, ['ip protocol tcp th dport 8080 dnat to 10.0.0.5:80', firstPort])
+    assert.deepEqual(chain, ['tcp dport 8080 dnat to 10.0.0.5:80', firstPort])
     // Whoever asks from a network that the backend is on too would be answered directly, by an address it never asked.
     assert.deepEqual(set('hairpin').toSorted(), [
       '10.0.0.0/24 . 10.0.0.5',
@@ -67,14 +67,14 @@ describe('rules of the host', () => {
   test('a task without an ingress address is reached on what network it has', () => {
     const { ruleset, set, subnets } = render(hidden)
     const chain = chainOf(ruleset, 'ports', 'tcp . 8080')
-    assert.deepEqual(chain, ['ip protocol tcp th dport 8080 dnat to 10.0.2.6:80', firstPort])
+    assert.deepEqual(chain, ['tcp dport 8080 dnat to 10.0.2.6:80', firstPort])
     assert.deepEqual(set('unrouted'), ['10.0.2.6'])
     assert.deepEqual(subnets, ['10.0.0.0/24', '10.0.2.0/24'])
   })
 
   test('whoever takes connections has a first place in the map of targets, also alone', () => {
     const { set } = render(published)
-    assert.deepEqual(set('port-targets'), ['tcp . 8080 . 0 : 10.0.0.5 . 80'])
+    assert.deepEqual(set('tcp-targets'), ['8080 . 0 : 10.0.0.5 . 80'])
   })
 
   test('a port with no task refuses', () => {
@@ -130,13 +130,13 @@ describe('rules of the host where tasks are on several nodes', () => {
 
   test("a node's own tasks come first, and see the client's address", () => {
     const { rule, set } = renderOn([local, remote])
-    assert.equal(rule, 'ip protocol tcp th dport 8080 dnat to 10.0.0.5:80')
+    assert.equal(rule, 'tcp dport 8080 dnat to 10.0.0.5:80')
     assert.deepEqual(set('own'), ['10.0.0.5'])
   })
 
   test("without a task of its own it sends from its own address to others'", () => {
     const { rule, set, sources } = renderOn([remote])
-    assert.equal(rule, 'ip protocol tcp th dport 8080 dnat to 10.0.0.6:80')
+    assert.equal(rule, 'tcp dport 8080 dnat to 10.0.0.6:80')
     assert.deepEqual(set('own'), [])
     assert.deepEqual(sources, [
       'ct status dnat ip daddr 10.0.0.0/24 ip daddr != @own snat to 10.0.0.254',
@@ -145,21 +145,15 @@ describe('rules of the host where tasks are on several nodes', () => {
 
   test('spread takes the tasks of all nodes', () => {
     const { rule, set } = renderOn([local, remote], { policy: 'spread' })
-    assert.equal(
-      rule,
-      'th dport 8080 dnat to meta l4proto . th dport . numgen inc mod 2 map @port-targets',
-    )
-    assert.deepEqual(set('port-targets'), [
-      'tcp . 8080 . 0 : 10.0.0.5 . 80',
-      'tcp . 8080 . 1 : 10.0.0.6 . 80',
-    ])
+    assert.equal(rule, 'tcp dport 8080 dnat to tcp dport . numgen inc mod 2 map @tcp-targets')
+    assert.deepEqual(set('tcp-targets'), ['8080 . 0 : 10.0.0.5 . 80', '8080 . 1 : 10.0.0.6 . 80'])
     assert.deepEqual(set('own'), ['10.0.0.5'])
   })
 
   test('a node without an address of its own serves its own tasks alone', () => {
     assert.equal(
       renderOn([local, remote], { policy: 'spread', hasAddress: false }).rule,
-      'ip protocol tcp th dport 8080 dnat to 10.0.0.5:80',
+      'tcp dport 8080 dnat to 10.0.0.5:80',
     )
     const { rule, set, sources } = renderOn([remote], { hasAddress: false })
     assert.deepEqual([rule, set('refused'), sources], [undefined, ['tcp . 8080'], []])

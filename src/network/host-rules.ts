@@ -1,6 +1,7 @@
 import type { NetworkId, NodeId, PortSpec } from '../model/index.ts'
 import type { Backend, EndpointAssignment, NetworkAssignment } from '../wire/index.ts'
 import { bridgeName } from './bridge-name.ts'
+import { type ConnectionTimeouts, timeoutPolicy } from './connection-timeouts.ts'
 import type { DesiredNetwork } from './data-plane.ts'
 import {
   balance,
@@ -10,6 +11,7 @@ import {
   type Hook,
   type Ruleset,
   type RulesPage,
+  type SharedMap,
   type Target,
 } from './ruleset.ts'
 import { hashOf, onShelves } from './shelves.ts'
@@ -51,20 +53,25 @@ export function renderHostRules(options: {
   readonly sharesTargets?: boolean
   /** Whether this host's kernel can reset before it translates; see `sampleReset`. Default true. */
   readonly resetsLost?: boolean
+  /** How long connections to VIPs and published ports are remembered. Absent: as long as others, and where `sampleTimeouts` fails. */
+  readonly timeouts?: ConnectionTimeouts | undefined
 }): Ruleset {
   const { table, family = 'ip', networks, endpoints, nodeId } = options
-  const { sharesTargets = true, resetsLost = true } = options
+  const { sharesTargets = true, resetsLost = true, timeouts } = options
   const from = `${family} saddr`
   const to = `${family} daddr`
   const { loopback } = words[family]
   const ingressNetwork = networks.find(({ ingress }) => ingress)
   const nodeAddress = ingressNetwork?.nodeAddress?.address
-  const context = contextOf(family, networks, nodeId, sharesTargets)
-  const { 'vip-targets': _, 'port-targets': __, ...ownSets } = sets[family]
+  const context = contextOf(family, networks, nodeId, {
+    sharesTargets,
+    limitsMemory: timeouts !== undefined,
+  })
   return {
     family,
     table,
-    sets: sharesTargets ? sets[family] : ownSets,
+    sets: sharesTargets ? { ...targetMaps[family], ...sets[family] } : sets[family],
+    timeouts: timeouts ? { [timeoutsName]: timeoutPolicy(family, timeouts) } : {},
     hooks: [
       {
         name: 'raw',
@@ -155,16 +162,31 @@ export function sampleReset(table: string): string {
   ].join('\n')
 }
 
+const timeoutsName = 'tcp-timeouts'
+/** Says nothing of other protocols. */
+const limitMemory = `ct timeout set "${timeoutsName}"`
+
+/** What nft and the kernel have to know for `timeouts`: the kernel from 4.19 on. */
+export function sampleTimeouts(table: string, timeouts: ConnectionTimeouts): string {
+  return [
+    `table ip ${table} {`,
+    `  ct timeout ${timeoutsName} { ${timeoutPolicy('ip', timeouts)} }`,
+    `  chain sample {`,
+    `    ${limitMemory}`,
+    '  }',
+    '}\n',
+  ].join('\n')
+}
+
 /** What nft has to understand for `sharesTargets`. */
 export function sampleTable(table: string): string {
   return [
     `table ip ${table} {`,
-    `  map vip-targets { ${sets.ip['vip-targets']}; }`,
-    `  map port-targets { ${sets.ip['port-targets']}; }`,
+    ...Object.entries(targetMaps.ip).map(([name, type]) => `  map ${name} { ${type}; }`),
     '  chain sample {',
     '    dnat to ip daddr . numgen inc mod 2 map @vip-targets',
     `    dnat to ${firstPlace(vipTargets('ip'))}`,
-    '    th dport 80 dnat to meta l4proto . th dport . numgen inc mod 2 map @port-targets',
+    '    tcp dport 80 dnat to tcp dport . numgen inc mod 2 map @tcp-targets',
     '  }',
     '}\n',
   ].join('\n')
@@ -182,11 +204,30 @@ const neighbourDiscovery = {
   ip6: ['icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept'],
 } as const satisfies Record<Family, readonly string[]>
 
-function setsOf(family: Family, address: string) {
+/**
+ * The targets of all endpoints; see `SharedMap`. Ports have a map for each protocol: of one for all, `th dport`, nft has
+ * lost the type when it reads the map back, and takes no rule that is added to what is there.
+ */
+function targetMapsOf(family: Family) {
   const to = `${family} daddr`
+  const ofPorts = (protocol: Protocol) =>
+    `typeof ${protocol} dport . numgen inc mod 2 : ${to} . ${protocol} dport`
   return {
     'vip-targets': `typeof ${to} . numgen inc mod 2 : ${to}`,
-    'port-targets': `typeof meta l4proto . th dport . numgen inc mod 2 : ${to} . th dport`,
+    'tcp-targets': ofPorts('tcp'),
+    'udp-targets': ofPorts('udp'),
+    'sctp-targets': ofPorts('sctp'),
+  } as const
+}
+const targetMaps = { ip: targetMapsOf('ip'), ip6: targetMapsOf('ip6') } as const
+type Protocol = PortSpec['protocol']
+
+function portTargets(protocol: Protocol) {
+  return { name: `${protocol}-targets`, expression: `${protocol} dport` } as const
+}
+
+function setsOf(address: string) {
+  return {
     vips: `type ${address}`,
     balanced: `type ifname . ${address} : verdict`,
     loops: `type ${address} . ${address} : ${address}`,
@@ -201,14 +242,14 @@ function setsOf(family: Family, address: string) {
   } as const
 }
 const sets = {
-  ip: setsOf('ip', 'ipv4_addr'),
+  ip: setsOf('ipv4_addr'),
   ip6: {
-    ...setsOf('ip6', 'ipv6_addr'),
+    ...setsOf('ipv6_addr'),
     within: 'type ifname . ifname',
     internal: 'type ifname',
   },
 } as const
-type SetName = keyof (typeof sets)['ip6']
+type SetName = keyof (typeof sets)['ip6'] | keyof (typeof targetMaps)['ip6']
 
 /**
  * Networks are apart: nothing is forwarded from one to another, out of an internal one, or from elsewhere to who did not ask for
@@ -321,10 +362,17 @@ function pageOf(
   losing: ReadonlySet<PortPart>,
 ): RulesPage {
   const chains = new Map<string, string[]>()
-  const addRules = (chain: string, rules: readonly string[]) => {
+  /** In a chain whose targets are in one map. */
+  const addRules = (
+    chain: string,
+    map: Pick<SharedMap, 'name' | 'expression'>,
+    rules: readonly string[],
+  ) => {
     const known = chains.get(chain)
-    if (known) known.push(...rules)
-    else chains.set(chain, [...rules])
+    const first = context.limitsMemory ? [limitMemory] : []
+    const last = context.sharesTargets ? [`dnat to ${firstPlace(map)}`] : []
+    if (known) known.splice(known.length - last.length, 0, ...rules)
+    else chains.set(chain, [...first, ...rules, ...last])
   }
   const elements: Elements = new Map()
   const udpBackends = new Map<string, ReadonlySet<string>>()
@@ -335,7 +383,7 @@ function pageOf(
       udpBackends.set(vip, backends)
       if (rules.length === 0) continue
       const chain = `vips-${number}`
-      addRules(chain, rules)
+      addRules(chain, vipTargets(context.family), rules)
       put(elements, 'balanced', `"${bridge}" . ${vip} : goto ${chain}`)
       for (const target of targets) put(elements, 'vip-targets', target)
       for (const loop of loops) put(elements, 'loops', loop)
@@ -349,16 +397,10 @@ function pageOf(
         continue
       }
       const chain = `ports-${protocol}-${number}`
-      addRules(chain, rules)
+      addRules(chain, portTargets(protocol), rules)
       put(elements, 'ports', `${key} : goto ${chain}`)
-      for (const target of port.targets) put(elements, 'port-targets', target)
+      for (const target of port.targets) put(elements, portTargets(protocol).name, target)
       for (const [set, element] of port.elements) put(elements, set, element)
-    }
-  }
-  if (context.sharesTargets) {
-    for (const [name, rules] of chains) {
-      const map = name.startsWith('vips-') ? vipTargets(context.family) : portTargets
-      rules.push(`dnat to ${firstPlace(map)}`)
     }
   }
   return { chains, elements, udpBackends }
@@ -373,7 +415,8 @@ export function publishedSubnets(
 ): readonly string[] {
   const subnets = new Set(networks.filter(({ ingress }) => ingress).map(({ subnet }) => subnet))
   const context =
-    lastContextFor(family, networks, nodeId) ?? contextOf(family, networks, nodeId, true)
+    lastContextFor(family, networks, nodeId) ??
+    contextOf(family, networks, nodeId, { sharesTargets: true, limitsMemory: false })
   for (const endpoint of endpoints) {
     for (const subnet of partOf(endpoint, context).subnets) subnets.add(subnet)
   }
@@ -392,6 +435,7 @@ interface Context {
   readonly isLocal: (nodeId: string) => boolean
   readonly rotation: number
   readonly sharesTargets: boolean
+  readonly limitsMemory: boolean
   readonly basePage: RulesPage
   readonly pages: KnownPages
   /** An endpoint is never changed, so its part is made once; one that nobody has any more is forgotten. */
@@ -425,10 +469,11 @@ function contextOf(
   family: Family,
   networks: readonly NetworkAssignment[],
   nodeId: NodeId | undefined,
-  sharesTargets: boolean,
+  abilities: Pick<Context, 'sharesTargets' | 'limitsMemory'>,
 ): Context {
+  const { sharesTargets, limitsMemory } = abilities
   const last = lastContextFor(family, networks, nodeId)
-  if (last?.sharesTargets === sharesTargets) return last
+  if (last?.sharesTargets === sharesTargets && last.limitsMemory === limitsMemory) return last
   const context: Context = {
     family,
     networks: [...networks],
@@ -444,6 +489,7 @@ function contextOf(
     isLocal: (id) => nodeId === undefined || id === nodeId,
     rotation: hashOf(nodeId ?? '') % rotations,
     sharesTargets,
+    limitsMemory,
     basePage: basePage(family, networks),
     pages: new WeakMap(),
     parts: new WeakMap(),
@@ -509,8 +555,6 @@ function losersOf(
   return losers
 }
 
-const portTargets = { name: 'port-targets', expression: 'meta l4proto . th dport' } as const
-
 function portPart(spec: PortSpec, endpoint: EndpointAssignment, context: Context): PortPart {
   const { protocol, publishedPort, targetPort } = spec
   const { networkById } = context
@@ -520,7 +564,9 @@ function portPart(spec: PortSpec, endpoint: EndpointAssignment, context: Context
   })
   const key = `${protocol} . ${publishedPort}`
   const choice = balance(targets, {
-    ...(context.sharesTargets ? { shared: { ...portTargets, key } } : {}),
+    ...(context.sharesTargets
+      ? { shared: { ...portTargets(protocol), key: `${publishedPort}` } }
+      : {}),
   })
   const [only] = targets.length === 1 ? entries : []
   const elements: (readonly [SetName, string])[] = []
@@ -552,20 +598,16 @@ function subnetsOf({ backends }: EndpointAssignment, context: Context): readonly
   return [...new Set(used)]
 }
 
-/** In a chain of its protocol. nft wants to see the protocol where it is not a part of the map's key. */
+/** In a chain of its protocol. */
 function portRule(
-  { target, elements }: Choice,
+  { target }: Choice,
   { protocol, publishedPort, targetPort }: PortSpec,
   only: string | undefined,
   family: Family,
 ): string {
-  if (only === undefined && elements.length > 0) {
-    return `th dport ${publishedPort} dnat to ${target}`
-  }
   const host = family === 'ip6' ? `[${only}]` : only
   const to = only === undefined ? target : `${host}:${targetPort}`
-  const protocolIs = family === 'ip6' ? 'meta l4proto' : 'ip protocol'
-  return `${protocolIs} ${protocol} th dport ${publishedPort} dnat to ${to}`
+  return `${protocol} dport ${publishedPort} dnat to ${to}`
 }
 
 interface Entry {

@@ -57,7 +57,7 @@ describe('what networks with IPv6 have besides', () => {
     const rules = renderHostRules({ table: 'skep', family: 'ip6', ...view })
     const all = rules.pages.flatMap(({ chains }) => [...chains.values()].flat())
     assert.ok(all.includes('ip6 daddr fd00:6::9 dnat to fd00:6::5'))
-    assert.ok(all.includes('meta l4proto tcp th dport 8080 dnat to [fd00:6::5]:80'))
+    assert.ok(all.includes('tcp dport 8080 dnat to [fd00:6::5]:80'))
     const balanced = [...(elementsBySet(rules.pages).get('balanced') ?? [])]
     assert.match(balanced.join(), new RegExp(`^"${bridge}" . fd00:6::9 : goto vips-`))
     const text = rules.hooks.flatMap((hook) => hook.rules).join('\n')

@@ -1,4 +1,4 @@
-import { UserError } from '../base/index.ts'
+import { type Log, UserError } from '../base/index.ts'
 import type { CommandResult } from './command.ts'
 import { answering, destinationsIn, staleFlows } from './flows.ts'
 import { hostNamespace } from './namespace.ts'
@@ -24,6 +24,11 @@ export class KernelTable {
   /** Destinations that flows were found to. */
   #udpDestinations: ReadonlySet<string> = new Set()
   readonly #justLost = new Set<string>()
+  readonly #log: Log
+
+  constructor(log: Log) {
+    this.#log = log
+  }
 
   /**
    * Makes the table be the ruleset, in one transaction; nothing is run when it was so already. Resolves with whether
@@ -37,8 +42,17 @@ export class KernelTable {
       this.#applied = undefined
       this.#listing = undefined
       let result = await nft(change)
-      // A difference needs what it differs from: somebody took the table away, so it is told whole.
-      if (result && result.code !== 0 && before) result = await nft(renderFull(ruleset))
+      // A difference needs what it differs from: somebody may have taken the table away. It is told whole.
+      if (result && result.code !== 0 && before) {
+        const { family, table } = ruleset
+        this.#log.warn(
+          'the kernel did not take a change of the network rules: it is told all of them',
+          {
+            ...{ family, table, error: firstLines(result.stderr) },
+          },
+        )
+        result = await nft(renderFull(ruleset))
+      }
       if (result?.code !== 0) {
         throw new UserError(
           'internal',

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { getPriority } from 'node:os'
 import { join } from 'node:path'
@@ -233,6 +233,28 @@ describe('the Linux data plane', { skip: reason ?? false, concurrency: false }, 
     await assert.rejects(client.http('10.213.2.11', 80), /ECONNREFUSED/)
     await apply([web([one, two])])
     assert.equal((await client.http('10.213.2.11', 80)).hostname, 'one')
+  })
+
+  test('what is finished is soon forgotten, whatever changed meanwhile', async () => {
+    await apply([web([one, two])])
+    const key = 'finished'
+    const clientPort = await client.do({ op: 'hold', key, host: vip, port: 80 })
+    const outsidePort = await outside.do({ op: 'hold', key, host: hostAddress, port })
+    for (const probe of [client, outside]) await probe.do({ op: 'ask', key })
+    await apply([web([one])])
+    await apply([web([two, one])])
+    for (const probe of [client, outside]) await probe.do({ op: 'end', key })
+    for (const [target, sourcePort] of [
+      [vip, clientPort],
+      [hostAddress, outsidePort],
+    ] as const) {
+      const kind = ['-p', 'tcp', '--orig-dst', target, '--orig-port-src', sourcePort]
+      await waitFor(async () => {
+        const listing = spawnSync('conntrack', ['-L', ...kind], { encoding: 'utf8' }).stdout
+        // The kernel's own memory of it would last for two minutes.
+        return !/^tcp +6 (?:[6-9]|\d\d+) /m.test(listing)
+      }, `${target} to be forgotten`)
+    }
   })
 
   test('a connection that is being opened to a node that fell silent goes to another task', async () => {

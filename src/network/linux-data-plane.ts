@@ -19,12 +19,19 @@ import {
 } from './bridges.ts'
 import type { CommandResult } from './command.ts'
 import { type BatchJob, runInOrder } from './command-batch.ts'
+import { type ConnectionTimeouts, readConnectionTimeouts } from './connection-timeouts.ts'
 import type { DataPlane, DesiredNetwork, LocalTask } from './data-plane.ts'
 import { type EngineNetworks, NodeNetworks } from './engine-networks.ts'
 import { examineNames, judgeHost, readHostSettings } from './examination.ts'
 import { whatKeepsOut } from './firewall.ts'
 import { ForwardingRules, listCommand } from './forwarding.ts'
-import { publishedSubnets, renderHostRules, sampleReset, sampleTable } from './host-rules.ts'
+import {
+  publishedSubnets,
+  renderHostRules,
+  sampleReset,
+  sampleTable,
+  sampleTimeouts,
+} from './host-rules.ts'
 import { Ipv6View, isDual } from './ipv6-view.ts'
 import { KernelTable } from './kernel-table.ts'
 import { hostNamespace, identify, type ProcessIdentity, processNamespace } from './namespace.ts'
@@ -94,14 +101,18 @@ export async function openLinuxDataPlane(options: LinuxDataPlaneOptions): Promis
     })
   }
   const sample = `${tableName}-sample`
-  const [shared, reset] = await Promise.all(
-    [sampleTable(sample), sampleReset(sample)].map((script) =>
+  const timeouts = await readConnectionTimeouts()
+  const [shared, reset, limited] = await Promise.all(
+    [sampleTable(sample), sampleReset(sample), sampleTimeouts(sample, timeouts)].map((script) =>
       hostNamespace.run('nft', ['-c', '-f', '-'], script),
     ),
   )
-  const sharesTargets = shared?.code === 0
-  const resetsLost = reset?.code === 0
-  if (!sharesTargets) {
+  const abilities: Abilities = {
+    sharesTargets: shared?.code === 0,
+    resetsLost: reset?.code === 0,
+    ...(limited?.code === 0 ? { timeouts } : {}),
+  }
+  if (!abilities.sharesTargets) {
     const version = await hostNamespace.run('nft', ['--version'])
     if (version?.code !== 0) {
       throw new UserError('unsupported', `nft does not run here: ${version?.stderr ?? ''}`, {
@@ -112,9 +123,14 @@ export async function openLinuxDataPlane(options: LinuxDataPlaneOptions): Promis
       error: shared?.stderr,
     })
   }
-  if (!resetsLost) {
+  if (!abilities.resetsLost) {
     options.log.info('this kernel is too old to reset connections to nodes that are lost', {
       error: reset?.stderr,
+    })
+  }
+  if (!abilities.timeouts) {
+    options.log.info('this kernel can not forget finished connections sooner', {
+      error: limited?.stderr,
     })
   }
   await needBridgeFilter()
@@ -122,11 +138,17 @@ export async function openLinuxDataPlane(options: LinuxDataPlaneOptions): Promis
   return new LinuxDataPlane({
     ...options,
     tableName,
-    sharesTargets,
-    resetsLost,
+    abilities,
     self: self ?? { pid: process.pid, startTicks: 0, namespace: '' },
     resolverEntry: options.resolverEntry ?? resolverEntryBesideThis(),
   })
+}
+
+/** What this host's nft and kernel can do; see `renderHostRules`. */
+interface Abilities {
+  readonly sharesTargets: boolean
+  readonly resetsLost: boolean
+  readonly timeouts?: ConnectionTimeouts
 }
 
 /** The resolver's program: in its folder among the sources, beside the other files in a bundle. */
@@ -140,18 +162,17 @@ function resolverEntryBesideThis(): string {
 class LinuxDataPlane implements DataPlane {
   readonly #options: LinuxDataPlaneOptions
   readonly #tableName: string
-  /** What this host's nft and kernel can do; see `renderHostRules`. */
-  readonly #abilities: { readonly sharesTargets: boolean; readonly resetsLost: boolean }
+  readonly #abilities: Abilities
   readonly #self: ProcessIdentity
   readonly #networks: NodeNetworks
   readonly #resolver: ResolverLink
   readonly #forwarding: ForwardingRules
   readonly #overlay: Overlay
   readonly #tunnel: Tunnel
-  readonly #table = new KernelTable()
+  readonly #table: KernelTable
   /** What networks with IPv6 have besides. Without any there is no such table. */
   readonly #ipv6View = new Ipv6View()
-  readonly #table6 = new KernelTable()
+  readonly #table6: KernelTable
   readonly #forwarding6: ForwardingRules
   readonly #addresses6 = openBridgeAddresses()
   #isIpv6Used = false
@@ -183,8 +204,7 @@ class LinuxDataPlane implements DataPlane {
   constructor(
     options: LinuxDataPlaneOptions & {
       readonly tableName: string
-      readonly sharesTargets: boolean
-      readonly resetsLost: boolean
+      readonly abilities: Abilities
       readonly resolverEntry: string
       readonly self: ProcessIdentity
     },
@@ -192,7 +212,7 @@ class LinuxDataPlane implements DataPlane {
     const { engine, stateDir, clock, log, tableName, resolverEntry } = options
     this.#options = options
     this.#tableName = tableName
-    this.#abilities = { sharesTargets: options.sharesTargets, resetsLost: options.resetsLost }
+    this.#abilities = options.abilities
     this.#self = options.self
     this.#networks = new NodeNetworks({
       engine: engine.networks,
@@ -211,6 +231,8 @@ class LinuxDataPlane implements DataPlane {
     this.#resolver = new ResolverLink({ stateDir, entry: resolverEntry, clock, log })
     this.#forwarding = new ForwardingRules(tableName)
     this.#forwarding6 = new ForwardingRules(tableName, 'ip6tables')
+    this.#table = new KernelTable(log)
+    this.#table6 = new KernelTable(log)
     this.#overlay = new Overlay(tableName)
     this.#tunnel = new Tunnel(options.encryption ?? noEncryption, tableName)
   }

@@ -11,6 +11,7 @@ export type ProbeCommand =
   | { op: 'http'; host: string; port: number }
   | { op: 'hold'; key: string; host: string; port: number }
   | { op: 'ask'; key: string }
+  | { op: 'end'; key: string }
   | { op: 'udp'; key: string; host: string; port: number }
   | { op: 'serveUdp'; port: number; tag: string }
   | { op: 'dns'; server: string; name: string; type: string; transport: 'udp' | 'tcp' }
@@ -30,9 +31,15 @@ async function perform(command: ProbeCommand): Promise<string> {
         socket.destroy()
       }
     }
-    case 'hold':
-      held.set(command.key, await open(command.host, command.port))
-      return 'open'
+    case 'hold': {
+      const socket = await open(command.host, command.port)
+      held.set(command.key, socket)
+      return String(socket.localPort)
+    }
+    case 'end':
+      held.get(command.key)?.end()
+      held.delete(command.key)
+      return 'ended'
     case 'ask': {
       const socket = held.get(command.key)
       if (!socket) throw new Error(`nothing is held as ${command.key}`)

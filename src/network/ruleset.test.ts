@@ -1,7 +1,12 @@
 import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import fc from 'fast-check'
 import { idFrom } from '../model/index.ts'
+import { readConnectionTimeouts } from './connection-timeouts.ts'
 import { renderHostRules } from './host-rules.ts'
 import {
   balance,
@@ -188,6 +193,29 @@ const built = endpoints.map((items) =>
 const rulesets = built.map((items) =>
   renderHostRules({ table: 'skep', networks: [network, ingress], endpoints: items }),
 )
+const timeouts = await readConnectionTimeouts()
+/** As a host has them whose kernel can give connections time limits. */
+const timedRulesets = built.map((items) =>
+  renderHostRules({ table: 'skep', networks: [network, ingress], endpoints: items, timeouts }),
+)
+
+/** A listing's chains and elements: the kernel says them in the order in which they came. */
+function inAnyOrder(listing: string): string {
+  const parts = listing
+    .replace(/\}\s*$/, '')
+    .split(/\n\n|\n(?=\t(?:chain|map|set|ct) )/)
+    .map((part) =>
+      part
+        .split(/,\s*|\n/)
+        .map((line) => line.replace(/elements = \{ | \}$/g, '').trim())
+        .filter((line) => line !== '')
+        .join('\n'),
+    )
+  return parts
+    .map((part) => (/^(?:map|set) /.test(part) ? part.split('\n').toSorted().join('\n') : part))
+    .toSorted()
+    .join('\n\n')
+}
 
 describe('what the kernel is told', () => {
   test('differences lead to the same table as telling all of it', () => {
@@ -205,6 +233,44 @@ describe('what the kernel is told', () => {
         }
       }),
     )
+  })
+
+  test('a kernel takes each difference, and has the same after it as after all of it', {
+    skip: process.getuid?.() === 0 ? false : 'needs root',
+  }, () => {
+    const folder = mkdtempSync(join(tmpdir(), 'ruleset-'))
+    try {
+      const ways = fc.sample(fc.array(timedRulesets, { minLength: 4, maxLength: 4 }), 12)
+      const tell = (name: string, script: string): string => {
+        const path = join(folder, name)
+        writeFileSync(path, script)
+        return `nft -f ${path}`
+      }
+      const commands = ways.flatMap((steps, way) => [
+        ...steps.map((after, step) => {
+          const before = steps[step - 1]
+          return tell(`${way}-${step}`, before ? renderChange(before, after) : renderFull(after))
+        }),
+        'nft -s list table ip skep',
+        'echo ---',
+        ...steps.slice(-1).map((last) => tell(`${way}-whole`, renderFull(last))),
+        'nft -s list table ip skep',
+        'echo ===',
+      ])
+      const output = execFileSync('unshare', ['-n', 'sh', '-ec', commands.join('\n')], {
+        encoding: 'utf8',
+        stdio: ['ignore', 'pipe', 'pipe'],
+      })
+      const listings = output.split('===\n').slice(0, -1)
+      assert.equal(listings.length, ways.length)
+      for (const listing of listings) {
+        const [byDifferences = '', whole] = listing.split('---\n').map(inAnyOrder)
+        assert.match(byDifferences, /chain prerouting/)
+        assert.equal(byDifferences, whole)
+      }
+    } finally {
+      rmSync(folder, { recursive: true })
+    }
   })
 
   test('a listing without a rule, an element or an address is not taken for the table', () => {

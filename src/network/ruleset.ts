@@ -13,6 +13,8 @@ export interface Ruleset {
   readonly table: string
   /** Declarations of sets and maps by name: `type ipv4_addr`. */
   readonly sets: Readonly<Record<string, string>>
+  /** Time limits that connections may be given, by name: the body of a `ct timeout`. */
+  readonly timeouts: Readonly<Record<string, string>>
   /** Base chains, constant for one kind of table. They may refer to any chain and set. */
   readonly hooks: readonly Hook[]
   /** Together what is in the table. A page that stayed the same is the same object, and nobody looks into it. */
@@ -142,6 +144,9 @@ export function renderFull(ruleset: Ruleset): string {
   ]
   for (const [name, type] of Object.entries(ruleset.sets)) {
     lines.push(`  ${type.includes(' : ') ? 'map' : 'set'} ${name} { ${type}; }`)
+  }
+  for (const [name, body] of Object.entries(ruleset.timeouts)) {
+    lines.push(`  ct timeout ${name} { ${body} }`)
   }
   for (const [name, rules] of pages.flatMap(({ chains }) => [...chains])) {
     lines.push(`  chain ${name} {`, ...rules.map((rule) => `    ${rule}`), '  }')
@@ -306,7 +311,8 @@ function elementCommand(
 function isSameShape(before: Ruleset, after: Ruleset): boolean {
   return (
     isSameList(before.hooks.flatMap(flatHook), after.hooks.flatMap(flatHook)) &&
-    isSameList(Object.entries(before.sets).flat(), Object.entries(after.sets).flat())
+    isSameList(Object.entries(before.sets).flat(), Object.entries(after.sets).flat()) &&
+    isSameList(Object.entries(before.timeouts).flat(), Object.entries(after.timeouts).flat())
   )
 }
 
