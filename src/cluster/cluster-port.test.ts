@@ -270,7 +270,7 @@ class TestNode {
     const stream = await this.transport.connect(
       this.#manager.port.address,
       this.credentials ? { type: 'cluster' } : { type: 'nobody' },
-      AbortSignal.timeout(5_000),
+      AbortSignal.timeout(60_000),
     )
     try {
       const engine = { kind: 'engine' }
@@ -287,7 +287,7 @@ class TestNode {
         ...attachments,
       }
       await stream.send({ ...callMessage({ call: 'root' }, 'test'), ...fields, call })
-      const answer = await stream.receive(AbortSignal.timeout(5_000))
+      const answer = await stream.receive(AbortSignal.timeout(60_000))
       assert(typeof answer === 'object' && answer !== null)
       return { ...answer }
     } finally {
@@ -348,10 +348,10 @@ describe('cluster port', () => {
     })
     try {
       const session = await node.open([referral.address])
-      assert.equal((await session.next(AbortSignal.timeout(5_000))).node.id, node.nodeId)
+      assert.equal((await session.next(AbortSignal.timeout(60_000))).node.id, node.nodeId)
       const noManager = { code: 'unavailable', message: /is no manager any more/ }
       while (lies.length > 0) await assert.rejects(node.open([liar.address]), noManager)
-      const signal = AbortSignal.timeout(5_000)
+      const signal = AbortSignal.timeout(60_000)
       const renewal = renewCertificate(node.world, node.keyPem, [referral.address], signal)
       await assert.rejects(renewal, noManager)
       await renewCertificate(
@@ -378,7 +378,7 @@ describe('cluster port', () => {
     assert.equal(admission.nodeAddress, '127.0.0.1')
     assert.equal(localAddress, '127.0.0.1')
     const session = await node.open()
-    const change = await session.next(AbortSignal.timeout(5_000))
+    const change = await session.next(AbortSignal.timeout(60_000))
     assert.equal(change.full, true)
     assert.equal(change.node.id, node.nodeId)
     assert.equal(manager.store.view.get('node', node.nodeId)?.status.state, 'ready')
@@ -487,7 +487,7 @@ describe('cluster port', () => {
       ...{ availability: 'active' as const, advertiseAddress: '', addresses: [listener.address] },
     }
     await assert.rejects(
-      joinCluster(newNode().world, wish, AbortSignal.timeout(5_000)),
+      joinCluster(newNode().world, wish, AbortSignal.timeout(60_000)),
       /Skep 9\.9\.9 there is newer than this host understands/,
     )
     await listener.close()
@@ -530,7 +530,7 @@ describe('cluster port', () => {
     const stream = await node.transport.connect(
       manager.port.address,
       { type: 'nobody' },
-      AbortSignal.timeout(5_000),
+      AbortSignal.timeout(60_000),
     )
     await stream.send({ type: 'call', call: 'root', protocol: 0, skepVersion: '0.0.1' })
     const answer = await stream.receive()
@@ -622,7 +622,7 @@ describe('cluster port', () => {
     const node = newNode()
     await node.join()
     const session = await node.open()
-    await session.next(AbortSignal.timeout(5_000))
+    await session.next(AbortSignal.timeout(60_000))
     const control = openControl({
       store: manager.store,
       clock: realClock,
@@ -630,7 +630,7 @@ describe('cluster port', () => {
       sealer: manager.keyring,
     })
     await assert.rejects(control.removeNode(node.nodeId, false), /is not down/)
-    const next = session.next(AbortSignal.timeout(5_000))
+    const next = session.next(AbortSignal.timeout(60_000))
     const cut = assert.rejects(next, { code: 'notFound' })
     await control.removeNode(node.nodeId, true)
     await cut
@@ -663,7 +663,7 @@ describe('cluster port', () => {
     await present.join()
     await absent.join()
     const session = await present.open()
-    await session.next(AbortSignal.timeout(5_000))
+    await session.next(AbortSignal.timeout(60_000))
     const before = manager.cluster.status.root.certificatePem
     await manager.rotateRoot()
     while (present.settings?.renewWithinMs === undefined) await nextCommitOrTick(manager)

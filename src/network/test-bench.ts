@@ -4,6 +4,7 @@ import { accessSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface, type Interface } from 'node:readline'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { assert, silentLog } from '../base/index.ts'
 import { openRealClock } from '../base/real-world.ts'
@@ -13,6 +14,7 @@ import type { NetworkAssignment } from '../wire/index.ts'
 import type { DataPlane, LocalTask } from './data-plane.ts'
 import { isDual } from './ipv6-view.ts'
 import { openLinuxDataPlane } from './linux-data-plane.ts'
+import { listeningPorts } from './open-connections.ts'
 import type { ProbeCommand } from './probe-main.ts'
 import type { Place } from './test-objects.ts'
 
@@ -184,6 +186,7 @@ export class RealBench {
     }
     await this.engine.containers.start(Id)
     const { State } = await this.engine.containers.inspect(Id)
+    if (options.server) await untilListening(State.Pid)
     return {
       taskId: idFrom(name.padEnd(25, '0')),
       name: fullName,
@@ -230,6 +233,16 @@ export class RealBench {
     await this.plane.close()
     this.engine.close()
     rmSync(this.stateDir, { recursive: true, force: true })
+  }
+}
+
+/** A container runs before its server listens. */
+async function untilListening(pid: number): Promise<void> {
+  for (;;) {
+    const ports = await listeningPorts(pid)
+    assert(ports !== undefined, 'the server runs')
+    if (ports.size > 0) return
+    await sleep(20)
   }
 }
 

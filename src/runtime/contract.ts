@@ -126,7 +126,8 @@ export function describeRuntimeContract(
   open: () => Promise<RuntimeUnderTest | { readonly skip: string }>,
 ): void {
   describe(`${name} keeps the runtime's contract`, () => {
-    const signal = AbortSignal.timeout(60_000)
+    // For all of it together; ends a hang.
+    const signal = AbortSignal.timeout(900_000)
     let opened: RuntimeUnderTest | { readonly skip: string }
     const made: TaskId[] = []
 

@@ -40,7 +40,7 @@ async function openStream(harness: Harness, path: string) {
   answer.on('error', () => {})
   return {
     async until(pattern: RegExp): Promise<string> {
-      while (!pattern.test(text)) await once(wake, 'more', { signal: AbortSignal.timeout(5_000) })
+      while (!pattern.test(text)) await once(wake, 'more', { signal: AbortSignal.timeout(60_000) })
       return text
     },
     close: () => answer.destroy(),

@@ -22,7 +22,7 @@ function dockerOf(path: string, harness: Harness, directory: string): Docker {
   return (...args) =>
     new Promise((resolve) => {
       const env = { PATH: process.env['PATH'] ?? '', HOME: directory }
-      const options = { env, cwd: directory, timeout: 30_000 }
+      const options = { env, cwd: directory, timeout: 180_000 }
       execFile(path, ['-H', harness.host, ...args], options, (error, out, err) => {
         const code = error ? (typeof error.code === 'number' ? error.code : 1) : 0
         resolve({ code, out: out.trim(), err: err.trim() })
