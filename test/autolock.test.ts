@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { dockerClients, run, sharedEngine, startDaemon, type TestDaemon } from './support/daemon.ts'
-import { filesWith, textAt, untilRunning } from './support/look.ts'
+import { filesWith, textAt, unlessGone, untilRunning, untilTasks } from './support/look.ts'
 
 test('nothing of what people declare lies on the disk in plain text', async () => {
   await using daemon = await startDaemon()
@@ -44,7 +44,8 @@ describe('a locked swarm', () => {
   const isNodeKeyReadable = () => {
     const folder = join(daemon.folder, 'data/cluster/certificates')
     return readdirSync(folder).some((name) =>
-      readFileSync(join(folder, name), 'utf8').includes('PRIVATE KEY'),
+      // Written anew under another name, which it has for a moment only.
+      unlessGone(() => readFileSync(join(folder, name), 'utf8'), '').includes('PRIVATE KEY'),
     )
   }
   const keysFile = () => readFileSync(join(daemon.folder, 'data/cluster/data.keys'), 'utf8')
@@ -123,6 +124,9 @@ describe('a locked swarm', () => {
     assert.equal(await running(), container)
     // Sealed before the lock, opened after it: the next task gets the secret.
     await daemon.ok('service', 'update', '-d', '--force', 'lock-web')
+    await untilTasks(daemon, 'lock-web', 'the next task', (tasks) =>
+      tasks.some(({ id, state }) => id !== task?.id && state === 'running'),
+    )
     await untilRunning(daemon, 'lock-web', 1)
     const again = await daemon.dockerWith(client, `${key}\n`, 'swarm', 'unlock')
     assert.match(`${again.stdout}${again.stderr}`, /swarm is not locked/)

@@ -1,34 +1,10 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import { readdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
-import { isMissingFile } from '../src/compose/missing-file.ts'
 import { dockerClients, eventually, run, startDaemon, type TestDaemon } from './support/daemon.ts'
-import { onEngine, untilRunning } from './support/look.ts'
-
-/** Every file below a folder that contains the bytes. What goes away during the walk counts as gone. */
-async function filesWith(folder: string, bytes: string): Promise<string[]> {
-  const found: string[] = []
-  for (const entry of await unlessGone(readdir(folder, { withFileTypes: true }), [])) {
-    const path = join(folder, entry.name)
-    if (entry.isDirectory()) found.push(...(await filesWith(path, bytes)))
-    else if (entry.isFile() && (await unlessGone(readFile(path), Buffer.of())).includes(bytes)) {
-      found.push(path)
-    }
-  }
-  return found
-}
-
-/** What a read gives, or `gone` where the file or folder is not there any more. */
-async function unlessGone<Value>(read: Promise<Value>, gone: Value): Promise<Value> {
-  try {
-    return await read
-  } catch (error) {
-    if (isMissingFile(error)) return gone
-    throw error
-  }
-}
+import { filesWith, onEngine, untilRunning } from './support/look.ts'
 
 describe('secrets and configs', () => {
   let daemon: TestDaemon
@@ -86,8 +62,8 @@ describe('secrets and configs', () => {
     ]) {
       assert.equal((await daemon.ok(...args)).includes(canary), false, args.join(' '))
     }
-    assert.deepEqual(await filesWith(join(daemon.folder, 'data'), canary), [])
-    const files = await filesWith(daemon.folder, canary)
+    assert.deepEqual(filesWith(join(daemon.folder, 'data'), canary), [])
+    const files = filesWith(daemon.folder, canary)
     assert.equal(files.length, 2, 'the copies that its container sees')
     for (const path of files) {
       assert.match((await run('stat', ['-f', '-c', '%T', path])).stdout, /tmpfs/, path)
@@ -95,7 +71,7 @@ describe('secrets and configs', () => {
     }
     assert.equal(daemon.log().includes(canary), false)
     const overlay = await onEngine('inspect', '-f', '{{.GraphDriver.Data.UpperDir}}', id)
-    assert.deepEqual(await filesWith(overlay, canary), [])
+    assert.deepEqual(filesWith(overlay, canary), [])
 
     const refused = await daemon.docker('secret', 'rm', 'word')
     assert.notEqual(refused.code, 0)
@@ -103,7 +79,7 @@ describe('secrets and configs', () => {
     await daemon.ok('service', 'rm', 'keeps')
     await eventually(
       'the copies to be gone',
-      async () => (await filesWith(daemon.folder, canary)).length === 0,
+      async () => filesWith(daemon.folder, canary).length === 0,
     )
     await daemon.ok('secret', 'rm', 'word', 'byfile')
     assert.equal(await daemon.ok('secret', 'ls', '-q'), '')

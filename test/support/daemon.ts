@@ -56,9 +56,24 @@ export function dockerClients(): readonly string[] {
 }
 
 function childOf(pid: number): number | undefined {
-  const path = `/proc/${pid}/task/${pid}/children`
-  const text = existsSync(path) ? readFileSync(path, 'utf8').trim() : ''
-  return text === '' ? undefined : Number(text.split(' ')[0])
+  try {
+    const text = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim()
+    return text === '' ? undefined : Number(text.split(' ')[0])
+  } catch {
+    return undefined // It ended meanwhile.
+  }
+}
+
+const hasEnded = (child: ChildProcess): boolean =>
+  child.exitCode !== null || child.signalCode !== null
+
+/** One that has ended since it was seen needs no signal. */
+function signalIfThere(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal)
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'ESRCH')) throw error
+  }
 }
 
 /** A daemon of its own: data, sockets and cluster in a folder that is removed at the end. */
@@ -135,24 +150,24 @@ export async function startDaemon(options: DaemonOptions = {}): Promise<TestDaem
     )
     await log.close()
     child = started
-    for (let left = 400; ; left--) {
-      if (started.exitCode !== null || left === 0) {
-        throw new Error(`the daemon did not start:\n${readFileSync(logPath, 'utf8').slice(-4000)}`)
-      }
+    await eventually('an answer of the daemon', async () => {
+      if (hasEnded(started)) throw new Error('it has ended')
       const answer = await api('GET', '/_ping').catch(() => undefined)
-      if (answer?.status === 200) return
-      await new Promise((done) => setTimeout(done, 50))
-    }
+      return answer?.status === 200
+    }).catch((cause: unknown) => {
+      const text = readFileSync(logPath, 'utf8').slice(-4000)
+      throw new Error(`the daemon did not start:\n${text}`, { cause })
+    })
   }
 
   async function end(signal: NodeJS.Signals): Promise<void> {
     const ending = child
-    if (!ending || ending.exitCode !== null || ending.signalCode !== null) return
+    if (!ending || hasEnded(ending)) return
     const ended = new Promise((done) => ending.once('exit', done))
     // Below `within` the daemon is a child of what runs it there.
     const pid = options.within === undefined ? undefined : childOf(ending.pid ?? 0)
     if (pid === undefined) ending.kill(signal)
-    else process.kill(pid, signal)
+    else signalIfThere(pid, signal)
     await ended
   }
 
@@ -223,20 +238,27 @@ export async function startDaemon(options: DaemonOptions = {}): Promise<TestDaem
     log: () => (existsSync(logPath) ? readFileSync(logPath, 'utf8') : ''),
     async [Symbol.asyncDispose]() {
       try {
-        if (child?.exitCode !== null || child.signalCode !== null) await start()
+        if (!child || hasEnded(child)) await start()
         await api('POST', '/swarm/leave?force=1')
       } finally {
         await end('SIGTERM')
         // Secrets lie in memory that is mounted for them.
         await run('umount', ['-l', join(folder, 'run/tasks')])
-        await rm(folder, { recursive: true, force: true })
+        // What still ends may write there once more.
+        await rm(folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 })
       }
     },
   }
 
   try {
     await start()
-    if (options.init !== false) await daemon.ok('swarm', 'init', '--advertise-addr', '127.0.0.1')
+    if (options.init !== false) {
+      await daemon.ok('swarm', 'init', '--advertise-addr', '127.0.0.1')
+      // It waits for the node by itself, but not for as long as a busy machine may need.
+      await eventually('the node to be ready', async () =>
+        /"State":"ready"/.test((await api('GET', '/nodes')).text),
+      )
+    }
   } catch (error) {
     await Promise.resolve(daemon[Symbol.asyncDispose]()).catch(() => {})
     throw error
@@ -244,11 +266,14 @@ export async function startDaemon(options: DaemonOptions = {}): Promise<TestDaem
   return daemon
 }
 
-/** Looks until `look` gives something other than undefined or false. Throws with `what` after `withinMs`. */
+/**
+ * Looks until `look` gives something other than undefined or false. Throws with `what` after `withinMs`, which ends a hang: no
+ * machine that works is to need as long.
+ */
 export async function eventually<T>(
   what: string,
   look: () => Promise<T | undefined | false>,
-  withinMs = 60_000,
+  withinMs = 120_000,
 ): Promise<T> {
   const untilMs = Date.now() + withinMs
   for (;;) {

@@ -1,4 +1,5 @@
 import { execFileSync } from 'node:child_process'
+import { randomInt } from 'node:crypto'
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -62,11 +63,10 @@ export class RealCluster {
 
   async #add(index: number): Promise<void> {
     const name = `m${index}`
-    const [peerPort] = await freePorts(1)
-    const peerUrl = `https://127.0.0.1:${peerPort}`
+    const peerUrl = `https://127.0.0.1:${await freePort()}`
     if (index === 0) {
       await this.#startMember(name, peerUrl, { type: 'new', token: 'test' })
-      await this.client().range({ key: 'any' }, { deadlineMs: 20_000 })
+      await this.client().range({ key: 'any' }, { deadlineMs: 120_000 })
       return
     }
     const client = this.client()
@@ -176,20 +176,20 @@ export const etcdIsMissing: string | false = (() => {
   }
 })()
 
-/** Ports that nobody listens on just now. */
-async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from({ length: count }, async () => {
-      const server = createServer()
-      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-      return server
-    }),
-  )
-  return Promise.all(
-    servers.map(async (server) => {
-      const address = server.address()
-      await new Promise((resolve) => server.close(resolve))
-      return typeof address === 'object' && address ? address.port : 0
-    }),
-  )
+/**
+ * A port that nobody listens on. It lies below those that the kernel gives to connections, and those that clusters give to
+ * services, so that nobody is given it while no member listens.
+ */
+async function freePort(): Promise<number> {
+  for (;;) {
+    const port = randomInt(20_000, 30_000)
+    const server = createServer()
+    const isFree = await new Promise<boolean>((resolve) => {
+      server.once('error', () => resolve(false))
+      server.listen(port, '127.0.0.1', () => resolve(true))
+    })
+    if (!isFree) continue
+    await new Promise((resolve) => server.close(resolve))
+    return port
+  }
 }

@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { isMissingFile } from '../../src/compose/missing-file.ts'
 import { eventually, run, sharedEngine, type TestDaemon } from './daemon.ts'
 
 /** What lies at a path of an answer; `undefined` where there is nothing. */
@@ -122,7 +123,7 @@ export async function untilTasks(
 
 /** The stock client against an engine itself, past Skep. Throws when it fails. */
 export async function onEngine(...args: readonly string[]): Promise<string> {
-  const output = await run('docker', ['-H', sharedEngine, ...args], { timeoutMs: 60_000 })
+  const output = await run('docker', ['-H', sharedEngine, ...args], { timeoutMs: 180_000 })
   if (output.code !== 0) throw new Error(`docker ${args.join(' ')}: ${output.stderr}`)
   return output.stdout.trim()
 }
@@ -148,7 +149,7 @@ export async function updateState(daemon: TestDaemon, service: string): Promise<
   return textAt(body, 'UpdateStatus', 'State')
 }
 
-/** Files below a folder that hold the text, plain or in base64. */
+/** Files below a folder that hold the text, plain or in base64. What goes away during the walk counts as gone. */
 export function filesWith(folder: string, text: string): readonly string[] {
   // In base64 a text looks different at each of three places; its first and last characters depend on what is around.
   const encoded = [0, 1, 2].map((at) =>
@@ -156,16 +157,27 @@ export function filesWith(folder: string, text: string): readonly string[] {
       .toString('base64')
       .slice(4, -4),
   )
-  return readdirSync(folder, { recursive: true, withFileTypes: true }).flatMap((entry) => {
-    if (!entry.isFile()) return []
-    const path = join(entry.parentPath, entry.name)
-    let bytes: Buffer
-    try {
-      bytes = readFileSync(path)
-    } catch (error) {
-      if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return []
-      throw error
-    }
-    return [text, ...encoded].some((form) => bytes.includes(form)) ? [path] : []
+  return filesBelow(folder).filter((path) => {
+    const bytes = unlessGone(() => readFileSync(path), Buffer.of())
+    return [text, ...encoded].some((form) => bytes.includes(form))
   })
+}
+
+function filesBelow(folder: string): readonly string[] {
+  const entries = unlessGone(() => readdirSync(folder, { withFileTypes: true }), [])
+  return entries.flatMap((entry) => {
+    const path = join(folder, entry.name)
+    if (entry.isDirectory()) return filesBelow(path)
+    return entry.isFile() ? [path] : []
+  })
+}
+
+/** What a read gives, or `gone` where the file or folder is not there any more. */
+export function unlessGone<Value>(read: () => Value, gone: Value): Value {
+  try {
+    return read()
+  } catch (error) {
+    if (isMissingFile(error)) return gone
+    throw error
+  }
 }

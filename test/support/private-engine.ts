@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { isAlive, markOf } from '../lab/namespaces.ts'
 import { eventually, type Output, run, sharedEngine } from './daemon.ts'
 
 /** An engine of its own on a host of its own: process, network, mount and host-name namespaces. Needs root. */
@@ -77,7 +78,10 @@ export async function openPrivateEngine(hostname = 'private'): Promise<PrivateEn
       { stdio: ['ignore', 'pipe', 'inherit'] },
     )
     init = started
-    await new Promise((done) => started.stdout.once('data', done))
+    await new Promise<void>((done, fail) => {
+      started.stdout.once('data', () => done())
+      started.once('exit', (code) => fail(new Error(`the host ended with ${code}`)))
+    })
     const children = readFileSync(`/proc/${started.pid}/task/${started.pid}/children`, 'utf8')
     initPid = Number(children.trim().split(' ')[0])
     await startEngine()
@@ -96,11 +100,7 @@ export async function openPrivateEngine(hostname = 'private'): Promise<PrivateEn
       { stdio: ['ignore', log, log] },
     )
     closeSync(log)
-    await eventually(
-      `an engine at ${address}`,
-      async () => (await docker('version')).code === 0,
-      30_000,
-    )
+    await eventually(`an engine at ${address}`, async () => (await docker('version')).code === 0)
   }
 
   const docker = (...args: readonly string[]) =>
@@ -122,7 +122,9 @@ export async function openPrivateEngine(hostname = 'private'): Promise<PrivateEn
       if (output.code !== 0) throw new Error(output.stderr)
     },
     async stopEngine(signal) {
-      const ended = new Promise((done) => engineStarter?.once('exit', done))
+      const starter = engineStarter
+      if (!starter || starter.exitCode !== null || starter.signalCode !== null) return
+      const ended = new Promise((done) => starter.once('exit', done))
       const pid = readFileSync(join(folder, 'docker.pid'), 'utf8').trim()
       const [command = '', ...words] = inside()
       await run(command, [...words, 'kill', `-${signal.replace('SIG', '')}`, pid])
@@ -131,8 +133,11 @@ export async function openPrivateEngine(hostname = 'private'): Promise<PrivateEn
     startEngine,
     async powerOff() {
       const ended = new Promise((done) => init?.once('exit', done))
+      const host = markOf(initPid)
       init?.kill('SIGKILL')
       await ended
+      // The first process of the host ends after all others: only then nobody holds its disk.
+      await eventually('the end of the host', async () => !host || !isAlive(host))
     },
     powerOn,
     async [Symbol.asyncDispose]() {
