@@ -1,16 +1,19 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { readFile, stat, writeFile } from 'node:fs/promises'
 import { get } from 'node:https'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { describe, type TestContext, test } from 'node:test'
-import { silentLog } from '../src/base/index.ts'
+import { silentLog, UserError } from '../src/base/index.ts'
 import { openRealClock, realRandom } from '../src/base/real-world.ts'
 import { startEtcd, waitForEtcd } from '../src/etcd/etcd-process.ts'
-import { openEtcdStore } from '../src/store/etcd/etcd-store.ts'
+import type { Config } from '../src/model/index.ts'
+import { type EtcdStore, openEtcdStore } from '../src/store/etcd/etcd-store.ts'
 import { buildConfig, buildValueKey } from '../src/store/test-objects.ts'
 import { sealedValues } from '../src/store/value-codec.ts'
+import { eventually } from './support/daemon.ts'
 import { etcdIsMissing, RealCluster } from './support/etcd-cluster.ts'
 
 const clock = openRealClock()
@@ -51,10 +54,10 @@ describe('a real etcd as a child', { skip, concurrency: 1 }, () => {
     const { pid } = member.process
     assert.ok(pid)
     process.kill(pid, 'SIGKILL')
-    const { kvs } = await client.range({ key: 'a' }, { deadlineMs: 20_000 })
+    const { kvs } = await client.range({ key: 'a' }, { deadlineMs: 120_000 })
     while (member.process.pid === pid) await clock.sleep(20)
     assert.equal(kvs[0]?.value, '1')
-    const again = (await client.range({ key: 'a' }, { deadlineMs: 20_000 })).kvs
+    const again = (await client.range({ key: 'a' }, { deadlineMs: 120_000 })).kvs
     assert.equal(again[0]?.value, '1')
     assert.equal(member.process.restartCount, 1)
     await member.process.stop()
@@ -68,7 +71,10 @@ describe('a real etcd as a child', { skip, concurrency: 1 }, () => {
     await member.process.stop()
     const blocker = createServer().listen(Number(new URL(member.peerUrl).port), '127.0.0.1')
     t.after(() => blocker.close())
+    await once(blocker, 'listening')
     await cluster.restart(0, { type: 'restart' })
+    const says = (line: string) => /address already in use/.test(line)
+    await eventually('it says why', async () => member.process.lastWords.some(says))
     const waiting = { process: member.process, client: cluster.client(), clock, waitMs: 1_500 }
     await assert.rejects(waitForEtcd(waiting), {
       code: 'unavailable',
@@ -96,7 +102,7 @@ describe('a real etcd as a child', { skip, concurrency: 1 }, () => {
     await writeFile(join(member.directory, 'pid'), `${leftover.pid} ${started}`)
     await cluster.restart(0, { type: 'restart' })
     await ended
-    const { kvs } = await cluster.client().range({ key: 'a' }, { deadlineMs: 20_000 })
+    const { kvs } = await cluster.client().range({ key: 'a' }, { deadlineMs: 120_000 })
     assert.equal(kvs[0]?.value, '1')
   })
 
@@ -120,11 +126,13 @@ describe('a real etcd as a child', { skip, concurrency: 1 }, () => {
 
     const client = cluster.client(0)
     const store = await openEtcdStore({ client, values, clock, random: realRandom, log: silentLog })
+    t.after(() => store.close())
     // Larger than what etcd takes by itself.
     const data = 'ü'.repeat(1_900_000)
-    await store.commit([{ type: 'create', object: buildConfig('a', { data }) }])
-    await store.commit(
-      Array.from({ length: 2_000 }, (_, i) => ({ type: 'create', object: buildConfig(`n${i}`) })),
+    await create(store, [buildConfig('a', { data })])
+    await create(
+      store,
+      Array.from({ length: 2_000 }, (_, i) => buildConfig(`n${i}`)),
     )
     await store.close()
     await Promise.all(cluster.members.map((member) => member.process.stop()))
@@ -133,7 +141,7 @@ describe('a real etcd as a child', { skip, concurrency: 1 }, () => {
     })
     await cluster.restart(0, { type: 'forceNew' })
     const alone = cluster.client(0, { alone: true })
-    await alone.range({ key: 'a' }, { deadlineMs: 20_000 })
+    await alone.range({ key: 'a' }, { deadlineMs: 120_000 })
     assert.equal((await alone.memberList()).length, 1)
     const kept = await openEtcdStore({
       client: alone,
@@ -142,8 +150,24 @@ describe('a real etcd as a child', { skip, concurrency: 1 }, () => {
       random: realRandom,
       log: silentLog,
     })
+    t.after(() => kept.close())
     assert.equal(kept.view.count('config'), 2_001)
     assert.equal(kept.view.get('config', 'a')?.data, data)
     await kept.close()
   })
 })
+
+/** Creates objects in one commit. Where members are too busy to answer in time, it is looked for, and asked for again. */
+async function create(store: EtcdStore, objects: readonly Config[]): Promise<void> {
+  const changes = objects.map((object) => ({ type: 'create', object }) as const)
+  await eventually('the commit', async () => {
+    try {
+      await store.commit(changes)
+      return true
+    } catch (error) {
+      if (!(error instanceof UserError && error.code === 'unavailable')) throw error
+    }
+    await store.barrier().catch(() => {})
+    return objects.every(({ id }) => store.view.get('config', id) !== undefined)
+  })
+}
