@@ -64,8 +64,12 @@ describe('udp, and many ports, between nodes', { skip: (await whyNoLab()) ?? fal
   test('a range of ports, and one port for tcp and udp, are served by every node', async () => {
     for (const host of lab.hosts) {
       for (const port of [9000, 9100, 9101, 9102]) {
-        const { stdout } = await run('curl', ['-s', '-m', '5', `http://${host.address}:${port}/`])
-        assert.match(stdout, /^hostname: node[12]$/m, `${host.name}:${port}`)
+        // A node is told where to send connections after the tasks run.
+        const text = await eventually(`an answer of ${host.name}:${port}`, async () => {
+          const url = `http://${host.address}:${port}/`
+          return (await run('curl', ['-s', '-m', '10', url])).stdout || undefined
+        })
+        assert.match(text, /^hostname: node[12]$/m, `${host.name}:${port}`)
       }
     }
     assert.notEqual((await run('curl', ['-s', '-m', '2', `${first.address}:9103`])).code, 0)

@@ -31,7 +31,7 @@ export async function makeCgroup(name: string): Promise<void> {
 /** Removes the cgroup with all below it. Those of processes that are just ending are waited for. */
 export async function removeCgroup(name: string): Promise<void> {
   for (const root of hierarchies()) {
-    for (let left = 100; existsSync(join(root, name)); left--) {
+    for (let left = 1_200; existsSync(join(root, name)); left--) {
       try {
         await removeTree(join(root, name))
       } catch (error) {

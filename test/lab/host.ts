@@ -262,18 +262,14 @@ export class LabHost {
   async #answers(name: 'engine' | 'daemon', address: string): Promise<void> {
     const socket = address.slice('unix://'.length)
     try {
-      await eventually(
-        `the ${name} of ${this.name}`,
-        async () => {
-          const pid = this.#pidOf(name)
-          if (pid !== undefined && !(await this.#isRunning(pid))) {
-            throw new Error(`it ended: ${this.#lastOf(name)}`)
-          }
-          const ping = ['-sf', '-m', '2', '--unix-socket', socket, 'http://host/_ping']
-          return (await run('curl', ping)).code === 0
-        },
-        60_000,
-      )
+      await eventually(`the ${name} of ${this.name}`, async () => {
+        const pid = this.#pidOf(name)
+        if (pid !== undefined && !(await this.#isRunning(pid))) {
+          throw new Error(`it ended: ${this.#lastOf(name)}`)
+        }
+        const ping = ['-sf', '-m', '2', '--unix-socket', socket, 'http://host/_ping']
+        return (await run('curl', ping)).code === 0
+      })
     } catch (error) {
       throw new Error(`the ${name} of ${this.name}: ${this.#lastOf(name)}`, { cause: error })
     }
@@ -285,7 +281,8 @@ export class LabHost {
 
   #pidOf(name: 'engine' | 'daemon'): number | undefined {
     const path = join(this.folder, `${name}.pid`)
-    return existsSync(path) ? Number(readFileSync(path, 'utf8')) : undefined
+    // Empty for a moment, between being made and being written.
+    return (existsSync(path) && Number(readFileSync(path, 'utf8'))) || undefined
   }
 
   async #isRunning(pid: number): Promise<boolean> {
@@ -305,7 +302,6 @@ export class LabHost {
     await eventually(
       `the end of the ${name} of ${this.name}`,
       async () => !(await this.#isRunning(pid)),
-      60_000,
     )
     await rm(join(this.folder, `${name}.pid`), { force: true })
   }

@@ -112,7 +112,7 @@ export async function endInit(folder: string): Promise<void> {
   if (pid !== undefined) {
     const namespace = readlinkSync(`/proc/${pid}/ns/pid`)
     process.kill(pid, 'SIGKILL')
-    for (let left = 500; left > 0 && existsSync(`/proc/${pid}/ns`); left--) await pause(10)
+    for (let left = 6_000; left > 0 && existsSync(`/proc/${pid}/ns`); left--) await pause(10)
     if (existsSync(`/proc/${pid}/ns`)) throw new Error(`${folder}: ${namespace} does not end`)
   }
   await rm(join(folder, 'init.json'), { force: true })

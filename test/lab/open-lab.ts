@@ -93,7 +93,9 @@ function recordPath(number: number): string {
 /** The record is written before the folder is made, so that nothing lies about without an owner. */
 function readRecord(number: number): LabRecord | undefined {
   const path = recordPath(number)
-  return existsSync(path) ? JSON.parse(readFileSync(path, 'utf8')) : undefined
+  const text = existsSync(path) ? readFileSync(path, 'utf8') : ''
+  // Empty for a moment, while another process claims the number.
+  return text === '' ? undefined : JSON.parse(text)
 }
 
 async function claimNumber(record: LabRecord): Promise<number> {
