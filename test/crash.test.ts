@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { startDaemon } from './support/daemon.ts'
+import { eventually, startDaemon } from './support/daemon.ts'
 import { at, listAt, onEngine, textAt, untilRunning } from './support/look.ts'
 
 const rounds = 20
@@ -33,6 +33,19 @@ test(`kill -9 of the daemon, ${rounds} times under writes`, async () => {
       ),
     )
   const startedAt = await startsOf()
+  /** By a connection of its own. A limit that only a hang reaches. */
+  const ask = () =>
+    fetch('http://127.0.0.1:18931/', {
+      headers: { connection: 'close' },
+      signal: AbortSignal.timeout(60_000),
+    })
+  // The node reports that they run, and then is told to send them connections.
+  await eventually('an answer of the port', () =>
+    ask().then(
+      (answer) => answer.status === 200,
+      () => false,
+    ),
+  )
 
   const ac = new AbortController()
   const acknowledged = new Map<string, string>()
@@ -52,7 +65,7 @@ test(`kill -9 of the daemon, ${rounds} times under writes`, async () => {
     while (!ac.signal.aborted) {
       asked += 1
       try {
-        const answer = await fetch('http://127.0.0.1:18931/', { signal: AbortSignal.timeout(2000) })
+        const answer = await ask()
         await answer.text()
         if (answer.status !== 200) failures.push(`status ${answer.status}`)
       } catch (error) {
@@ -64,6 +77,11 @@ test(`kill -9 of the daemon, ${rounds} times under writes`, async () => {
   const working = [load(), ...[0, 1, 2, 3].map(write)]
   try {
     for (let round = 0; round < rounds; round++) {
+      // Each kill has work before it, however fast the machine is.
+      const before = { asked, acknowledged: acknowledged.size }
+      await eventually('writes and requests', async () => {
+        return asked >= before.asked + 25 && acknowledged.size >= before.acknowledged + 5
+      })
       await new Promise((done) => setTimeout(done, Math.random() * 700))
       await daemon.kill9()
       await daemon.start()
@@ -79,9 +97,7 @@ test(`kill -9 of the daemon, ${rounds} times under writes`, async () => {
   )
   const lost = [...acknowledged].filter(([name, id]) => stored.get(name) !== id)
   assert.deepEqual(lost, [])
-  assert.ok(acknowledged.size > 100, `${acknowledged.size} writes`)
   assert.deepEqual(failures, [], `of ${asked} requests`)
-  assert.ok(asked > 500, `${asked} requests`)
   const after = await untilRunning(daemon, 'lives', 2)
   assert.deepEqual(
     after.map(({ containerId }) => containerId),

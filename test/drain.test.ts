@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import { startDaemon, type TestDaemon } from './support/daemon.ts'
-import { textAt, untilRunning } from './support/look.ts'
+import { textAt, untilRunning, untilTasks } from './support/look.ts'
 
 /** Emptying a node by skep's own command line, and what services say about lost nodes, on one real node. */
 describe('draining and failure policies', () => {
@@ -44,6 +44,14 @@ describe('draining and failure policies', () => {
   })
 
   test('the deadline tells what is left and why; waiting on empties the node', async () => {
+    // The other one goes at once, and the reason why this one stays is known a moment later.
+    assert.equal((await daemon.skep('node', 'drain', 'self', '--force')).code, 0)
+    await untilTasks(daemon, 'drain-all', 'none to run', (tasks) =>
+      tasks.every(({ state }) => state !== 'running'),
+    )
+    await untilTasks(daemon, 'drain-web', 'a successor that waits', (tasks) =>
+      tasks.some(({ error }) => /no suitable node/.test(error)),
+    )
     const late = await daemon.skep('node', 'drain', 'self', '--force', '--wait', '--deadline', '2s')
     assert.equal(late.code, 1, late.stdout)
     assert.match(late.stderr, /skep: 1 task still on \S+ after 2s:/)

@@ -12,7 +12,7 @@ async function answers(url: string, times: number): Promise<Set<string>> {
   for (let turn = 0; turn < times; turn++) {
     const answer = await fetch(url, {
       headers: { connection: 'close' },
-      signal: AbortSignal.timeout(3000),
+      signal: AbortSignal.timeout(30_000),
     })
     found.add(textAt(await answer.json(), 'hostname') || textAt({}, ''))
   }
@@ -76,9 +76,10 @@ describe('the network of one node', () => {
     await untilRunning(daemon, 'web', 3)
     const [task] = await untilRunning(daemon, 'client', 1)
     client = task?.containerId ?? ''
+    await hasAddresses('tasks.web', 3)
   })
   after(async () => {
-    await onEngine('rm', '-f', 'e2e-plain').catch(() => '')
+    await onEngine('rm', '-f', 'e2e-plain', 'e2e-later').catch(() => '')
     await daemon[Symbol.asyncDispose]()
   })
 
@@ -86,13 +87,19 @@ describe('the network of one node', () => {
   const addressesOf = async (name: string) =>
     reply(await inside('sh', '-c', `getent ahostsv4 ${name} | awk '{print $1}' | sort -u`))
 
+  /** Tasks run a little before the node is told to send them connections, and to name them. */
+  const hasAddresses = (name: string, count: number) =>
+    eventually(`${count} addresses of ${name}`, async () => {
+      const found = await addressesOf(name)
+      return found.length === count && found
+    })
+
   test('a service has one address, its tasks have theirs, and an alias is the same', async () => {
     const { body } = await daemon.api('GET', '/services/web')
     const vip = textAt(listAt(body, 'Endpoint', 'VirtualIPs')[0], 'Addr').split('/')[0]
     assert.deepEqual(await addressesOf('web'), [vip])
     assert.deepEqual(await addressesOf('site'), [vip])
-    const tasks = await addressesOf('tasks.web')
-    assert.equal(tasks.length, 3)
+    const tasks = await hasAddresses('tasks.web', 3)
     assert.ok(!tasks.includes(vip ?? ''))
     await assert.rejects(inside('getent', 'hosts', 'nosuchname'))
   })
@@ -100,18 +107,19 @@ describe('the network of one node', () => {
   test('the virtual address reaches every task, and only healthy ones', async () => {
     const names = async () => {
       const text = await inside(
-        ...['sh', '-c', 'for i in $(seq 30); do curl -s -m 3 http://web/json; echo; done'],
+        ...['sh', '-c', 'for i in $(seq 30); do curl -s -m 30 http://web/json; echo; done'],
       )
       return new Set(text.match(/web-\d/g))
     }
     assert.equal((await names()).size, 3)
     await daemon.ok('service', 'scale', '-d', 'web=2')
     await untilRunning(daemon, 'web', 2)
-    await eventually('two addresses', async () => (await addressesOf('tasks.web')).length === 2)
+    await hasAddresses('tasks.web', 2)
     assert.equal((await names()).size, 2)
     await daemon.ok('service', 'scale', '-d', 'web=3')
     await untilRunning(daemon, 'web', 3)
-    await eventually('all three again', async () => (await names()).size === 3)
+    await hasAddresses('tasks.web', 3)
+    assert.equal((await names()).size, 3)
   })
 
   test('a service reaches itself by its own virtual address', async () => {
@@ -144,8 +152,8 @@ describe('the network of one node', () => {
       ...['--network', 'e2e-front', 'whoami:v1'],
     )
     await untilRunning(daemon, 'round', 2)
-    assert.equal((await addressesOf('round')).length, 2)
-    assert.match(await inside('curl', '-s', '-m', '3', 'http://round/'), /./)
+    await hasAddresses('round', 2)
+    assert.match(await inside('curl', '-s', '-m', '30', 'http://round/'), /./)
     await daemon.ok('service', 'rm', 'round')
     await eventually('the name to be gone', () =>
       inside('getent', 'hosts', 'round').then(
@@ -157,13 +165,22 @@ describe('the network of one node', () => {
 
   test('a task that is not healthy gets no traffic', async () => {
     await daemon.ok(
-      ...['service', 'create', '-d', '--name', 'soon', '--network', 'e2e-front', 'whoami:slow'],
+      ...['service', 'create', '-d', '--name', 'soon', '--network', 'e2e-front'],
+      ...['--health-cmd', 'test -e /healthy', '--health-interval', '300ms'],
+      ...['--health-retries', '100000', 'busybox', 'sh', '-c'],
+      'mkdir /www; echo here >/www/index.html; exec httpd -f -p 80 -h /www',
     )
-    await untilTasks(daemon, 'soon', 'a start', (tasks) => tasks[0]?.state === 'starting')
+    const [starting] = await untilTasks(
+      daemon,
+      'soon',
+      'a start',
+      ([task]) => task?.state === 'starting' && task.containerId !== '',
+    )
     assert.deepEqual((await addressesOf('tasks.soon').catch(() => [''])).filter(Boolean), [])
+    await onEngine('exec', starting?.containerId ?? '', 'touch', '/healthy')
     await untilRunning(daemon, 'soon', 1)
     await eventually('its answer', () =>
-      inside('curl', '-sf', '-m', '2', 'http://soon/').then(
+      inside('curl', '-sf', '-m', '10', 'http://soon/').then(
         () => true,
         () => false,
       ),
@@ -196,7 +213,7 @@ describe('the network of one node', () => {
     await assert.rejects(onEngine('exec', id, 'getent', 'hosts', 'web'))
     assert.match(await onEngine('exec', id, 'ip', '-4', 'addr'), /10\.210\.3\.\d+/)
     const url = `http://${world.address}/`
-    assert.equal(await inside('curl', '-s', '-m', '3', url), 'outside')
+    assert.equal(await inside('curl', '-s', '-m', '30', url), 'outside')
     await assert.rejects(onEngine('exec', id, 'curl', '-s', '-m', '2', url))
     const used = await daemon.docker('network', 'rm', 'e2e-in')
     assert.match(used.stderr, /in use/)
@@ -253,17 +270,13 @@ describe('the network of one node', () => {
       }
     }
     for (const address of addresses) {
-      const seen = await eventually(
-        `an answer on ${address}`,
-        async () => {
-          try {
-            return await answers(`http://${address}:18932/json`, 12)
-          } catch {
-            return undefined
-          }
-        },
-        10_000,
-      )
+      const seen = await eventually(`an answer on ${address}`, async () => {
+        try {
+          return await answers(`http://${address}:18932/json`, 12)
+        } catch {
+          return undefined
+        }
+      })
       assert.ok(seen.size >= 1)
     }
     assert.match(await daemon.ok('service', 'ls'), /\*:18932->80\/tcp/)
@@ -329,14 +342,18 @@ describe('the network of one node', () => {
       const again = setInterval(() => socket.send('ping', 18934, '127.0.0.1'), 200)
       const text = await Promise.race([
         echoed,
-        new Promise<string>((done) => setTimeout(() => done('nothing'), 8000)),
+        new Promise<string>((done) => setTimeout(() => done('nothing'), 120_000).unref()),
       ])
       clearInterval(again)
       assert.match(text, /ping/)
     } finally {
       socket.close()
     }
-    assert.match(await (await fetch('http://127.0.0.1:18935/')).text(), /./)
+    const isServed = (at: number) =>
+      eventually(`an answer on port ${at}`, () =>
+        answers(`http://127.0.0.1:${at}/json`, 1).catch(() => undefined),
+      )
+    await isServed(18_935)
     assert.match(await daemon.ok('service', 'ps', 'host'), /\*:18935->80\/tcp/)
     const { body } = await daemon.api('GET', '/services/given')
     const [port] = listAt(body, 'Endpoint', 'Ports')
@@ -344,7 +361,7 @@ describe('the network of one node', () => {
       typeof port === 'object' && port !== null && Reflect.get(port, 'PublishedPort'),
     )
     assert.ok(number >= 30_000 && number <= 32_767, `${number}`)
-    assert.match(await (await fetch(`http://127.0.0.1:${number}/`)).text(), /./)
+    await isServed(number)
 
     await daemon.ok(
       ...['service', 'create', '-d', '--name', 'host2', '-p'],
@@ -365,7 +382,7 @@ describe('the network of one node', () => {
     )
     await daemon.kill9()
     await answers('http://127.0.0.1:18936/json', 5)
-    assert.match(await inside('curl', '-s', '-m', '3', 'http://web/'), /./)
+    assert.match(await inside('curl', '-s', '-m', '30', 'http://web/'), /./)
     assert.equal((await addressesOf('tasks.web')).length, 3)
     await daemon.start()
     await answers('http://127.0.0.1:18936/json', 5)

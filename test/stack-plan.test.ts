@@ -2,8 +2,8 @@ import assert from 'node:assert/strict'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
-import { startDaemon, type TestDaemon } from './support/daemon.ts'
-import { tasksOf, textAt, untilRunning, untilTasks } from './support/look.ts'
+import { eventually, startDaemon, type TestDaemon } from './support/daemon.ts'
+import { onEngine, tasksOf, textAt, untilRunning, untilTasks } from './support/look.ts'
 
 const file = `
 services:
@@ -180,7 +180,9 @@ services:
       db: { condition: service_healthy }
       migrate: { condition: service_completed_successfully }
   db:
-    image: whoami:slow
+    image: busybox
+    command: [sleep, '6000']
+    healthcheck: { test: test -e /healthy, interval: 300ms, retries: 100000 }
   migrate:
     image: busybox
     command: ['sh', '-c', 'sleep 1']
@@ -189,9 +191,18 @@ services:
 `,
     )
     await skep(0, 'deploy', '--resolve-image', 'never', '-c', path('order.yml'), 'order')
-    const explained = await daemon.skep('explain', 'order_late')
-    assert.match(explained.stdout, /waits for order_db to be healthy: 0 of 1/)
+    await eventually('it to say for what it waits', async () => {
+      const explained = await daemon.skep('explain', 'order_late')
+      return /waits for order_db to be healthy: 0 of 1/.test(explained.stdout)
+    })
+    const [starting] = await untilTasks(
+      daemon,
+      'order_db',
+      'the database to start',
+      ([task]) => task?.state === 'starting' && task.containerId !== '',
+    )
     assert.deepEqual(await tasksOf(daemon, 'order_late'), [])
+    await onEngine('exec', starting?.containerId ?? '', 'touch', '/healthy')
     const [late] = await untilRunning(daemon, 'order_late', 1)
     const [db] = await untilRunning(daemon, 'order_db', 1)
     const [job] = await tasksOf(daemon, 'order_migrate')
