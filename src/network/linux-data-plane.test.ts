@@ -436,9 +436,9 @@ function lostNeighbour(network: NetworkAssignment, address: string) {
   }
 }
 
-/** Waits for something that another process does by itself. */
+/** Waits for something that another process does by itself, for less time than the kernel needs to forget a connection. */
 async function waitFor(isSo: () => Promise<boolean>, what = 'it'): Promise<void> {
-  const endMs = performance.now() + 120_000
+  const endMs = performance.now() + 60_000
   while (!(await isSo())) {
     assert.ok(performance.now() < endMs, `${what}: never came to be`)
     await sleep(50)
