@@ -120,16 +120,18 @@ export interface Daemon {
   /** The managers want it to be one of them, and it asks them to let it in. */
   isPromoted?: boolean
   /** Absent on workers, and until the durable state has been opened. */
-  manager?: {
-    readonly store: Store & LeaderEpoch
-    readonly control: Control
-    readonly api: DockerApi
-    readonly port: ClusterPort
-    /** The one that leads, if it does. */
-    readonly leaderships: Leadership[]
-    /** Deposed ones, which may still run. */
-    readonly former: Leadership[]
-  }
+  manager?: DaemonManager
+}
+
+interface DaemonManager {
+  readonly store: Store & LeaderEpoch
+  readonly control: Control
+  readonly api: DockerApi
+  readonly port: ClusterPort
+  /** The one that leads, if it does. */
+  readonly leaderships: Leadership[]
+  /** Deposed ones, which may still run. */
+  readonly former: Leadership[]
 }
 
 /** For an etcd to learn that it was removed, in ms. */
@@ -569,16 +571,18 @@ export class SimulatedCluster {
         }),
       }),
     })
-    daemon.manager = { store, control, api, port, leaderships, former: [] }
-    if (shared) this.#takePart(host, daemon, daemon.manager, shared, random, transport, remote)
-    else await this.#lead(host, daemon)
+    const manager: DaemonManager = { store, control, api, port, leaderships, former: [] }
+    // A manager alone that could not begin to lead is no manager: nobody may ask it anything.
+    if (!shared) await this.#lead(host, manager)
+    daemon.manager = manager
+    if (shared) this.#takePart(host, daemon, manager, shared, random, transport, remote)
   }
 
   /** Leads whenever the managers elect this one, as the daemon does. */
   #takePart(
     host: Host,
     daemon: Daemon,
-    { port, leaderships }: NonNullable<Daemon['manager']>,
+    { port, leaderships }: DaemonManager,
     { store, client }: { readonly store: EtcdStore; readonly client: EtcdClient },
     random: Chance,
     transport: SimulatedTransport,
@@ -680,9 +684,7 @@ export class SimulatedCluster {
   }
 
   /** Begins a leadership on a manager; an older one there is deposed, whether it knows or not. */
-  async #lead(host: Host, daemon: Daemon): Promise<void> {
-    const { manager } = daemon
-    if (!manager) return
+  async #lead(host: Host, manager: DaemonManager): Promise<void> {
     manager.former.push(...manager.leaderships.splice(0))
     manager.port.leadershipChanged()
     const epoch = await manager.store.advanceEpoch()
@@ -695,14 +697,13 @@ export class SimulatedCluster {
   /** Another leader takes over while the old one is stopped. Returns the old one, which knows nothing of it. */
   depose(): Leadership | undefined {
     const daemon = this.leader
-    const old = daemon?.manager?.leaderships.at(-1)
-    if (!daemon?.process.isRunning || !old?.process.isRunning) return undefined
+    const manager = daemon?.manager
+    const old = manager?.leaderships.at(-1)
+    if (!daemon?.process.isRunning || !manager || !old?.process.isRunning) return undefined
     old.process.pause()
-    void this.#lead(this.host(daemon.process.name), daemon).catch((error: unknown) => {
+    void this.#lead(this.host(daemon.process.name), manager).catch((error: unknown) => {
       this.trace?.say(`nobody else could lead: ${messageOf(error)}`)
-      const { manager } = daemon
-      if (manager)
-        manager.leaderships.push(...manager.former.splice(manager.former.indexOf(old), 1))
+      manager.leaderships.push(...manager.former.splice(manager.former.indexOf(old), 1))
       old.process.resume()
     })
     return old

@@ -52,6 +52,11 @@ export function containers(cluster: SimulatedCluster): Checker {
       if (after?.kind === 'task' && isStopWanted(after) && !toldAtMs.has(after.id))
         toldAtMs.set(after.id, cluster.time.nowMs)
       if (after?.kind === 'workload') modeChangedAtMs.set(after.id, cluster.time.nowMs)
+      // It may be called down for less than a second.
+      if (after?.kind === 'node' && after.status.state !== 'ready') {
+        const host = cluster.hosts.find(({ nodeId }) => nodeId === after.id)
+        if (host) host.troubledAtMs = cluster.time.nowMs
+      }
       return undefined
     },
     second(view) {
