@@ -1,7 +1,6 @@
 import { type Clock, type Log, messageOf, UserError, WakeUp } from '../base/index.ts'
-import type { Dispatcher } from '../dispatcher/index.ts'
+import type { Dispatcher, HeldSession } from '../dispatcher/index.ts'
 import type { NodeId } from '../model/index.ts'
-import type { Session } from '../wire/index.ts'
 import { encodeParts } from './feed-bytes.ts'
 import {
   assignmentsAheadMax,
@@ -59,7 +58,7 @@ class RunningSession implements SessionServer {
   readonly nodeId: NodeId
   readonly over: Promise<void>
   readonly #options: SessionServerOptions
-  readonly #session: Session
+  readonly #session: HeldSession
   readonly #ended: AbortController
   readonly #taken = new WakeUp()
   readonly #settingsWanted = new WakeUp()
@@ -70,13 +69,18 @@ class RunningSession implements SessionServer {
   #hasSaidGoodbye = false
   #isStopping = false
 
-  constructor(options: SessionServerOptions, session: Session, ended: AbortController) {
+  constructor(options: SessionServerOptions, session: HeldSession, ended: AbortController) {
     this.nodeId = options.nodeId
     this.#options = options
     this.#session = session
     this.#ended = ended
     this.#settingsWanted.ring()
     ended.signal.addEventListener('abort', () => this.#hangUp(), { once: true })
+    // The dispatcher ends it when the node is called down or begins another one. What still waits for the node then, a question
+    // or room to send to it, waits for nothing.
+    const { over } = session
+    if (over.aborted) this.close(over.reason)
+    else over.addEventListener('abort', () => this.close(over.reason), { once: true })
     this.over = this.#run()
   }
 

@@ -2,11 +2,13 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { silentLog, TurnBudget, UserError, WakeUp } from '../base/index.ts'
 import { openRealClock, realRandom } from '../base/real-world.ts'
+import type { HeldSession } from '../dispatcher/index.ts'
 import { idFrom, type NodeDescription, type NodeId } from '../model/index.ts'
 import { simulatedDescription } from '../runtime/simulated-runtime.ts'
-import type { AssignmentChange, Session, TaskReport } from '../wire/index.ts'
+import type { AssignmentChange, TaskReport } from '../wire/index.ts'
 import { MemoryNetwork } from './memory-transport.testing.ts'
 import {
+  assignmentsAheadMax,
   parseCall,
   protocolVersion,
   reportsPerMessageMax,
@@ -48,12 +50,15 @@ function changeAt(sequence: number): AssignmentChange {
 class FakeDispatcher {
   readonly turns = new TurnBudget(clock)
   sequence = 0
+  /** Changes that a session asked for. */
+  readonly told = new Set<number>()
   readonly reports: (readonly TaskReport[])[] = []
   readonly acknowledged: number[] = []
   refusal: UserError | undefined
   heardCount = 0
   readonly ends: string[] = []
   readonly #changed = new WakeUp()
+  readonly over = new AbortController()
 
   change(): void {
     this.sequence += 1
@@ -72,11 +77,13 @@ class FakeDispatcher {
     this.ends.push('hostStops')
   }
 
-  async open(): Promise<Session> {
+  async open(): Promise<HeldSession> {
     return {
+      over: this.over.signal,
       next: async (signal) => {
         await this.#changed.wait(clock, signal)
         if (signal.aborted) throw new UserError('unavailable', 'over')
+        this.told.add(this.sequence)
         return changeAt(this.sequence)
       },
       acknowledge: (sequence) => this.acknowledged.push(sequence),
@@ -187,6 +194,28 @@ describe('a session over a network', () => {
       await sessions.at(-1)?.over
     }
     assert.deepEqual(dispatcher.ends, ['stopping', 'hostStops'])
+  })
+
+  test('a node that was called down has no session, also while it has not taken what it was sent', async () => {
+    const network = new MemoryNetwork()
+    const dispatcher = new FakeDispatcher()
+    const { sessions } = await openManager(network, 'm1', dispatcher)
+    await linkTo(network, ['m1']).open()
+    const [server] = sessions
+    assert.ok(server)
+    // It takes nothing: nobody asks its session for what is next.
+    for (let number = 1; number <= assignmentsAheadMax; number++) {
+      dispatcher.change()
+      while (!dispatcher.told.has(number)) await clock.sleep(1)
+    }
+    const why = new UserError('unavailable', 'it is down')
+    dispatcher.over.abort(why)
+    await server.over
+    assert.ok(server.ended.aborted)
+    await assert.rejects(
+      server.ask({ type: 'request', id: 'q', address: '', request: { kind: 'examine' } }),
+      { code: 'unavailable' },
+    )
   })
 
   test('a node hears whether its manager speaks, and how it ends', async () => {

@@ -90,7 +90,12 @@ export interface DispatcherOptions {
   readonly turns?: TurnBudget
 }
 
-/** A node's session over the network, as its manager holds it. */
+/** A session as its manager holds it. */
+export interface HeldSession extends Session {
+  /** Aborted once it is over, also while nobody asks for what comes next. Its reason is a UserError. */
+  readonly over: AbortSignal
+}
+
 export interface OpenOptions {
   /** It is kept alive by heartbeats, told by `heard`. In process: as long as it is open. */
   readonly isRemote: boolean
@@ -265,7 +270,7 @@ export class Dispatcher implements ManagerLink {
     signal: AbortSignal,
     held?: HeldFeeds,
     { isRemote }: OpenOptions = { isRemote: false },
-  ): Promise<Session> {
+  ): Promise<HeldSession> {
     await this.#predecessorDoubted
     this.#refuseIfOver(signal)
     const node = this.#options.store.view.get('node', nodeId)
@@ -723,14 +728,13 @@ const factsPerUnit = 100
 const unacknowledgedMax = 64
 
 /** One node's view of the cluster: what it was last told, and what may have changed since. */
-class NodeSession implements Session, Listener {
+class NodeSession implements HeldSession, Listener {
   readonly #nodeId: NodeId
   readonly #context: SessionContext
   readonly #wake = new WakeUp()
-  #isClosed = false
+  readonly #over = new AbortController()
   /** Signals whose end rings: `next` comes with the same one again and again. */
   readonly #ringing = new WeakSet<AbortSignal>()
-  #closedBecause: UserError | undefined
   readonly #sentTasks = new Map<TaskId, TaskAssignment>()
   readonly #sentNetworks = new Map<NetworkId, NetworkAssignment>()
   readonly #sentSecrets = new Map<SecretId, SecretAssignment>()
@@ -756,6 +760,14 @@ class NodeSession implements Session, Listener {
     this.#nodeId = nodeId
     this.#context = context
     this.#wake.ring()
+  }
+
+  get over(): AbortSignal {
+    return this.#over.signal
+  }
+
+  get #isClosed(): boolean {
+    return this.#over.signal.aborted
   }
 
   /** Marks a part of this node's assignments as possibly different since `revision`. */
@@ -800,10 +812,7 @@ class NodeSession implements Session, Listener {
       if (!signal.aborted) await this.#wake.rung()
       if (signal.aborted || this.#isClosed) {
         this.#wake.ring() // Also for whoever asks next.
-        throw (
-          this.#closedBecause ??
-          new UserError('unavailable', 'the session with the manager is over')
-        )
+        throw this.#isClosed ? this.#over.signal.reason : sessionIsOver()
       }
       const begun = this.#context.feeds.begun()
       if (begun) await begun
@@ -984,7 +993,7 @@ class NodeSession implements Session, Listener {
   }
 
   async report(reports: readonly TaskReport[]): Promise<void> {
-    if (this.#isClosed) throw new UserError('unavailable', 'the session with the manager is over')
+    if (this.#isClosed) throw sessionIsOver()
     await this.#context.report(reports)
   }
 
@@ -992,15 +1001,18 @@ class NodeSession implements Session, Listener {
     await this.#context.describe(description)
   }
 
-  close(because?: UserError): void {
+  close(because: UserError = sessionIsOver()): void {
     if (this.#isClosed) return
-    this.#closedBecause = because
-    this.#isClosed = true
+    this.#over.abort(because)
     this.#wake.ring()
     this.#context.followed()
     this.#context.networksChanged(this.#neededNetworks, new Set())
     this.#context.closed()
   }
+}
+
+function sessionIsOver(): UserError {
+  return new UserError('unavailable', 'the session with the manager is over')
 }
 
 const noDelta = { put: [], remove: [] }

@@ -1,5 +1,5 @@
 export { dataAddressOf, drainLabel, networkAssignment, type Unseal } from './assignments.ts'
-export { Dispatcher, type DispatcherOptions } from './dispatcher.ts'
+export { Dispatcher, type DispatcherOptions, type HeldSession } from './dispatcher.ts'
 export { factCountOf } from './feed.ts'
 export type { LivenessLimits, Predecessor, SessionEnd } from './liveness.ts'
 export { decideTraffic, isServed } from './traffic.ts'

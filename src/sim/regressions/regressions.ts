@@ -67,4 +67,9 @@ export const regressions: readonly Regression[] = [
     checker: 'followed logs are whole',
     what: 'a manager asked a leader that had just lost its power for logs, and nothing told it that another one leads by now (cluster/cluster-port.ts)',
   },
+  {
+    seed: 790617,
+    checker: 'followed logs are whole',
+    what: 'a node was called down while messages to it were on their way, its session was not ended, and a question over it waited for good (cluster/session-server.ts)',
+  },
 ]
