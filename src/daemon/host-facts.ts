@@ -43,8 +43,8 @@ export function hostSubnets(isOwnBridge: (name: string) => boolean): readonly st
   )
 }
 
-/** For systemd to say whether the host goes down, in ms. */
-const systemdMs = 1_000
+/** For systemd to say whether the host goes down, in ms. A host that does is busy with it. */
+const systemdMs = 5_000
 
 /** Whether the whole host is being shut down or restarted, as systemd says; no where there is none. */
 export function isHostStopping(program = 'systemctl'): Promise<boolean> {
