@@ -48,7 +48,8 @@ describe('health', () => {
         ...['service', 'create', '-d', '--name', name, '--network', 'inner', '--env', env],
         'whoami:v1',
       )
-    await create('late', 'START_DELAY_MS=2000')
+    // Half of the time that such a port is waited for: as long to be seen as to be in time.
+    await create('late', 'START_DELAY_MS=5000')
     await untilTasks(daemon, 'late', 'a task that is waited for', ([task]) =>
       /^starting: nothing listens on port 80\/tcp yet$/.test(task?.message ?? ''),
     )
@@ -56,7 +57,7 @@ describe('health', () => {
     assert.equal(late?.message, 'started')
     const format = '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}'
     const address = await onEngine('inspect', '-f', format, late?.containerId ?? '')
-    assert.match((await run('curl', ['-s', '-m', '5', `http://${address}/`])).stdout, /^hostname/m)
+    assert.match((await run('curl', ['-s', '-m', '30', `http://${address}/`])).stdout, /^hostname/m)
     // One that never does is not waited for without end.
     await create('elsewhere', 'PORTS=8081')
     const [elsewhere] = await untilRunning(daemon, 'elsewhere', 1)

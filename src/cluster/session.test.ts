@@ -99,7 +99,8 @@ class FakeDispatcher {
 
 const settings: SessionSettings = {
   heartbeatMs: 20,
-  silenceMs: 200,
+  // Half of it, after which a manager counts as quiet, is longer than what a stall of this process is told apart by.
+  silenceMs: 1_000,
   managers: [{ nodeId: idFrom('m1'), address: 'm1' }],
   rootsPem: ['root'],
 }
