@@ -13,19 +13,53 @@ const marks = { plain: 0, deflated: 1 } as const
 /** Bytes of parts that many nodes are told alike, for as long as somebody may be told of them. */
 const bytesOfPart = new WeakMap<FeedPart, Uint8Array>()
 
+/** Parts whose bytes somebody waits to make. */
+const beingEncoded = new WeakMap<FeedPart, Promise<void>>()
+
 /** Facts put into bytes, compressed, in one unit of a turn. */
 const factsPerUnit = 3
+/** Of a turn: to put a message to a node into bytes, and each task in it. */
+const unitsPerMessage = 3
+const unitsPerTask = 2
 
-/** Makes the bytes of parts that nobody was told of yet, each in its share of a turn. */
-export async function encodeParts({ feeds }: AssignmentChange, turns: TurnBudget): Promise<void> {
+/**
+ * Makes the bytes of parts that nobody was told of yet, each in its share of a turn and once, whoever waits for it. What `next` of a
+ * session was given a share for ends with its turn: a message that had to wait here takes another one for the rest of its bytes, so
+ * that thousands of sessions that waited for the same part do not all go on in one turn.
+ */
+export async function encodeParts(
+  { feeds, tasks }: AssignmentChange,
+  turns: TurnBudget,
+): Promise<void> {
+  let hasWaited = false
   for (const { parts } of feeds.put) {
     for (const part of parts) {
-      if (bytesOfPart.has(part)) continue
-      const share = turns.take(factCountOf(part) / factsPerUnit)
-      if (share) await share
-      encodePart(part)
+      const made = bytesOfPart.has(part) ? undefined : encodeInShare(part, turns)
+      if (!made) continue
+      hasWaited = true
+      await made
     }
   }
+  if (!hasWaited) return
+  const share = turns.take(unitsPerMessage + unitsPerTask * tasks.put.length)
+  if (share) await share
+}
+
+/** Undefined: it is made. */
+function encodeInShare(part: FeedPart, turns: TurnBudget): Promise<void> | undefined {
+  const known = beingEncoded.get(part)
+  if (known) return known
+  const share = turns.take(factCountOf(part) / factsPerUnit)
+  if (!share) {
+    encodePart(part)
+    return undefined
+  }
+  const made = share.then(() => {
+    encodePart(part)
+    beingEncoded.delete(part)
+  })
+  beingEncoded.set(part, made)
+  return made
 }
 
 /** A part of a feed as it is sent: one byte that says how, and JSON. Made once, whoever it is sent to. */
