@@ -46,8 +46,8 @@ export const plantedFaults: readonly PlantedFault[] = [
     edits: [
       {
         file: 'store/store-core.ts',
-        from: 'options.fence !== undefined && options.fence !== this.#epochStaged',
-        to: 'options.fence !== undefined && options.fence > this.#epochStaged',
+        from: 'fence !== undefined && fence !== this.#epochStaged',
+        to: 'fence !== undefined && fence > this.#epochStaged',
       },
     ],
   },
@@ -57,8 +57,8 @@ export const plantedFaults: readonly PlantedFault[] = [
     edits: [
       {
         file: 'store/store-core.ts',
-        from: 'const failure = await this.#persist(batch)',
-        to: 'void this.#persist(batch)\n      const failure = await Promise.resolve(undefined as UserError | undefined)',
+        from: 'const persisted = this.#persist(batch)',
+        to: 'void this.#persist(batch)\n      const persisted = Promise.resolve(undefined as UserError | undefined)',
       },
     ],
   },

@@ -10,7 +10,7 @@ export const commitsQueuedMax = 10_000
 /** Once so many characters of JSON wait for the disk, no further commit is taken. */
 export const charactersQueuedMax = 64_000_000
 
-/** Changes that become visible in one turn of the event loop: everybody else waits for it. */
+/** Changes of the leader that become visible in one turn of the event loop: everybody else waits for it. As many of others may join them. */
 const changesPerBatchMax = 500
 
 export interface StoreCoreOptions {
@@ -26,11 +26,10 @@ type Entry =
   | {
       readonly type: 'commit'
       readonly changes: readonly Change[]
-      /** Whether it was checked across objects: see `CommitOptions.checkedAt`. */
-      readonly isChecked: boolean
+      readonly options: CommitOptions
       staged: StagedCommit
       readonly resolve: (commit: Commit) => void
-      readonly reject: (error: UserError) => void
+      readonly reject: (error: unknown) => void
     }
   | {
       readonly type: 'epoch'
@@ -39,9 +38,14 @@ type Entry =
       readonly reject: (error: UserError) => void
     }
 
+/** A commit of the leader's that is checked once there is room for it in the next batch. */
+type Waiting = Omit<Entry & { readonly type: 'commit' }, 'type' | 'staged'>
+
 /**
  * What all embedded stores share: checking commits, their order, indexes and fan-out. While one batch is being made
- * durable all further commits gather into the next one; each has been found valid before, so none can fail another.
+ * durable further commits gather into the next one; each has been found valid before, so none can fail another. What
+ * does not fit into that one waits, where it is the leader's (it has a fence): its loops and its nodes' reports come by the
+ * thousand, and what a person asks for is always in the next batch, however much of that there is.
  */
 export class StoreCore implements Store, LeaderEpoch {
   readonly #clock: Clock
@@ -54,7 +58,9 @@ export class StoreCore implements Store, LeaderEpoch {
   #epochStaged = 0
   /** Revision of the last commit that was checked across objects, durable or under way. */
   #checkedStaged = 0
+  /** Checked: they go to the disk in this order. */
   #queue: Entry[] = []
+  #waiting: Waiting[] = []
   #charactersQueued = 0
   #inFlight = 0
   /** Commits still to be tried one by one, because all of them together did not fit on the disk. */
@@ -104,24 +110,58 @@ export class StoreCore implements Store, LeaderEpoch {
 
   async commit(changes: readonly Change[], options: CommitOptions = {}): Promise<Commit> {
     this.#checkOpen()
-    if (options.fence !== undefined && options.fence !== this.#epochStaged) {
+    const { promise, resolve, reject } = Promise.withResolvers<Commit>()
+    const commit = { changes, options, resolve, reject }
+    this.#checkOptions(options)
+    if (options.fence !== undefined && !this.#hasRoomFor(changes)) this.#waiting.push(commit)
+    else this.#enqueue(this.#stage(commit))
+    return promise
+  }
+
+  #checkOptions({ fence, checkedAt }: CommitOptions): void {
+    if (fence !== undefined && fence !== this.#epochStaged) {
       throw new UserError(
         'outOfSequence',
-        `a leader of epoch ${options.fence} may not write in epoch ${this.#epochStaged}`,
+        `a leader of epoch ${fence} may not write in epoch ${this.#epochStaged}`,
         { next: 'Another manager leads now; leave it to that one.' },
       )
     }
-    if (options.checkedAt !== undefined && options.checkedAt < this.#checkedStaged) {
-      throw checkedTooEarly()
-    }
+    if (checkedAt !== undefined && checkedAt < this.#checkedStaged) throw checkedTooEarly()
+  }
+
+  /** Checks the changes on everything before them. Throws UserError as `commit` rejects. */
+  #stage(commit: Waiting): Entry {
+    const { changes, options } = commit
     const staged = this.#staging.stage(changes, this.#clock.nowMs())
-    const isChecked = options.checkedAt !== undefined
-    if (isChecked) this.#checkedStaged = staged.revision
+    if (options.checkedAt !== undefined) this.#checkedStaged = staged.revision
     if (this.#freeze) for (const { after } of staged.applied) deepFreeze(after)
     this.#charactersQueued += staged.size
-    const { promise, resolve, reject } = Promise.withResolvers<Commit>()
-    this.#enqueue({ type: 'commit', changes, isChecked, staged, resolve, reject })
-    return promise
+    return { type: 'commit', ...commit, staged }
+  }
+
+  /** Whether the leader may add changes to the next batch. */
+  #hasRoomFor(changes: readonly Change[]): boolean {
+    if (this.#waiting.length > 0) return false
+    const queued = leadersChanges(this.#queue)
+    return queued === 0 || queued + changes.length <= changesPerBatchMax
+  }
+
+  /** Checks as many of those that wait as there is room for: at least one, if nothing else is left to write. */
+  #stageWaiting(): void {
+    let queued = leadersChanges(this.#queue)
+    let taken = 0
+    for (const commit of this.#waiting) {
+      if (queued > 0 && queued + commit.changes.length > changesPerBatchMax) break
+      taken += 1
+      try {
+        this.#checkOptions(commit.options)
+        this.#queue.push(this.#stage(commit))
+        queued += commit.changes.length
+      } catch (error) {
+        commit.reject(error)
+      }
+    }
+    this.#waiting = this.#waiting.slice(taken)
   }
 
   async advanceEpoch(): Promise<number> {
@@ -157,7 +197,7 @@ export class StoreCore implements Store, LeaderEpoch {
       })
     }
     if (
-      this.#queue.length + this.#inFlight >= this.#commitsQueuedMax ||
+      this.#queue.length + this.#waiting.length + this.#inFlight >= this.#commitsQueuedMax ||
       this.#charactersQueued >= charactersQueuedMax
     ) {
       throw new UserError('unavailable', 'too many changes are waiting to be stored', {
@@ -181,10 +221,15 @@ export class StoreCore implements Store, LeaderEpoch {
       const batch = this.#queue.splice(0, this.#singly > 0 ? 1 : commitsOfBatch(this.#queue))
       if (this.#singly > 0) this.#singly -= 1
       this.#inFlight = batch.length
-      const failure = await this.#persist(batch)
+      const persisted = this.#persist(batch)
+      // While the disk has this one the next one is made ready.
+      this.#stageWaiting()
+      const failure = await persisted
       this.#inFlight = 0
       if (failure === undefined) this.#apply(batch)
       else this.#recover(batch, failure)
+      // All that was made ready may have failed with it.
+      if (this.#queue.length === 0) this.#stageWaiting()
     }
     this.#writing = false
     this.#idle?.()
@@ -274,10 +319,7 @@ export class StoreCore implements Store, LeaderEpoch {
         continue
       }
       try {
-        entry.staged = this.#staging.stage(entry.changes, this.#clock.nowMs())
-        if (entry.isChecked) this.#checkedStaged = entry.staged.revision
-        this.#charactersQueued += entry.staged.size
-        this.#queue.push(entry)
+        this.#queue.push(this.#stage(entry))
       } catch {
         // It was valid before: what makes it invalid now is that a commit before it was not stored.
         entry.reject(failure)
@@ -286,16 +328,29 @@ export class StoreCore implements Store, LeaderEpoch {
   }
 }
 
-/** How many of the commits that wait share the next batch: all, up to the bound on changes, but always one. */
+/** How many of the commits that were checked share the next batch: all, up to the bounds on changes, but always one. */
 function commitsOfBatch(queue: readonly Entry[]): number {
-  let changes = 0
+  const changes = { leader: 0, others: 0 }
   let commits = 0
   for (const entry of queue) {
-    if (entry.type === 'commit') changes += entry.changes.length
-    if (commits > 0 && changes > changesPerBatchMax) break
+    if (entry.type === 'commit')
+      changes[isLeaders(entry) ? 'leader' : 'others'] += entry.changes.length
+    if (commits > 0 && Math.max(changes.leader, changes.others) > changesPerBatchMax) break
     commits += 1
   }
   return commits
+}
+
+/** Changes of the leader among them. */
+function leadersChanges(queue: readonly Entry[]): number {
+  let changes = 0
+  for (const entry of queue)
+    if (entry.type === 'commit' && isLeaders(entry)) changes += entry.changes.length
+  return changes
+}
+
+function isLeaders({ options }: Waiting): boolean {
+  return options.fence !== undefined
 }
 
 function notStored(error: unknown): UserError {
