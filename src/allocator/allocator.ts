@@ -39,7 +39,7 @@ export interface AllocatorDecision {
 }
 
 /** Objects learned at a stretch. */
-const objectsPerPart = 5_000
+const objectsPerPart = 2_000
 /** Published ports that are given out when none is asked for. */
 const dynamicPorts = { first: 30_000, last: 32_767 } as const
 /** VXLAN network identifiers are 24 bits; the lower ones are left to others, as Docker does. */
@@ -111,7 +111,7 @@ export class Allocator {
     // As they are now: what changes meanwhile is in those commits.
     const all = [...view.list('network'), ...view.list('endpoint'), ...view.list('task')]
     for (const [at, object] of all.entries()) {
-      if (at > 0 && at % objectsPerPart === 0) yield
+      if (at % objectsPerPart === 0) yield
       allocator.#learn(object.id, undefined, object)
     }
     return allocator

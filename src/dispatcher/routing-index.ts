@@ -30,6 +30,7 @@ const noNetworks: ReadonlySet<NetworkId> = new Set()
 export class RoutingIndex {
   readonly #view: View
   readonly #published = new Set<EndpointId>()
+  /** Of the workloads that were asked for: to count all tasks would hold a new leader up. */
   readonly #routableByWorkload = new Map<WorkloadId, number>()
   readonly #attachedByNode = new Map<NodeId, Set<NetworkId>>()
 
@@ -39,8 +40,6 @@ export class RoutingIndex {
 
   static from(view: View): RoutingIndex {
     const index = new RoutingIndex(view)
-    for (const { traffic, workloadId } of view.list('task'))
-      if (traffic === 'routable') index.#countRoutable(workloadId, 1)
     for (const kind of ['endpoint', 'network'] as const) {
       for (const after of view.list(kind)) index.learn({ kind, id: after.id, after })
     }
@@ -57,9 +56,16 @@ export class RoutingIndex {
     return this.#attachedByNode.get(nodeId) ?? noNetworks
   }
 
-  /** Whether another task of the workload takes connections. */
+  /** Whether another task of the workload takes connections. Not to be asked while a commit is being learned. */
   hasOtherRoutable({ workloadId, traffic }: Task): boolean {
-    return (this.#routableByWorkload.get(workloadId) ?? 0) > (traffic === 'routable' ? 1 : 0)
+    let count = this.#routableByWorkload.get(workloadId)
+    if (count === undefined) {
+      count = 0
+      for (const task of this.#view.tasksOfWorkload(workloadId))
+        if (task.traffic === 'routable') count += 1
+      this.#routableByWorkload.set(workloadId, count)
+    }
+    return count > (traffic === 'routable' ? 1 : 0)
   }
 
   /** Takes a change in, in order, once it is in the view. Answers which endpoints may not be as nodes were told. */
@@ -91,6 +97,9 @@ export class RoutingIndex {
 
   #learnTask(before: Task | undefined, after: Task | undefined): readonly RoutingChange[] {
     const workloadId = (after ?? before)?.workloadId
+    // A workload that is gone is forgotten with the last of its tasks.
+    if (workloadId !== undefined && !after && !this.#view.get('workload', workloadId))
+      this.#routableByWorkload.delete(workloadId)
     const wasRoutable = before?.traffic === 'routable'
     const isRoutable = after?.traffic === 'routable'
     // Only routable tasks are in the sets, so other news of a task is none to those who route to it.
@@ -103,9 +112,8 @@ export class RoutingIndex {
   }
 
   #countRoutable(workloadId: WorkloadId, by: 1 | -1): void {
-    const count = (this.#routableByWorkload.get(workloadId) ?? 0) + by
-    if (count > 0) this.#routableByWorkload.set(workloadId, count)
-    else this.#routableByWorkload.delete(workloadId)
+    const count = this.#routableByWorkload.get(workloadId)
+    if (count !== undefined) this.#routableByWorkload.set(workloadId, count + by)
   }
 
   #learnEndpoint(

@@ -20,6 +20,7 @@ import {
   type ClusterNode,
   idFrom,
   type NodeId,
+  type Revision,
   type Task,
   type Workload,
   type WorkloadId,
@@ -73,6 +74,8 @@ const tasksLookedAtMax = 2_000
  * tasks, so what happens to a large one is gathered. Nothing up to 100 tasks, a tenth of a second for 10,000.
  */
 const restMsPerTask = 0.01
+/** Tasks and revisions that a new leader looks through in one turn of it, for those whose workload is gone. */
+const looseEndsPerTurnMax = 5_000
 /** Tasks whose traffic is decided in one turn. */
 const trafficPerTurnMax = 500
 /** Tasks placed or addressed in one turn. */
@@ -187,17 +190,20 @@ class Orchestration {
   readonly #onEveryNode = new Set<WorkloadId>()
   /** Who waits for a workload before its own first start, by that workload's name. */
   readonly #waitingFor = new Map<string, Set<WorkloadId>>()
+  /** What there was when this leader began and has not been looked through yet. */
+  readonly #unlooked: readonly Iterator<Task | Revision>[]
 
   constructor(store: Store, random: Random) {
     this.#store = store
     this.#random = random
-    // Also those of whom only tasks or revisions are left.
     for (const workload of store.view.list('workload')) {
       this.#dirtyWorkloads.add(workload.id)
       this.#noteMode(workload.id, workload)
     }
-    for (const { workloadId } of store.view.list('task')) this.#dirtyWorkloads.add(workloadId)
-    for (const { workloadId } of store.view.list('revision')) this.#dirtyWorkloads.add(workloadId)
+    this.#unlooked = [
+      store.view.list('task')[Symbol.iterator](),
+      store.view.list('revision')[Symbol.iterator](),
+    ]
     for (const { id } of store.view.list('node')) this.#dirtyNodes.add(id)
     this.wake.ring()
   }
@@ -257,6 +263,7 @@ class Orchestration {
 
   decide(nowMs: number): Turn {
     for (const id of this.#wakeAtMs.takeUpTo(nowMs)) this.#dirtyWorkloads.add(id)
+    const isAllLookedAt = this.#lookForLooseEnds()
     const commits: (readonly Change[])[] = []
     const again: (() => void)[] = []
     const add = (changes: readonly Change[], lookAgain: () => void) => {
@@ -293,11 +300,25 @@ class Orchestration {
     }
     return {
       commits,
-      more: this.#dirtyWorkloads.size > 0 || this.#dirtyNodes.size > 0,
+      more: this.#dirtyWorkloads.size > 0 || this.#dirtyNodes.size > 0 || !isAllLookedAt,
       wakeAtMs: this.#wakeAtMs.firstRank,
       failed: (index) => again[index]?.(),
       lookedAt,
     }
+  }
+
+  /** Goes on looking for workloads of whom only tasks or revisions are left. Answers whether that was all. */
+  #lookForLooseEnds(): boolean {
+    const { view } = this.#store
+    let left = looseEndsPerTurnMax
+    for (const unlooked of this.#unlooked) {
+      for (; left > 0; left--) {
+        const { value, done } = unlooked.next()
+        if (done) break
+        if (!view.get('workload', value.workloadId)) this.#dirtyWorkloads.add(value.workloadId)
+      }
+    }
+    return left > 0
   }
 
   /** Looks at the workload again at a time, unless an earlier one was asked for. */

@@ -74,7 +74,7 @@ interface Session {
 }
 
 /** Objects learned at a stretch. */
-const objectsPerPart = 5_000
+const objectsPerPart = 2_000
 /** Nodes passed over in the shared candidates before a workload gets its own. */
 const skipsMax = 64
 /** Entries of nodes kept in shared candidates, and as many in workloads' own: about 50 bytes each. */
@@ -136,7 +136,7 @@ export class Scheduler {
     // As they are now: what changes meanwhile is in those commits.
     const all = [...view.list('node'), ...view.list('task')]
     for (const [at, object] of all.entries()) {
-      if (at > 0 && at % objectsPerPart === 0) yield
+      if (at % objectsPerPart === 0) yield
       if (object.kind === 'node') scheduler.#setNode(object.id, undefined, object)
       else scheduler.#setTask(object.id, undefined, object)
     }
