@@ -84,6 +84,22 @@ test('what a piece spends beyond its share leaves the rest of the turn so much l
   assert.deepEqual(begun, [0, 1, 2, 3, 4, 5])
 })
 
+test('what others spend before those who wait begin leaves them less room, but always one of them goes on', async () => {
+  const clock = new TurnClock()
+  const budget = new TurnBudget(clock)
+  const begun: number[] = []
+  assert.equal(budget.take(1_000), undefined)
+  for (let piece = 0; piece < 6; piece++) void budget.take(300)?.then(() => begun.push(piece))
+  budget.spend(500)
+  await clock.turn()
+  assert.deepEqual(begun, [0])
+  budget.spend(2_000)
+  await clock.turn()
+  assert.deepEqual(begun, [0, 1])
+  await clock.turn()
+  assert.deepEqual(begun, [0, 1, 2, 3, 4])
+})
+
 test('a turn that lasts long, as others have the core, is one turn all the same', async () => {
   const clock = new TurnClock()
   const budget = new TurnBudget(clock)

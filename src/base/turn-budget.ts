@@ -19,6 +19,10 @@ export class TurnBudget {
   /** Bounded by what there is to do at once: one entry for each session and loop. */
   #waiting: { readonly units: number; readonly begin: () => void }[] = []
   #isSharing = false
+  /** Those who waited begin right now: what is spent meanwhile is theirs. */
+  #isBeginning = false
+  /** Spent by others since they began last: their next turn has so much less room. */
+  #spentByOthers = 0
   /** Much was taken, and this is still that turn, however long it takes: others on the machine may have the core. */
   #isWatched = false
 
@@ -43,10 +47,17 @@ export class TurnBudget {
     })
   }
 
-  /** Notes what a piece that has begun came to beyond its share: what is asked for next has so much less room. */
+  /**
+   * Notes what a piece that has begun came to beyond its share, or what somebody did who could not wait for one: what is asked for
+   * next has so much less room.
+   */
   spend(units: number): void {
     this.#taken += units
-    if (this.#taken < unitsWatched || this.#isWatched || this.#isSharing) return
+    if (this.#isSharing) {
+      if (!this.#isBeginning) this.#spentByOthers += units
+      return
+    }
+    if (this.#taken < unitsWatched || this.#isWatched) return
     this.#isWatched = true
     void this.#watchTurn()
   }
@@ -69,18 +80,24 @@ export class TurnBudget {
 
   async #share(): Promise<void> {
     this.#isSharing = true
+    this.#spentByOthers = 0
     while (this.#waiting.length > 0) {
       await this.#clock.sleep(0)
       this.#begin(this.#clock.nowMs())
+      this.#taken = this.#spentByOthers
+      this.#spentByOthers = 0
+      this.#isBeginning = true
       let begun = 0
       for (const { units, begin } of this.#waiting) {
-        if (!this.#hasRoomFor(units)) break
+        // One goes on in any case, whatever others spend.
+        if (begun > 0 && !this.#hasRoomFor(units)) break
         this.#taken += units
         begun += 1
         begin()
         // It runs now, and may spend more than it asked for.
         await Promise.resolve()
       }
+      this.#isBeginning = false
       this.#waiting = this.#waiting.slice(begun)
     }
     this.#isSharing = false

@@ -588,6 +588,8 @@ export class Dispatcher implements ManagerLink {
   async #report(nodeId: NodeId, reports: readonly TaskReport[]): Promise<void> {
     const { store, clock, log, fence } = this.#options
     for (let attempt = 0; ; attempt++) {
+      // Not in a share: a task's state is not to wait behind messages to thousands of nodes.
+      this.turns.spend(unitsPerReport * reports.length)
       const changes: Change[] = []
       for (const { taskId, status } of reports) {
         const task = store.view.get('task', taskId)
@@ -721,6 +723,8 @@ interface Unacknowledged {
 /** Of a turn: to make a message to a node and its bytes; for each task in it. */
 const unitsPerMessage = 6
 const unitsPerTask = 4
+/** To look at what a node says of a task, and to check and encode what follows. */
+const unitsPerReport = 2
 /** Facts of feeds whose ready-made bytes are sent in one unit: some 50 each, encrypted and handed to the kernel. */
 const factsPerUnit = 100
 

@@ -7,9 +7,9 @@ import {
   unitsPerTurnMax,
   type WakeUp,
 } from '../base/index.ts'
-import { type Change, changesPerCommitMax, type Store } from '../store/store.ts'
+import type { Change, Store } from '../store/store.ts'
 
-/** What one turn of a loop wants: groups of changes, each atomic, and when to look again by itself. */
+/** What one turn of a loop wants: groups of changes, each atomic unless it is large, and when to look again by itself. */
 export interface Turn {
   readonly commits: readonly (readonly Change[])[]
   readonly wakeAtMs?: number | undefined
@@ -40,8 +40,10 @@ const unitsPerChange = 2
 const unitsPerTask = 0.3
 /** When a decision that lost a race is made again, if nothing wakes its loop sooner, in ms. */
 const raceRetryMs = 50
-/** Changes of one loop under way at once, as many as a single commit may have: whoever else commits waits behind them. */
-const changesPerWaveMax = changesPerCommitMax
+/** Changes of one loop that are stored, and become visible, at once; a larger group is not atomic. */
+const changesPerPartMax = 500
+/** Changes of one loop under way at once. */
+const changesPerWaveMax = 2_000
 /** Pause before a loop whose commit could not be stored tries again, in ms. */
 const unavailableMs = 1000
 
@@ -132,10 +134,10 @@ function isRace(error: UserError): boolean {
 }
 
 function chunks(changes: readonly Change[]): (readonly Change[])[] {
-  if (changes.length <= changesPerCommitMax) return changes.length === 0 ? [] : [changes]
+  if (changes.length <= changesPerPartMax) return changes.length === 0 ? [] : [changes]
   const parts: (readonly Change[])[] = []
-  for (let at = 0; at < changes.length; at += changesPerCommitMax) {
-    parts.push(changes.slice(at, at + changesPerCommitMax))
+  for (let at = 0; at < changes.length; at += changesPerPartMax) {
+    parts.push(changes.slice(at, at + changesPerPartMax))
   }
   return parts
 }

@@ -74,6 +74,8 @@ const tasksLookedAtMax = 2_000
  * tasks, so what happens to a large one is gathered. Nothing up to 100 tasks, a tenth of a second for 10,000.
  */
 const restMsPerTask = 0.01
+/** Of a turn: to take one change in, once it is stored. It can't wait for a share. */
+const unitsPerLearned = 1
 /** Tasks and revisions that a new leader looks through in one turn of it, for those whose workload is gone. */
 const looseEndsPerTurnMax = 5_000
 /** Tasks whose traffic is decided in one turn. */
@@ -108,6 +110,7 @@ export function startManager(options: ManagerOptions): Manager {
   const wakeScheduler = new WakeUp()
 
   const unsubscribe = store.subscribe((commit) => {
+    turns.spend(unitsPerLearned * commit.changes.length)
     scheduler?.learn(commit)
     allocator.learn(commit)
     orchestration.learn(commit)
