@@ -60,9 +60,7 @@ describe('changes', () => {
     assert.deepEqual(brief(changes), ['t1>remove,orphaned'])
   })
 
-  test('a new task begins as new, without a node, named for its place', () => {
-    const view = viewOf(buildWorkload(), buildRevision())
-    const restarts = { count: 1, timesMs: [5], failuresInRow: 1 }
+  const created = (view: MemoryView): Task => {
     const changes = changesFor(
       sliceOf(view),
       [
@@ -72,7 +70,7 @@ describe('changes', () => {
           revisionId: idFrom('r1'),
           desiredState: 'ready',
           because: 'wanted',
-          restarts,
+          restarts: { count: 1, timesMs: [5], failuresInRow: 1 },
           startNotBeforeMs: 6000,
         },
       ],
@@ -81,14 +79,48 @@ describe('changes', () => {
     )
     const { object } = objectOf(changes, 'task')
     assert(object.kind === 'task')
+    return object
+  }
+
+  test('a new task begins without a node, named for its place', () => {
+    const object = created(viewOf(buildWorkload(), buildRevision()))
     assert.match(object.id, /^[0-9a-z]{25}$/)
     assert.equal(object.name, `web.3.${object.id}`)
     assert.deepEqual(
-      [object.status.state, object.nodeId, object.desiredState, object.startNotBeforeMs],
-      ['new', undefined, 'ready', 6000],
+      [object.nodeId, object.desiredState, object.startNotBeforeMs],
+      [undefined, 'ready', 6000],
     )
-    assert.deepEqual(object.restarts, restarts)
+    assert.deepEqual(object.restarts, { count: 1, timesMs: [5], failuresInRow: 1 })
   })
+
+  const networks = [{ networkId: idFrom<'network'>('n'), aliases: [], driverOptions: {} }]
+  const ports = [
+    { protocol: 'tcp', targetPort: 80, publishedPort: 0, publishMode: 'ingress' },
+  ] as const
+  const beginnings = [
+    { name: 'one that needs no address', objects: [buildEndpoint()], state: 'pending' },
+    {
+      name: 'one on a network',
+      objects: [buildRevision({ template: buildTemplate({ networks }) })],
+      state: 'new',
+    },
+    {
+      name: 'one with published ports',
+      objects: [buildEndpoint({ spec: { ports } })],
+      state: 'new',
+    },
+    {
+      name: 'one whose endpoint can not have what it asks for',
+      objects: [buildEndpoint({ status: { error: 'no subnet' } })],
+      state: 'new',
+    },
+  ]
+  for (const { name, objects, state } of beginnings) {
+    test(`${name} begins as ${state}: ${state === 'new' ? 'the allocator' : 'the scheduler'} is next`, () => {
+      const task = created(viewOf(buildWorkload(), buildRevision(), ...objects))
+      assert.equal(task.status.state, state)
+    })
+  }
 
   test('a rollback restores all that was declared: mode, policies, labels, source and endpoint', () => {
     const source = { dialect: 'docker' as const, document: { Name: 'web', v: 1 } }

@@ -31,9 +31,12 @@ export function changesFor(
   const deleted = new Set<RevisionId>()
   for (const action of actions) {
     switch (action.type) {
-      case 'createTask':
-        changes.push({ type: 'create', object: newTask(workload, action, nowMs, random) })
+      case 'createTask': {
+        const waitsForAddresses = needsAddresses(slice, action.revisionId)
+        const task = newTask(workload, action, waitsForAddresses, nowMs, random)
+        changes.push({ type: 'create', object: task })
         break
+      }
       case 'setUpdate':
         update = action.update
         break
@@ -151,7 +154,21 @@ function withDesired(task: Task, desiredState: DesiredState, because: string): T
   return { ...rest, desiredState, ...(because === '' ? {} : { desiredBecause: because }) }
 }
 
-function newTask(workload: Workload, action: CreateTask, nowMs: number, random: Random): Task {
+/** Whether tasks of a revision get anything from the allocator, or have to wait for what their endpoints get. */
+function needsAddresses({ endpoints, revisions }: WorkloadSlice, id: RevisionId): boolean {
+  const revision = revisions.get(id)
+  if (!revision || revision.template.networks.length > 0) return true
+  return endpoints.some(({ spec, status }) => spec.ports.length > 0 || status.error !== undefined)
+}
+
+/** One without addresses is for the scheduler at once: to pass it on would be a write for each task. */
+function newTask(
+  workload: Workload,
+  action: CreateTask,
+  waitsForAddresses: boolean,
+  nowMs: number,
+  random: Random,
+): Task {
   const { type: _, because, ...fields } = action
   const id = mintId<'task'>(random)
   const place = action.slot ?? action.pinnedNodeId ?? ''
@@ -168,7 +185,13 @@ function newTask(workload: Workload, action: CreateTask, nowMs: number, random: 
     workloadId: workload.id,
     ...fields,
     desiredBecause: because,
-    status: { state: 'new', atMs: nowMs, message: 'created', ready: false, hostPorts: [] },
+    status: {
+      state: waitsForAddresses ? 'new' : 'pending',
+      atMs: nowMs,
+      message: waitsForAddresses ? 'created' : 'pending task scheduling',
+      ready: false,
+      hostPorts: [],
+    },
     traffic: 'none',
     addresses: [],
     genericResources: [],
