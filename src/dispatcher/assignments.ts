@@ -7,6 +7,7 @@ import {
   isTerminal,
   type Network,
   type NetworkId,
+  type NodeAddress,
   type NodeId,
   type Revision,
   rankOf,
@@ -193,9 +194,26 @@ export function networksOfTasks(tasks: readonly Task[]): ReadonlySet<NetworkId> 
   return networks
 }
 
+/** By the list that they come from, which is the same until one of them changes. */
+const addressByNode = new WeakMap<readonly NodeAddress[], ReadonlyMap<NodeId, NodeAddress>>()
+
+/** A node's own address among those of all nodes: each of thousands of nodes asks for its own. */
+export function nodeAddressOf(
+  addresses: readonly NodeAddress[] | undefined,
+  nodeId: NodeId,
+): NodeAddress | undefined {
+  if (addresses === undefined) return undefined
+  let known = addressByNode.get(addresses)
+  if (known === undefined) {
+    known = new Map(addresses.map((address) => [address.nodeId, address]))
+    addressByNode.set(addresses, known)
+  }
+  return known.get(nodeId)
+}
+
 export function networkAssignment(network: Network, nodeId: NodeId): NetworkAssignment | undefined {
   const { subnet, gateway, ipv6, vni, nodeAddresses } = network.status
-  const own = nodeAddresses?.find((candidate) => candidate.nodeId === nodeId)
+  const own = nodeAddressOf(nodeAddresses, nodeId)
   if (subnet === undefined || gateway === undefined || network.spec.predefined) return undefined
   return {
     id: network.id,

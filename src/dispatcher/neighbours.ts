@@ -10,7 +10,7 @@ import {
 } from '../model/index.ts'
 import type { AppliedChange, View } from '../store/store.ts'
 import type { NeighbourAssignment } from '../wire/index.ts'
-import { dataAddressOf } from './assignments.ts'
+import { dataAddressOf, nodeAddressOf } from './assignments.ts'
 
 /** An address of a network, and who has it: a task, or the network itself for its plain containers and nodes. */
 interface Held {
@@ -108,11 +108,11 @@ export class NeighbourTable {
       if (now) this.#holdTask(now, changes)
     }
     for (const network of this.#view.list('network')) {
-      const { attachments = [], nodeAddresses = [] } = network.status
+      const { attachments = [], nodeAddresses } = network.status
       for (const place of attachments)
         if (place.nodeId === id) this.#take(network.id, place, id, network.id, false, changes)
-      for (const place of nodeAddresses)
-        if (place.nodeId === id) this.#take(network.id, place, id, network.id, true, changes)
+      const own = nodeAddressOf(nodeAddresses, id)
+      if (own) this.#take(network.id, own, id, network.id, true, changes)
     }
   }
 
