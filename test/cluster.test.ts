@@ -1,10 +1,18 @@
 import assert from 'node:assert/strict'
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
+import { openFileJournal } from '../src/daemon/node-journal.ts'
 import type { LabHost } from './lab/host.ts'
 import { type Lab, openLab, whyNoLab } from './lab/open-lab.ts'
 import { eventually, run } from './support/daemon.ts'
 
 const why = await whyNoLab()
+
+/** A cut that is no loss yet: a second less than the silence after which a node is down, in ms. */
+const cutMsMax = 2_000
+/** A daemon that was killed says in time that it is back: a second less than it is waited for, in ms. */
+const awayMsMax = 3_000
 
 /** A manager and two workers, each a host of its own with engine and daemon. */
 describe('a cluster of three hosts', { skip: why ?? false }, () => {
@@ -27,6 +35,12 @@ describe('a cluster of three hosts', { skip: why ?? false }, () => {
     manager.skepDockerOk('node', 'inspect', host.name, '--format', '{{.Status.State}}')
   const untilState = (host: LabHost, state: string) =>
     settles('a nodes state', async () => assert.equal(await stateOf(host), state))
+  /** The managers are in session with a host's agent: a call about a container there comes back. */
+  const isHeard = (host: LabHost, service: string) =>
+    eventually(`${host.name} is in session`, async () => {
+      const [id = ''] = (await host.dockerOk('ps', '-q', '--filter', `name=${service}`)).split('\n')
+      return id !== '' && (await manager.skepDocker('logs', '--tail', '1', id)).code === 0
+    })
   const taskIds = async (service: string) =>
     (
       await manager.skepDockerOk(
@@ -146,22 +160,31 @@ describe('a cluster of three hosts', { skip: why ?? false }, () => {
     assert.match(missing.stderr, /No such container/)
   })
 
-  test('a flapping link, a stopped leader and a killed daemon move no task', async () => {
+  test('a flapping link, a stopped leader and a killed daemon move no task', async (t) => {
     const before = await taskIds('web')
-    await lab.cut(other.number)
-    await pause(1_000)
-    await lab.heal()
+    const cutMs = await lasted(async () => {
+      await lab.cut(other.number)
+      await pause(1_000)
+      await lab.heal()
+    })
     await manager.signalDaemon('SIGSTOP')
     await pause(8_000)
     await manager.signalDaemon('SIGCONT')
-    await worker.stopDaemon('SIGKILL')
-    await pause(3_500)
-    await worker.startDaemon()
+    const awayMs = await lasted(async () => {
+      await worker.stopDaemon('SIGKILL')
+      await pause(1_000)
+      await worker.startDaemon()
+    })
     await manager.stopDaemon('SIGKILL')
     await manager.startDaemon()
+    // A fresh leader calls nobody down for 8 s: what it is to lose, it would have lost by then.
     await pause(10_000)
-    for (const host of lab.hosts) assert.equal(await stateOf(host), 'ready')
-    assert.deepEqual(await taskIds('web'), before)
+    for (const host of lab.hosts) await untilState(host, 'ready')
+    for (const host of [worker, other]) await isHeard(host, 'web')
+    t.diagnostic(`cut for ${cutMs} ms, the daemon away for ${awayMs} ms`)
+    // On a machine so busy that they are away for longer than nodes are waited for, it is right to replace their tasks.
+    if (cutMs < cutMsMax && awayMs < awayMsMax) assert.deepEqual(await taskIds('web'), before)
+    await untilRunning('web', 6)
   })
 
   test('the root is rotated while tasks run', async () => {
@@ -182,6 +205,7 @@ describe('a cluster of three hosts', { skip: why ?? false }, () => {
 
   test('tasks of a host that is cut off run elsewhere, and its own end when it is back', async () => {
     const followed = manager.skepDocker('service', 'logs', '--follow', 'talk')
+    // Time to begin; where that takes longer, it is told of the lost node at its beginning.
     await pause(1_000)
     await lab.cut(other.number)
     await untilState(other, 'down')
@@ -206,8 +230,7 @@ describe('a cluster of three hosts', { skip: why ?? false }, () => {
     await manager.skepDockerOk('service', 'update', '-q', '--force', 'web')
     await untilRunning('web', 6)
     const before = await taskIds('web')
-    // The agent writes down what it knows once a second.
-    await pause(2_000)
+    await hasWrittenDown(worker)
     const containers = async () =>
       (await worker.dockerOk('ps', '-q', '--no-trunc')).split('\n').sort()
     const own = await containers()
@@ -215,12 +238,12 @@ describe('a cluster of three hosts', { skip: why ?? false }, () => {
     await manager.stopDaemon('SIGKILL')
     await worker.powerOff()
     await worker.powerOn()
-    await worker.startEngine()
     await worker.startDaemon()
     await settles('the tasks run again', async () => {
       assert.deepEqual(await containers(), own)
     })
     await manager.startDaemon()
+    for (const host of [worker, other]) await isHeard(host, 'web')
     await untilState(worker, 'ready')
     await untilRunning('web', 6)
     assert.deepEqual(await taskIds('web'), before)
@@ -259,6 +282,28 @@ async function settles(what: string, check: () => Promise<void>): Promise<void> 
     )
   await eventually(what, look).catch((error: unknown) => {
     throw last ?? error
+  })
+}
+
+/** How long something took, in ms. */
+async function lasted(work: () => Promise<void>): Promise<number> {
+  const beganAtMs = performance.now()
+  await work()
+  return Math.round(performance.now() - beganAtMs)
+}
+
+/** Waits until a worker's journal has the tasks that run there, and no others as running. */
+async function hasWrittenDown(host: LabHost): Promise<void> {
+  const folder = join(host.folder, 'skep/cluster')
+  const credentials = await readFile(join(folder, 'certificates/node.pem'), 'utf8')
+  const [keyPem = ''] = /-----BEGIN PRIVATE KEY-----[\s\S]*/.exec(credentials) ?? []
+  const journal = openFileJournal({ path: join(folder, 'node.journal'), keyPem })
+  await eventually(`the journal of ${host.name} has its tasks`, async () => {
+    const format = '{{.Label "com.docker.swarm.task.id"}}'
+    const ids = (await host.dockerOk('ps', '--format', format)).split('\n').sort()
+    const statuses = [...((await journal.read())?.statuses ?? [])]
+    const noted = statuses.filter(([, { state }]) => state === 'running').map(([id]) => id)
+    return noted.sort().join() === ids.join()
   })
 }
 

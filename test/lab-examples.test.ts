@@ -77,7 +77,7 @@ describe('the example stacks of several hosts', { skip: (await whyNoLab()) ?? fa
         )
         return text.split('\n').sort().join(', ') === wanted
       },
-      90_000,
+      180_000,
     )
   /** Nodes of the running tasks of a service. */
   async function nodesOf(service: string): Promise<readonly string[]> {
@@ -89,7 +89,7 @@ describe('the example stacks of several hosts', { skip: (await whyNoLab()) ?? fa
   }
   const answersOn = (host: LabHost, port: number, wanted: RegExp) =>
     eventually(`${host.address}:${port} to answer ${wanted}`, async () => {
-      const { stdout } = await run('curl', ['-s', '-m', '2', `http://${host.address}:${port}/`])
+      const { stdout } = await run('curl', ['-s', '-m', '10', `http://${host.address}:${port}/`])
       return wanted.test(stdout)
     })
 

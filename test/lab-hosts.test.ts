@@ -37,6 +37,10 @@ describe('a lab of hosts', { skip: (await whyNoLab()) ?? false, concurrency: fal
     return stderr.includes('refused')
   }
 
+  /** It comes about in the end: a first packet after a change of cables may be lost, or wait for an address. */
+  const comesToReach = (from: number, to: number) =>
+    eventually(`node${from} to reach node${to}`, () => reaches(from, to, 5))
+
   before(async () => {
     lab = await openLab({ hosts: 3 })
   })
@@ -59,31 +63,28 @@ describe('a lab of hosts', { skip: (await whyNoLab()) ?? false, concurrency: fal
   })
 
   test('a cut host is out of reach, and back when healed', async () => {
-    assert.equal(await reaches(2, 1), true)
+    await comesToReach(2, 1)
     await lab.cut(1)
     assert.equal(await reaches(2, 1), false)
-    assert.equal(await reaches(2, 3), true)
+    await comesToReach(2, 3)
     await lab.heal()
-    assert.equal(await reaches(2, 1), true)
+    await comesToReach(2, 1)
   })
 
   test('a cut of one way loses the frames of that way alone', async () => {
     const inspect = ['nft', 'list', 'ruleset']
     await lab.cutOneWay(1, 2)
     assert.equal(await reaches(2, 1), false) // The answer is lost.
-    assert.equal(await reaches(3, 1), true)
+    await comesToReach(3, 1)
     await lab.heal(2)
-    assert.equal(await reaches(2, 1), true)
+    await comesToReach(2, 1)
     assert.equal((await lab.host(1).run(...inspect)).code, 0)
   })
 
   test('a partition leaves each group whole', async () => {
     await lab.partition([1], [2, 3])
-    assert.deepEqual(await Promise.all([reaches(1, 2), reaches(1, 3), reaches(3, 2)]), [
-      false,
-      false,
-      true,
-    ])
+    assert.deepEqual(await Promise.all([reaches(1, 2), reaches(1, 3)]), [false, false])
+    await comesToReach(3, 2)
     await lab.heal()
   })
 
@@ -91,12 +92,12 @@ describe('a lab of hosts', { skip: (await whyNoLab()) ?? false, concurrency: fal
     await lab.delay(1, { delayMs: 5, lossPercent: 100 })
     assert.equal(await reaches(2, 1), false)
     await lab.delay(1, { delayMs: 5 })
-    assert.equal(await reaches(2, 1), true)
+    await comesToReach(2, 1)
     await lab.cut(1)
     assert.equal(await reaches(2, 1), false)
     await lab.heal()
     await lab.delay(1, undefined)
-    assert.equal(await reaches(2, 1), true)
+    await comesToReach(2, 1)
   })
 
   test('a paused host answers nothing until it goes on', async () => {
@@ -105,7 +106,7 @@ describe('a lab of hosts', { skip: (await whyNoLab()) ?? false, concurrency: fal
     await lab.host(2).pause()
     assert.notEqual((await ping()).code, 0)
     await lab.host(2).resume()
-    assert.equal((await ping()).code, 0)
+    await eventually('it answers again', async () => (await ping()).code === 0)
   })
 
   test('a host whose power was cut has its disk when it is on again', async () => {
@@ -118,7 +119,7 @@ describe('a lab of hosts', { skip: (await whyNoLab()) ?? false, concurrency: fal
     await host.powerOn()
     assert.equal(await host.dockerOk('volume', 'ls', '-q'), 'kept')
     assert.equal(await host.dockerOk('ps', '-q'), '')
-    assert.equal(await reaches(2, 3), true)
+    await comesToReach(2, 3)
   })
 
   test('containers outlive an engine that is killed', async () => {
@@ -155,8 +156,12 @@ describe('a lab whose owner crashes', { skip: (await whyNoLab()) ?? false }, () 
     const lab: { name: string; number: number; pid: number } = JSON.parse(text.toString())
     assert.equal(existsSync(`/proc/${lab.pid}`), true)
     owner.kill('SIGKILL')
-    await eventually('the end of its host', async () => !existsSync(`/proc/${lab.pid}`), 10_000)
-    assert.equal((await reapLabs()).includes(lab.number), true)
+    await eventually('the end of its host', async () => !existsSync(`/proc/${lab.pid}`))
+    const reaped = await reapLabs()
+    // Another process that opens a lab just now may have been faster.
+    if (!reaped.includes(lab.number)) {
+      await eventually('its remains are gone', async () => remainsOf(lab).length === 0)
+    }
     assert.deepEqual(remainsOf(lab), [])
   })
 })

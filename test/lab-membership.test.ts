@@ -29,6 +29,9 @@ describe('membership', { skip, concurrency: false }, () => {
     two = lab.host(2)
     three = lab.host(3)
     await one.skepDockerOk('swarm', 'init', '--autolock', '--advertise-addr', one.address)
+    await eventually('its node is ready', async () =>
+      (await nodes()).includes('node1 Ready Leader'),
+    )
     unlockKey = await one.skepDockerOk('swarm', 'unlock-key', '-q')
     // Moves into etcd with the rest.
     await told(one, needle, 'config', 'create', 'rest-config', '-')
@@ -108,7 +111,8 @@ describe('membership', { skip, concurrency: false }, () => {
     await eventually('the break is told', async () => text.includes('node node3 is not available'))
     const before = numbers().length
     await lab.heal()
-    await eventually('it goes on', async () => numbers().length > before + 20)
+    // It says a line a second.
+    await eventually('it goes on', async () => numbers().length > before + 20, 240_000)
     const told = numbers()
     assert.deepEqual(
       told,
@@ -122,8 +126,10 @@ describe('membership', { skip, concurrency: false }, () => {
     assert.notEqual(await containers(three), '')
     await one.skepDockerOk('node', 'rm', '--force', 'node3')
     await eventually('its tasks stop', async () => (await containers(three)) === '')
-    const info = await three.skepDocker('info')
-    assert.match(info.stdout, /this node was removed from the cluster, and its tasks are stopped/)
+    await eventually('it says why', async () => {
+      const info = await three.skepDocker('info')
+      return /this node was removed from the cluster, and its tasks are stopped/.test(info.stdout)
+    })
     assert.match(three.log('daemon'), /this node was removed from the cluster/)
     await three.skepDockerOk('swarm', 'leave')
     await joinCluster(three, one, 'worker')
@@ -187,12 +193,12 @@ describe('membership', { skip, concurrency: false }, () => {
     const unblock = await blockEtcd(three)
     await one.skepDockerOk('node', 'promote', 'node3')
     const says = (what: string) =>
-      eventually(what, async () => three.log('daemon').includes(what), 120_000)
+      eventually(what, async () => three.log('daemon').includes(what), 240_000)
     await says('this node could not take the role it is given')
     await one.skepDockerOk('node', 'demote', 'node3')
     await says('this node stays a worker: it was demoted before it had become a manager')
     await unblock()
-    assert.ok((await nodes()).includes('node3 Ready'))
+    await eventually('it is a worker', async () => (await nodes()).includes('node3 Ready'))
     assert.notEqual(await containers(three), '')
   })
 })

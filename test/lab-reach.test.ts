@@ -21,6 +21,9 @@ const program = [
   'exec nc -ll -p 9000 -e cat',
 ].join('; ')
 
+/** One word of a shell's line. */
+const quoted = (text: string) => `'${text.replaceAll("'", "'\\''")}'`
+
 interface Forwarding {
   readonly child: ChildProcess
   readonly ports: readonly number[]
@@ -49,6 +52,13 @@ describe('the ways into a task on another node', { skip, concurrency: false }, (
       const all = await manager.skepDocker('service', 'ls', '--format', '{{.Replicas}}')
       return all.stdout.trim() === '2/2'
     })
+    // A task runs as soon as its shell does.
+    for (const task of ['web.1', 'web.2']) {
+      await eventually(`the servers of ${task} listen`, async () => {
+        const { stdout } = await shell(`$skep exec ${task} netstat -ltn`)
+        return [':8001 ', ':8002 ', ':9000 '].every((port) => stdout.includes(port))
+      })
+    }
   })
   after(async () => {
     for (const child of running) child.kill('SIGKILL')
@@ -59,7 +69,7 @@ describe('the ways into a task on another node', { skip, concurrency: false }, (
   function shell(script: string): Promise<Output> {
     return run('bash', ['-o', 'pipefail', '-c', script], {
       env: { SKEP_HOST: manager.api, skep },
-      timeoutMs: 60_000,
+      timeoutMs: 180_000,
     })
   }
 
@@ -122,9 +132,12 @@ describe('the ways into a task on another node', { skip, concurrency: false }, (
   })
 
   test('a command has a terminal of the size that this one has', async () => {
-    const inside = "$skep exec -it web sh -c 'sleep 1; tty; stty size'"
-    const text = await ok(`script -qec "stty rows 33 cols 77; ${inside}" /dev/null </dev/null`)
-    assert.match(text, /\/dev\/pts\/\d+\r+\n33 77/)
+    // The size is told right after the command has begun.
+    const sized = 'until [ "$(stty size 2>/dev/null)" = "33 77" ]; do sleep 0.1; done'
+    const inside = `$skep exec -it web sh -c 'tty; ${sized}; stty size'`
+    const script = `stty rows 33 cols 77; ${inside}`
+    const text = await ok(`script -qec ${quoted(script)} /dev/null </dev/null`)
+    assert.match(text, /\/dev\/pts\/\d+\r+\n[\s\S]*33 77/)
     const piped = await shell('echo x | $skep exec -it web cat')
     assert.match(piped.stderr, /the input is no terminal\. Leave out -t/)
   })
