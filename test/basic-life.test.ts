@@ -36,7 +36,9 @@ describe('the basic life of services and stacks', () => {
         init,
         /docker swarm join --token SWMTKN-1-[0-9a-z]{50}-[0-9a-z]{25} 127\.0\.0\.1:\d+/,
       )
-      assert.match(await ok('node', 'ls'), /\*\s+\S+\s+Ready\s+Active\s+Leader/)
+      await eventually('the node to be ready', async () =>
+        /\*\s+\S+\s+Ready\s+Active\s+Leader/.test(await ok('node', 'ls')),
+      )
 
       const id = await ok(
         'service',

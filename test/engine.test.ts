@@ -78,7 +78,10 @@ describe('an engine that restarts, a host that reboots', {
         const ids = await serving().catch(() => [])
         return ids.length === 2
       })
-      assert.match(await daemon.ok('service', 'ls'), /keeps\s+replicated\s+2\/2/)
+      // A container serves before its task is reported to run.
+      await eventually('both to be told of', async () =>
+        /keeps\s+replicated\s+2\/2/.test(await daemon.ok('service', 'ls')),
+      )
     })
   }
 })

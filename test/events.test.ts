@@ -60,7 +60,7 @@ test('events of the swarm come with those of the engine, live and replayed', asy
       /"Type":"container","Action":"start".*"com\.docker\.swarm\.service\.name":"ev".*"scope":"local"/,
     ]
     for (const event of expected) {
-      await eventually(`${event} in\n${text}`, async () => event.test(text), 5000)
+      await eventually(`${event} in\n${text}`, async () => event.test(text))
     }
   } finally {
     live.kill('SIGKILL')

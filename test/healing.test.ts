@@ -86,15 +86,19 @@ describe('self-healing', () => {
   })
 
   test('containers of others are left alone', async () => {
+    const own = `label=com.docker.swarm.service.id=${await daemon.ok('service', 'inspect', '-f', '{{.ID}}', 'heal')}`
+    await onEngine('rm', '-f', 'e2e-foreign').catch(() => '')
     const id = await onEngine(
       ...['run', '-d', '--name', 'e2e-foreign', '--label', 'com.docker.swarm.service.name=heal'],
-      ...['busybox', 'sleep', '60'],
+      ...['busybox', 'sleep', '6000'],
     )
     try {
       await daemon.ok('service', 'scale', '-d', 'heal=1')
       await untilRunning(daemon, 'heal', 1)
       await daemon.ok('service', 'rm', 'heal')
-      await new Promise((done) => setTimeout(done, 1000))
+      await eventually('its own containers to be gone', async () => {
+        return (await onEngine('ps', '-aq', '--filter', own)) === ''
+      })
       assert.equal(await onEngine('inspect', '-f', '{{.State.Running}}', id), 'true')
     } finally {
       await onEngine('rm', '-f', 'e2e-foreign')

@@ -69,9 +69,9 @@ describe('logs of services and tasks', () => {
       text += part
     })
     try {
-      await eventually('lines of the first', async () => /ticks\.1\..*tick/.test(text), 10_000)
+      await eventually('lines of the first', async () => /ticks\.1\..*tick/.test(text))
       await daemon.ok('service', 'scale', '-d', 'ticks=2')
-      await eventually('lines of the second', async () => /ticks\.2\..*tick/.test(text), 10_000)
+      await eventually('lines of the second', async () => /ticks\.2\..*tick/.test(text))
     } finally {
       const ended = new Promise((done) => follow.once('close', done))
       follow.kill('SIGKILL')

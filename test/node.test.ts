@@ -99,13 +99,9 @@ describe('the node', () => {
   test('is ready again at once when its daemon is', async () => {
     await daemon.kill9()
     await daemon.start()
-    await eventually(
-      'the node to be ready',
-      async () => {
-        const { body: nodes } = await daemon.api('GET', '/nodes')
-        return textAt(nodes, 0, 'Status', 'State') === 'ready'
-      },
-      5000,
-    )
+    await eventually('the node to be ready', async () => {
+      const { body: nodes } = await daemon.api('GET', '/nodes')
+      return textAt(nodes, 0, 'Status', 'State') === 'ready'
+    })
   })
 })

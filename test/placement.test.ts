@@ -88,7 +88,6 @@ describe('placement', () => {
         'waits',
         `a reason like ${reason}`,
         (tasks) => tasks[0]?.state === 'pending' && reason.test(tasks[0].error),
-        15_000,
       )
       assert.match(await daemon.ok('service', 'ls'), /waits\s+replicated\s+0\/1/)
       await daemon.ok('service', 'rm', 'waits')

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
-import { run, startDaemon, type TestDaemon } from './support/daemon.ts'
+import { eventually, run, startDaemon, type TestDaemon } from './support/daemon.ts'
 
 /** Skep's own command line against a real daemon and real containers. */
 describe('the skep command line', () => {
@@ -67,7 +67,7 @@ describe('the skep command line', () => {
       'node.labels.no==where',
       '--wait',
       '--timeout',
-      '2s',
+      '10s',
     ]
     const { code, stderr } = await daemon.skep('service', 'create', ...args, 'whoami:v1')
     assert.equal(code, 1)
@@ -132,7 +132,11 @@ configs: {conf: {file: ./data}}
       '-c',
       'echo out; echo err >&2; sleep 600',
     )
-    const { stdout, stderr } = await daemon.skep('service', 'logs', 'cli-log')
+    // A task runs before it has said anything.
+    const { stdout, stderr } = await eventually('both lines', async () => {
+      const output = await daemon.skep('service', 'logs', 'cli-log')
+      return output.stdout !== '' && output.stderr !== '' && output
+    })
     assert.match(stdout, /^cli-log\.1\.\w{12}@\S+ {4}\| out\n$/)
     assert.match(stderr, /^cli-log\.1\.\w{12}@\S+ {4}\| err\n$/)
     assert.equal(await skep('service', 'logs', '--raw', 'cli-log'), 'out\n')

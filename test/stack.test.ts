@@ -3,7 +3,7 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { eventually, startDaemon, type TestDaemon } from './support/daemon.ts'
-import { onEngine, tasksOf, untilRunning } from './support/look.ts'
+import { onEngine, tasksOf, untilRunning, updateState } from './support/look.ts'
 
 const base = `
 version: '3.8'
@@ -104,7 +104,9 @@ describe('stacks', () => {
     assert.equal((await tasksOf(daemon, 'e2estack_job')).length, 2, 'nor does it run a job again')
 
     await deploy('-c', path('base.yml'))
-    await untilRunning(daemon, 'e2estack_web', 2)
+    // Two may run while they are the old ones still.
+    const isUpdated = async () => (await updateState(daemon, 'e2estack_web')) === 'completed'
+    await eventually('the end of the update', isUpdated)
     const [changed] = await untilRunning(daemon, 'e2estack_web', 2)
     assert.match(await onEngine('inspect', changed?.containerId ?? ''), /"A=base"/)
     assert.equal(
@@ -126,22 +128,18 @@ describe('stacks', () => {
     await deploy('-c', path('base.yml'))
     await untilRunning(daemon, 'e2estack_web', 2)
     await daemon.ok('stack', 'rm', 'e2estack')
-    await eventually(
-      'everything to be gone',
-      async () => {
-        const left = await Promise.all(
-          [
-            ['service', 'ls'],
-            ['secret', 'ls'],
-            ['config', 'ls'],
-            ['network', 'ls'],
-            ['ps', '-a'],
-          ].map((args) => daemon.ok(...args)),
-        )
-        return !left.some((text) => text.includes('e2estack'))
-      },
-      20_000,
-    )
+    await eventually('everything to be gone', async () => {
+      const left = await Promise.all(
+        [
+          ['service', 'ls'],
+          ['secret', 'ls'],
+          ['config', 'ls'],
+          ['network', 'ls'],
+          ['ps', '-a'],
+        ].map((args) => daemon.ok(...args)),
+      )
+      return !left.some((text) => text.includes('e2estack'))
+    })
     assert.match(await onEngine('volume', 'ls'), /e2estack_data/)
     const none = await daemon.docker('stack', 'rm', 'e2estack')
     assert.match(`${none.stdout}${none.stderr}`, /Nothing found in stack: e2estack/)
