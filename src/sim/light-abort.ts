@@ -15,6 +15,7 @@ interface Listening {
 /** An abort without a reason makes one, with a stack: one does for all. */
 const abortedReason = new DOMException('This operation was aborted', 'AbortError')
 const abortEvent = new Event('abort')
+const none: readonly never[] = []
 
 class LightSignal implements AbortSignal {
   onabort: AbortSignal['onabort'] = null
@@ -23,28 +24,34 @@ class LightSignal implements AbortSignal {
   #listening: Listening[] = []
   /** Signals that abort when this one does, while somebody listens to them. */
   #dependents: Set<LightSignal> | undefined
-  /** Empty: a controller aborts it. */
-  readonly #sources: readonly LightSignal[]
+  /** Absent: a controller aborts it. */
+  readonly #sources: readonly LightSignal[] | undefined
 
-  constructor(sources: readonly LightSignal[] = []) {
-    this.#sources = sources.flatMap((source) =>
-      source.#sources.length === 0 ? [source] : source.#sources,
-    )
+  constructor(sources?: readonly LightSignal[]) {
+    this.#sources = sources?.flatMap((source) => source.#sources ?? [source])
   }
 
   get aborted(): boolean {
     if (this.#aborted) return true
     // One that nobody listens to has told its sources nothing.
-    const source = this.#sources.find((one) => one.#aborted)
-    if (!source) return false
-    this.#aborted = true
-    this.reason = source.reason
-    return true
+    for (const source of this.#sources ?? none) {
+      if (!source.#aborted) continue
+      this.#aborted = true
+      this.reason = source.reason
+      return true
+    }
+    return false
   }
 
   abort(reason: unknown): void {
     if (this.#aborted) return
-    const dependents = [...(this.#dependents ?? [])].filter((dependent) => !dependent.#aborted)
+    if (!this.#dependents) {
+      this.#aborted = true
+      this.reason = reason
+      this.dispatchEvent(abortEvent)
+      return
+    }
+    const dependents = [...this.#dependents].filter((dependent) => !dependent.#aborted)
     this.#dependents = undefined
     for (const signal of [this, ...dependents]) {
       signal.#aborted = true
@@ -59,28 +66,37 @@ class LightSignal implements AbortSignal {
 
   addEventListener(type: string, listener: Listener, options?: ListenOptions): void {
     if (type !== 'abort') return
-    if (this.#listening.some((known) => known.listener === listener)) return
+    if (this.#placeOf(listener) >= 0) return
     const { once = false, signal } = typeof options === 'object' ? options : {}
     if (signal?.aborted) return
     this.#listening.push({ listener, once })
     signal?.addEventListener('abort', () => this.removeEventListener(type, listener))
     if (this.#listening.length > 1 || this.aborted) return
-    for (const source of this.#sources) {
+    for (const source of this.#sources ?? none) {
       source.#dependents ??= new Set()
       source.#dependents.add(this)
     }
   }
 
   removeEventListener(_type: string, listener: Listener): void {
-    const at = this.#listening.findIndex((known) => known.listener === listener)
+    const at = this.#placeOf(listener)
     if (at < 0) return
-    this.#listening.splice(at, 1)
+    if (at === this.#listening.length - 1) this.#listening.pop()
+    else this.#listening.splice(at, 1)
     if (this.#listening.length === 0)
-      for (const source of this.#sources) source.#dependents?.delete(this)
+      for (const source of this.#sources ?? none) source.#dependents?.delete(this)
+  }
+
+  /** Who listened last leaves first, mostly. */
+  #placeOf(listener: Listener): number {
+    for (let at = this.#listening.length - 1; at >= 0; at--)
+      if (this.#listening[at]?.listener === listener) return at
+    return -1
   }
 
   dispatchEvent(event: Event): boolean {
     this.onabort?.(event)
+    if (this.#listening.length === 0) return true
     for (const known of [...this.#listening]) {
       if (!this.#listening.includes(known)) continue
       if (known.once) this.removeEventListener('abort', known.listener)
