@@ -7,7 +7,8 @@ const keptMax = 400
 export class Trace {
   readonly #time: SimulatedTime
   readonly #startMs: number
-  readonly #kept: string[] = []
+  /** In words only once somebody reads them. */
+  readonly #kept: { readonly atMs: number; readonly words: string }[] = []
   readonly #print: ((line: string) => void) | undefined
   #hashLow = 0x811c9dc5
   #hashHigh = 0x01000193
@@ -31,9 +32,8 @@ export class Trace {
     }
     this.#hashLow = low
     this.#hashHigh = high
-    const line = `${(atMs / 1000).toFixed(3).padStart(8)} s  ${words}`
-    this.#print?.(line)
-    this.#kept.push(line)
+    this.#print?.(lineOf(atMs, words))
+    this.#kept.push({ atMs, words })
     if (this.#kept.length > 2 * keptMax) this.#kept.splice(0, keptMax)
   }
 
@@ -43,6 +43,10 @@ export class Trace {
   }
 
   last(count: number): readonly string[] {
-    return this.#kept.slice(-count)
+    return this.#kept.slice(-count).map(({ atMs, words }) => lineOf(atMs, words))
   }
+}
+
+function lineOf(atMs: number, words: string): string {
+  return `${(atMs / 1000).toFixed(3).padStart(8)} s  ${words}`
 }
