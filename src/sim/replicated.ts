@@ -15,9 +15,10 @@ import {
   SimulatedEtcd,
   type SimulatedEtcdOptions,
 } from '../store/etcd/simulated-etcd.ts'
-import { plainValues } from '../store/index.ts'
+import type { ValueCodec } from '../store/index.ts'
 import type { Host } from './host.ts'
 import type { SimulatedProcess } from './process.ts'
+import { sharedValues } from './shared-values.ts'
 
 /** Told of everything that etcd's state machine does, at the moment it does it. */
 export interface EtcdWitness {
@@ -34,10 +35,12 @@ const layout = new Layout(defaultPrefix)
 
 /** The managers' etcd, with somebody who sees each transaction as it takes effect. */
 class WitnessedEtcd extends SimulatedEtcd {
+  readonly #values: ValueCodec
   readonly #witness: EtcdWitness
 
-  constructor(options: SimulatedEtcdOptions, witness: EtcdWitness) {
+  constructor(options: SimulatedEtcdOptions, values: ValueCodec, witness: EtcdWitness) {
     super(options)
+    this.#values = values
     this.#witness = witness
   }
 
@@ -69,7 +72,7 @@ class WitnessedEtcd extends SimulatedEtcd {
           modRevision: revision,
           version: 1,
         }
-        put.push(decodeObject(plainValues, kv, { ...target, offset: 0 }).object)
+        put.push(decodeObject(this.#values, kv, { ...target, offset: 0 }).object)
       }
     }
     if (put.length > 0 || removed.length > 0) this.#witness.committed(revision, put, removed)
@@ -79,13 +82,14 @@ class WitnessedEtcd extends SimulatedEtcd {
 /** The durable state of a cluster with several managers, each on a machine of its own. */
 export class ReplicatedState {
   readonly etcd: WitnessedEtcd
+  readonly #values = sharedValues()
   #hosts: readonly Host[] = []
   readonly #clients = new Map<SimulatedProcess, SimulatedClient>()
   #foundersToCome: number
 
   constructor(options: SimulatedEtcdOptions & { readonly members: number }, witness: EtcdWitness) {
     this.#foundersToCome = options.members
-    this.etcd = new WitnessedEtcd(options, witness)
+    this.etcd = new WitnessedEtcd(options, this.#values, witness)
   }
 
   /** Machines whose etcd is one of the managers' now. */
@@ -135,7 +139,7 @@ export class ReplicatedState {
     })
     const client = clientFor(process, raw)
     const { clock } = process
-    const store = await openEtcdStore({ client, values: plainValues, clock, random, log })
+    const store = await openEtcdStore({ client, values: this.#values, clock, random, log })
     return { store, client }
   }
 

@@ -5,6 +5,8 @@ export interface ValueCodec {
   encode(text: string, objectKey: string): string
   /** Throws SealError. */
   decode(value: string, objectKey: string): string
+  /** How the text is read again. What it returns is not changed by anybody. Default `JSON.parse`. */
+  readonly parse?: (text: string) => unknown
 }
 
 /** As they are: for tests and the simulator. */

@@ -66,9 +66,13 @@ export class Layout {
   /** The object that a key is for; undefined for a key of another sort. */
   parseObjectKey(key: string): { readonly kind: Kind; readonly id: string } | undefined {
     if (!key.startsWith(this.#objects)) return undefined
-    const [kind, id] = key.slice(this.#objects.length).split('/')
-    if (!isKind(kind) || id === undefined) throw unknownLayout()
-    return { kind, id: decodeURIComponent(id) }
+    // Asked of every key of every transaction: most ids are written as they are.
+    const at = key.indexOf('/', this.#objects.length)
+    const kind = at < 0 ? undefined : key.slice(this.#objects.length, at)
+    if (!isKind(kind)) throw unknownLayout()
+    const end = key.indexOf('/', at + 1)
+    const id = key.slice(at + 1, end < 0 ? undefined : end)
+    return { kind, id: id.includes('%') ? decodeURIComponent(id) : id }
   }
 
   isNameKey(key: string): boolean {
@@ -105,7 +109,7 @@ export function decodeObject(
   kv: KeyValue,
   { kind, id, offset }: { readonly kind: Kind; readonly id: string; readonly offset: number },
 ): Stored {
-  const stored: unknown = parseJson(opened(values, kv, objectKeyOf(kind, id)))
+  const stored = parseJson(opened(values, kv, objectKeyOf(kind, id)), values.parse)
   if (
     typeof stored !== 'object' ||
     stored === null ||
@@ -143,9 +147,9 @@ function opened(values: ValueCodec, kv: KeyValue, objectKey: string): string {
 }
 
 /** Its errors never quote the text. */
-function parseJson(text: string): unknown {
+function parseJson(text: string, parse: (text: string) => unknown = JSON.parse): unknown {
   try {
-    return JSON.parse(text)
+    return parse(text)
   } catch {
     throw unknownLayout()
   }
