@@ -73,6 +73,8 @@ interface Watcher {
 
 /** Silence after which a client gives up a watch or one attempt of a read, in ms: as the real client does. */
 const silenceMs = 2_500
+/** A wait without an end of its own. */
+const forEver = Number.MAX_SAFE_INTEGER
 
 /**
  * A whole etcd cluster in memory, on the injected clock, with the faults that a real one meets. What it holds is one
@@ -221,7 +223,10 @@ export class SimulatedEtcd {
       }
       this.#waiting.add(wake)
       signal?.addEventListener('abort', () => resolve(), { signal: done.signal })
-      await Promise.race([promise, this.clock.sleep(untilMs - this.clock.nowMs(), done.signal)])
+      const ends = [promise]
+      // A timer that is never due would stay with the clock for good.
+      if (untilMs < forEver) ends.push(this.clock.sleep(untilMs - this.clock.nowMs(), done.signal))
+      await Promise.race(ends)
       this.#waiting.delete(wake)
       done.abort()
     }
@@ -293,7 +298,7 @@ export class SimulatedEtcd {
   }
 
   async #doLate(work: () => unknown): Promise<void> {
-    await this.#until(() => this.#leader !== undefined, Number.MAX_SAFE_INTEGER, this.closed)
+    await this.#until(() => this.#leader !== undefined, forEver, this.closed)
     if (this.closed.aborted) return
     try {
       work()
@@ -350,7 +355,7 @@ export class SimulatedEtcd {
             watcher.failure !== undefined ||
             client.isClosed ||
             !flows(),
-          Number.MAX_SAFE_INTEGER,
+          forEver,
           signal,
         )
         if (this.closed.aborted) throw new EtcdError('unavailable', 'etcd was ended')
@@ -529,7 +534,7 @@ export class SimulatedEtcd {
       const leftMs = lease.expiresAtMs - this.clock.nowMs()
       if (leftMs > 0) await this.clock.sleep(leftMs, this.closed)
       else if (this.#leader) this.leaseRevoke(lease.leaseId)
-      else await this.#until(() => this.#leader !== undefined, Number.MAX_SAFE_INTEGER)
+      else await this.#until(() => this.#leader !== undefined, forEver)
     }
   }
 
