@@ -1,8 +1,10 @@
 import {
+  type ClusterNode,
   isJob,
   isStopWanted,
   isTerminal,
   placementFits,
+  type Revision,
   stateSinceMs,
   type Task,
   type WorkloadId,
@@ -113,16 +115,29 @@ function isLeaving(task: Task, toldAtMs: ReadonlyMap<string, number>, nowMs: num
   return isStopWanted(task) && nowMs - (toldAtMs.get(task.id) ?? 0) < leftoverMs
 }
 
+/** Whether a revision's tasks may be on a node: asked every second, of the same two objects mostly. */
+const fitsByRevision = new WeakMap<Revision, WeakMap<ClusterNode, boolean>>()
+
+function mayBeOn(node: ClusterNode, revision: Revision): boolean {
+  let fitsByNode = fitsByRevision.get(revision)
+  if (!fitsByNode) {
+    fitsByNode = new WeakMap()
+    fitsByRevision.set(revision, fitsByNode)
+  }
+  let fits = fitsByNode.get(node)
+  if (fits === undefined) {
+    fits = placementFits(node, revision.template.placement)
+    fitsByNode.set(node, fits)
+  }
+  return fits
+}
+
 /** A task that has to leave its node serves until its successor does, whatever the order of updates. */
 function hasToLeave(view: View, task: Task): boolean {
   const node = task.nodeId === undefined ? undefined : view.get('node', task.nodeId)
   const revision = view.get('revision', task.revisionId)
   if (task.leaveBecause !== undefined || node?.spec.availability === 'drain') return true
-  return (
-    node !== undefined &&
-    revision !== undefined &&
-    !placementFits(node, revision.template.placement)
-  )
+  return node !== undefined && revision !== undefined && !mayBeOn(node, revision)
 }
 
 /** Such a task's successor must not run beside it. */

@@ -9,15 +9,16 @@ export function secrets(): Checker {
   return {
     name: 'secrets are only where a task needs them',
     assigned(nodeId, assignments, view) {
+      const needed = new Set<string>()
+      if (assignments.secrets.size > 0)
+        for (const { task, template } of assignments.tasks.values())
+          if (!isTerminal(task.status.state))
+            for (const { secrets } of template.containers)
+              for (const { id } of secrets) needed.add(id)
       for (const { id, name, data } of assignments.secrets.values()) {
-        if (!Buffer.from(data).toString().includes(canary))
+        if (!Buffer.from(data.buffer, data.byteOffset, data.byteLength).includes(canary))
           return `node ${nodeId} got other bytes than those of secret ${name}`
-        const isNeeded = [...assignments.tasks.values()].some(
-          ({ task, template }) =>
-            !isTerminal(task.status.state) &&
-            template.containers.some((container) => container.secrets.some((one) => one.id === id)),
-        )
-        if (!isNeeded)
+        if (!needed.has(id))
           return `node ${nodeId} has secret ${name}, which no unfinished task of its needs`
       }
       for (const { task, template } of assignments.tasks.values()) {
