@@ -87,9 +87,11 @@ export function applyFeeds(
   const kept = new Set(put.flatMap(({ feed, whole }) => (whole ? [] : [feed])))
   const told = new Set(put.map(({ feed }) => feed))
   const gone = new Set(remove)
-  facts.forget((feed) =>
-    full ? !kept.has(feed) : gone.has(feed) || (told.has(feed) && !kept.has(feed)),
-  )
+  // Most changes go on from what is known, and forget nothing.
+  if (full || gone.size > 0 || kept.size < told.size)
+    facts.forget((feed) =>
+      full ? !kept.has(feed) : gone.has(feed) || (told.has(feed) && !kept.has(feed)),
+    )
   const feeds = new Map(full ? [] : before?.feeds)
   for (const feed of remove) feeds.delete(feed)
   for (const change of put) {
