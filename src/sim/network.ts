@@ -70,7 +70,7 @@ export class SimulatedNetwork {
   }
 
   isCut(from: string, to: string): boolean {
-    return this.#cuts.has(`${from}>${to}`)
+    return this.#cuts.size > 0 && this.#cuts.has(`${from}>${to}`)
   }
 
   /** Whether both can talk to each other. */
@@ -171,7 +171,12 @@ export class Line {
     if (this.#from !== this.#to)
       this.#network.send(this.#to, this.#from, () => this.#acknowledged(number), true)
     if (number < this.#nextIn || this.#early.has(number)) return
-    this.#early.set(number, arrive)
+    if (number === this.#nextIn) {
+      this.#nextIn += 1
+      arrive()
+      if (this.isClosed) return
+    } else this.#early.set(number, arrive)
+    if (this.#early.size === 0) return
     for (let next = this.#early.get(this.#nextIn); next; next = this.#early.get(this.#nextIn)) {
       this.#early.delete(this.#nextIn)
       this.#nextIn += 1

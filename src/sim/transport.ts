@@ -145,8 +145,8 @@ class End implements MessageStream {
 
   async send(message: Message): Promise<void> {
     if (this.#isBroken || this.isOver) throw broken()
-    const { bytes, ...rest } = message
-    const arriving = asSent(rest)
+    const { bytes } = message
+    const arriving = asSent(bytes === undefined ? message : { ...message, bytes: undefined })
     const copy = bytes && Buffer.concat(bytes instanceof Uint8Array ? [bytes] : bytes)
     const { other } = this
     if (other) {
