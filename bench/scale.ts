@@ -11,7 +11,7 @@
  */
 import { type ChildProcess, fork } from 'node:child_process'
 import { createSecretKey, randomBytes } from 'node:crypto'
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -94,7 +94,7 @@ interface Latencies {
   readonly p50Ms: number
   readonly p99Ms: number
   readonly maxMs: number
-  /** Less what the client, the manager's main thread and the store's stood in line for a core: about what a free machine shows. */
+  /** Less what the client and the manager's main thread stood in line for a core: about what a free machine shows. */
   readonly ownP99Ms: number
   readonly ownMaxMs: number
 }
@@ -618,23 +618,12 @@ function record(to: Map<string, RecordableHistogram>, call: string, tookMs: numb
   histogram.record(Math.max(1, Math.round(tookMs * 1e3)))
 }
 
-/** The main threads of this process and of its parent, and the thread there that writes the store: who a call waits for. */
-function threadsAsked(): readonly string[] {
-  const threads = [process.pid, process.ppid].map((pid) => `/proc/${pid}/task/${pid}`)
-  const ofParent = `/proc/${process.ppid}/task`
-  for (const thread of readdirSync(ofParent)) {
-    const path = join(ofParent, thread)
-    if (readFileSync(join(path, 'comm'), 'utf8').trim() === 'store') threads.push(path)
-  }
-  return threads
-}
-
-/** What these threads have stood in line for a core so far, in ms. */
-function queuedForCoreMs(threads: readonly string[]): number {
+/** What the main threads of this process and of its parent have stood in line for a core so far, in ms. */
+function queuedForCoreMs(): number {
   let queuedNs = 0
-  for (const thread of threads) {
+  for (const pid of [process.pid, process.ppid]) {
     // Time on a core, time in line for one, in ns, and how often.
-    const [, inLine] = readFileSync(join(thread, 'schedstat'), 'utf8').split(' ')
+    const [, inLine] = readFileSync(`/proc/${pid}/task/${pid}/schedstat`, 'utf8').split(' ')
     queuedNs += Number(inLine)
   }
   return queuedNs / 1e6
@@ -642,7 +631,6 @@ function queuedForCoreMs(threads: readonly string[]): number {
 
 async function askAllTheWhile(socketPath: string, serviceId: string): Promise<void> {
   const filters = encodeURIComponent(JSON.stringify({ service: [serviceId] }))
-  const threads = threadsAsked()
   const histograms = new Map<string, RecordableHistogram>()
   const own = new Map<string, RecordableHistogram>()
   let isPaused = false
@@ -666,11 +654,11 @@ async function askAllTheWhile(socketPath: string, serviceId: string): Promise<vo
   })
   const timed = async (call: string, work: () => Promise<string>): Promise<string> => {
     const startedMs = performance.now()
-    const queuedMs = queuedForCoreMs(threads)
+    const queuedMs = queuedForCoreMs()
     const text = await work()
     const tookMs = performance.now() - startedMs
     record(histograms, call, tookMs)
-    record(own, call, tookMs - (queuedForCoreMs(threads) - queuedMs))
+    record(own, call, tookMs - (queuedForCoreMs() - queuedMs))
     return text
   }
   let count = 0
