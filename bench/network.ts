@@ -147,9 +147,9 @@ async function measure(lab: Lab): Promise<void> {
   /** Words that run what follows them in the network namespace of a host's client, with the names it has. */
   async function inClient(host: LabHost): Promise<readonly string[]> {
     const id = await host.dockerOk('ps', '-q', '--filter', 'name=client')
-    const format = '{{.State.Pid}} {{.ResolvConfPath}}'
-    const [pid = '', names = ''] = (await host.dockerOk('inspect', '-f', format, id)).split(' ')
-    const script = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'
+    const pid = await host.dockerOk('inspect', '-f', '{{.State.Pid}}', id)
+    const script =
+      'names=$(mktemp) && cat "$0" >"$names" && mount --bind "$names" /etc/resolv.conf && rm "$names" && exec "$@"'
     return [
       ...host.inside(),
       'nsenter',
@@ -161,7 +161,7 @@ async function measure(lab: Lab): Promise<void> {
       'sh',
       '-c',
       script,
-      names,
+      `/proc/${pid}/root/etc/resolv.conf`,
     ]
   }
 

@@ -78,6 +78,20 @@ describe('the network of several nodes', { skip: (await whyNoLab()) ?? false }, 
   })
   after(() => lab.down())
 
+  test('names are answered while the engine answers nobody', async () => {
+    const vip = await vipOf('web')
+    const id = await first.dockerOk('ps', '-q', '--filter', 'name=client')
+    const pid = await first.dockerOk('inspect', '-f', '{{.State.Pid}}', id)
+    const engine = await first.must('cat', '/run/docker.pid')
+    await first.must('kill', '-STOP', engine)
+    try {
+      const answer = await first.must('nsenter', '-t', pid, '-m', '-n', 'nslookup', 'web')
+      assert.ok(answer.includes(vip), answer)
+    } finally {
+      await first.must('kill', '-CONT', engine)
+    }
+  })
+
   test('a VIP reaches the tasks of all nodes from each node', async () => {
     const vip = await vipOf('web')
     for (const host of lab.hosts) {

@@ -20,6 +20,7 @@ import type { LogLine, LogOptions, TaskAssignment } from '../wire/index.ts'
 import { clusterLabel, planContainer, taskIdLabel } from './container-body.ts'
 import { readLogLines } from './docker-logs.ts'
 import { ImagePulls } from './image-pulls.ts'
+import { namesFile } from './names-file.ts'
 import type {
   Materials,
   ObservedContainer,
@@ -132,7 +133,12 @@ class EngineRuntime implements DockerRuntime {
     const apiVersion = await this.#engine.apiVersion(signal)
     // Planned once before anything is written, so that what can't be done leaves nothing behind.
     planContainer(assignment, container, materials, [], apiVersion)
-    const mounts = await this.#files.write(taskId, filesOf(container, materials, context))
+    const hostNames = await readFile('/etc/resolv.conf', 'utf8').catch(() => '')
+    const files = filesOf(container, materials, context)
+    const names = namesFile(assignment, container, materials, hostNames)
+    // Who brings one along knows better.
+    const isOwn = files.some(({ target }) => target === names?.target)
+    const mounts = await this.#files.write(taskId, names && !isOwn ? [...files, names] : files)
     const { name, body, connects } = planContainer(
       assignment,
       container,
