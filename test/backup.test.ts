@@ -23,9 +23,12 @@ describe('a backup', () => {
     first = await startDaemon()
   })
   after(async () => {
-    await first[Symbol.asyncDispose]()
-    await second?.[Symbol.asyncDispose]()
-    rmSync(folder, { recursive: true, force: true })
+    try {
+      await first[Symbol.asyncDispose]()
+    } finally {
+      await second?.[Symbol.asyncDispose]()
+      rmSync(folder, { recursive: true, force: true })
+    }
   })
 
   const restore = (input: string, ...flags: string[]) =>

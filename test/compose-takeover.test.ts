@@ -179,7 +179,7 @@ describe('beside docker-compose 1', {
   concurrency: false,
 }, () => {
   let folder = ''
-  const options = () => ({ env, cwd: folder, timeoutMs: 90_000 })
+  const options = () => ({ env, cwd: folder, timeoutMs: 240_000 })
   const ours = (...args: string[]) => run(skep, ['compose', '-p', project, ...args], options())
   const peers = (...args: string[]) => run('docker-compose', ['-p', project, ...args], options())
   const ok = async (running: Promise<Output>): Promise<string> => {

@@ -33,7 +33,7 @@ class TestProject implements AsyncDisposable {
     return run(skep, ['compose', '-p', this.name, ...args], {
       env,
       cwd: this.folder,
-      timeoutMs: 90_000,
+      timeoutMs: 240_000,
     })
   }
 
@@ -144,6 +144,13 @@ describe('skep compose', { concurrency: false }, () => {
       const address = (await project.ok('port', 'web', '80')).trim()
       const file = async (path: string) =>
         (await fetch(`http://${address}/cat?path=${path}`)).text()
+      // It was started, which is not yet that it listens.
+      await eventually('the web server to listen', () =>
+        file('/etc/motd').then(
+          () => true,
+          () => false,
+        ),
+      )
       assert.equal(await file('/run/secrets/token'), 'a token\n')
       assert.equal(await file('/run/hidden'), 'not seen')
       assert.equal(await file('/etc/motd'), `welcome to ${project.name}`)
@@ -475,10 +482,13 @@ networks:
         text += part
       })
     }
-    await says(/s-1 {2}\| up/)
-    child.kill('SIGINT')
-    await says(/press Ctrl-C again/)
-    child.kill('SIGINT')
+    try {
+      await says(/s-1 {2}\| up/)
+      child.kill('SIGINT')
+      await says(/press Ctrl-C again/)
+    } finally {
+      child.kill('SIGINT')
+    }
     assert.equal(await ended, 130)
     assert.equal(at(await project.inspect('s-1'), 'State', 'ExitCode'), 137)
   })

@@ -5,7 +5,7 @@ import { dockerClients, eventually, run, startDaemon, type TestDaemon } from './
 import { onEngine, tasksOf, untilRunning, untilTasks } from './support/look.ts'
 
 const patterns = resolve(import.meta.dirname, '../examples/patterns')
-const slowMs = 120_000
+const slowMs = 240_000
 
 /** Every pattern of examples/patterns, deployed and used as its README says, by the stock client. */
 describe('the example patterns', () => {
@@ -58,7 +58,7 @@ describe('the example patterns', () => {
   }
 
   const fetched = async (service: string, ...curl: readonly string[]): Promise<unknown> =>
-    JSON.parse(await inside(service, 'curl', '-sS', '-m', '5', ...curl))
+    JSON.parse(await inside(service, 'curl', '-sS', '-m', '30', ...curl))
 
   const publishedAnswers = (port: number) =>
     eventually(`port ${port} to answer`, async () => {
@@ -110,7 +110,7 @@ describe('the example patterns', () => {
     await deploy('blue-green', 'stack-green.yaml', 'rest.yaml')
     await up('api-green', 3)
     await serves('v1.0.0')
-    assert.match(await inside('api-blue', 'curl', '-s', 'http://api-green/health'), /"ok": true/)
+    await answers('api-blue', 'http://api-green/health', ({ ok }) => ok === true)
     await deploy('blue-green', 'stack-green.yaml', 'rest.yaml', 'switch.yaml')
     await serves('v1.1.0')
     await deploy('blue-green', 'stack-green.yaml', 'rest.yaml')
@@ -135,16 +135,33 @@ describe('the example patterns', () => {
     await deploy('canary', 'stack.yaml', 'rest.yaml')
     await up('api-stable', 9)
     await up('api-canary', 1)
-    const share = async () => {
-      const script = 'for i in $(seq 60); do curl -s -m 2 http://api:5000/; done'
-      const text = await inside('api-canary', 'sh', '-c', script)
-      return (text.match(/v1\.1\.0/g)?.length ?? 0) / 60
+    const ask = (times: number) =>
+      inside(
+        'api-canary',
+        'sh',
+        '-c',
+        `for i in $(seq ${times}); do curl -s -m 30 http://api:5000/; done`,
+      )
+    const share = async () => ((await ask(60)).match(/v1\.1\.0/g)?.length ?? 0) / 60
+    /** Tasks run a little before they are sent connections: each of so many has answered. */
+    const areServing = async (count: number) => {
+      const seen = new Set<string>()
+      await eventually(
+        `${count} tasks to answer`,
+        async () => {
+          for (const [name] of (await ask(20)).matchAll(/"host": "[^"]+"/g)) seen.add(name)
+          return seen.size >= count
+        },
+        slowMs,
+      )
     }
+    await areServing(10)
     // 60 draws of 1 in 10: more than 20 of the new version is one chance in millions.
     assert.ok((await share()) < 1 / 3)
     await daemon.ok('service', 'scale', '-d', 'pat_api-stable=5', 'pat_api-canary=5')
     await up('api-stable', 5)
     await up('api-canary', 5)
+    await areServing(10)
     const half = await share()
     assert.ok(half > 0.15 && half < 0.85, `${half} of the requests met the new version`)
     await daemon.ok('service', 'scale', '-d', 'pat_api-stable=0', 'pat_api-canary=10')
@@ -200,7 +217,9 @@ describe('the example patterns', () => {
     await eventually(
       'both replicas to follow',
       async () =>
-        (await sql('postgres-primary', 'select count(*) from pg_stat_replication')) === '2',
+        (await sql('postgres-primary', 'select count(*) from pg_stat_replication').catch(
+          () => '',
+        )) === '2',
       slowMs,
     )
     await sql('postgres-primary', 'create table words as select 42 as answer')
@@ -259,8 +278,10 @@ describe('the example patterns', () => {
     await up('redis', 1)
     await up('api', 1)
     await up('worker', 5)
-    await answers('api', 'http://127.0.0.1:5000/health', ({ ok }) => ok === true)
-    const script = 'for i in $(seq 40); do curl -sf -m 5 -d job http://api:5000/jobs; done'
+    // By the way that the jobs take: from then on each of them arrives.
+    await answers('api', 'http://api:5000/health', ({ ok }) => ok === true)
+    const script =
+      'for i in $(seq 40); do curl -sf -m 60 -d job http://api:5000/jobs || exit 1; done'
     await inside('api', 'sh', '-c', script)
     await answers('api', 'http://api:5000/jobs', ({ queued, done }) => queued === 0 && done === 40)
     await remove()
@@ -309,7 +330,10 @@ describe('the example patterns', () => {
     await deploy('event-sourcing', 'stack.yaml', 'rest.yaml')
     await up('eventstore', 3)
     await up('projection-service', 2)
-    await answers('eventstore', 'http://127.0.0.1:2113/health', ({ ok }) => ok === true)
+    // By the way that the event takes, and so often that each member has its turn.
+    for (let turn = 0; turn < 6; turn++) {
+      await answers('eventstore', 'http://eventstore:2113/health', ({ ok }) => ok === true)
+    }
     await inside(
       'eventstore',
       'curl',

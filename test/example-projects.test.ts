@@ -22,11 +22,11 @@ describe('the example projects', () => {
     return stdout
   }
   async function fetched(url: string, ...more: string[]): Promise<string> {
-    const { stdout } = await run('curl', ['-sS', '-m', '5', ...more, url])
+    const { stdout } = await run('curl', ['-sS', '-m', '30', ...more, url])
     return stdout
   }
   const answers = (url: string, wanted: RegExp) =>
-    eventually(`${url} to answer ${wanted}`, async () => wanted.test(await fetched(url)), 60_000)
+    eventually(`${url} to answer ${wanted}`, async () => wanted.test(await fetched(url)))
 
   afterEach(async () => {
     await compose('down', '-v', '--rmi', 'local', '-t', '2')

@@ -71,7 +71,7 @@ describe('what belongs to the engine passes through', () => {
     await writeFile(join(folder, 'word'), 'built')
     const built = await run(client, ['-H', daemon.host, 'build', '-t', 'e2e-built:1', folder], {
       env: { DOCKER_BUILDKIT: '0' },
-      timeoutMs: 60_000,
+      timeoutMs: 180_000,
     })
     assert.equal(built.code, 0, built.stderr)
     assert.equal(await daemon.ok('run', '--rm', 'e2e-built:1', 'cat', '/copy'), 'built')

@@ -66,7 +66,7 @@ describe('every flag of service create', () => {
       ...['alpine', '600'],
     )
     assert.equal(created.code, 0, created.stderr)
-    const [task] = await untilRunning(daemon, 'flags', 1, { withinMs: 20_000 })
+    const [task] = await untilRunning(daemon, 'flags', 1)
     assert.ok(task)
     const container = await inspectContainer(task.containerId)
 
