@@ -8,8 +8,12 @@ export interface Timer {
   readonly isQuiet: boolean
 }
 
-/** Timers that fall due in one turn of the event loop: a turn of its own for each would cost more than most of them do. */
-const stepsPerTurn = 64
+/**
+ * Timers that fall due in one turn of the event loop: a turn of its own for each would cost more than most of them do. What
+ * others wait for breaks a turn off, and is often followed by more of it: turns are short after that, and grow again.
+ */
+const stepsPerTurnMax = 64
+const stepsPerTurnMin = 4
 
 /** Immediates of others (a library that answers a request in memory) that have yet to run. */
 let othersWaiting = 0
@@ -90,10 +94,13 @@ export class SimulatedTime {
         if (isDone) resolve()
       }
       let turnNumber = 0
+      let stepsPerTurn = stepsPerTurnMin
       const beginTurn = (): void => {
         const own = ++turnNumber
         // What others wait for comes before any step that is not set up yet.
         let left = othersWaiting > 0 ? 1 : stepsPerTurn
+        stepsPerTurn =
+          othersWaiting > 0 ? stepsPerTurnMin : Math.min(stepsPerTurnMax, 2 * stepsPerTurn)
         const stepOfTurn = (): void => {
           if (isDone || own !== turnNumber) return
           left -= 1
