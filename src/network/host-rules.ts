@@ -376,8 +376,11 @@ function pageOf(
   }
   const elements: Elements = new Map()
   const udpBackends = new Map<string, ReadonlySet<string>>()
+  const allBackends = new Set<string>()
   for (const endpoint of endpoints) {
     const { vips, ports } = partOf(endpoint, context)
+    for (const { backends } of [...vips, ...ports])
+      for (const backend of backends) allBackends.add(backend)
     for (const { vip, bridge, rules, targets, backends, loops } of vips) {
       put(elements, 'vips', vip)
       udpBackends.set(vip, backends)
@@ -403,7 +406,7 @@ function pageOf(
       for (const [set, element] of port.elements) put(elements, set, element)
     }
   }
-  return { chains, elements, udpBackends }
+  return { chains, elements, udpBackends, backends: allBackends }
 }
 
 /** Subnets that connections to published ports are sent into: where forwarding has to be allowed. */

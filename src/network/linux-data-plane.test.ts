@@ -281,6 +281,23 @@ describe('the Linux data plane', { skip: reason ?? false, concurrency: false }, 
     await apply([web([one, two])])
   })
 
+  test('a connection that a removed task has not answered goes to another one', async () => {
+    const inside = (script: string) =>
+      execFileSync('nsenter', ['-t', `${one.pid}`, '-n', 'nft', script])
+    inside('table ip deaf { chain hole { type filter hook input priority 0; policy drop; }; }')
+    try {
+      await apply([web([one])])
+      const answers = Promise.all([client.http(vip, 80), outside.http(hostAddress, port)])
+      await sleep(200)
+      await apply([web([two])])
+      const hostnames = (await answers).map(({ hostname }) => hostname)
+      assert.deepEqual(hostnames, ['two', 'two'])
+    } finally {
+      inside('delete table ip deaf')
+    }
+    await apply([web([one, two])])
+  })
+
   test('names resolve through the engine, on internal networks too, scoped by network', async () => {
     const back = buildEndpoint('back', {
       mode: 'dnsrr',

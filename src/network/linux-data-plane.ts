@@ -691,15 +691,13 @@ class LinuxDataPlane implements DataPlane {
   async #moveFlows(table: KernelTable, isSweep = false): Promise<void> {
     if (!this.#canMoveFlows) return
     try {
-      await table.beginAnew()
-      if (table.staleFlows === 'unlikely' && !isSweep) {
-        this.#moveFlowsSoon()
-        return
-      }
+      await table.beginAnew(isSweep)
+      if (table.hasLeft || (table.staleFlows === 'unlikely' && !isSweep)) this.#moveFlowsSoon()
+      if (table.staleFlows === 'unlikely' && !isSweep) return
       await table.moveFlows(async () => new Set([...(await addressesByDevice()).values()].flat()))
     } catch (error) {
       this.#canMoveFlows = !(error instanceof UserError && error.code === 'unsupported')
-      this.#options.log.warn('udp flows to removed tasks could not be moved', {
+      this.#options.log.warn('connections to removed tasks could not be moved', {
         error: messageOf(error),
         next: 'Install conntrack (package conntrack) and restart the daemon.',
       })

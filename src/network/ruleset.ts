@@ -31,6 +31,8 @@ export interface RulesPage {
    * published udp port.
    */
   readonly udpBackends: ReadonlyMap<string, ReadonlySet<string>>
+  /** Addresses that connections are sent to, whatever the protocol. */
+  readonly backends?: ReadonlySet<string>
   /** Addresses that connections are reset to. */
   readonly lost?: ReadonlySet<string>
 }
