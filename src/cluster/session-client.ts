@@ -1,11 +1,12 @@
 import { type Clock, type Log, messageOf, type Random, UserError, WakeUp } from '../base/index.ts'
 import type { NodeDescription } from '../model/index.ts'
-import type {
-  AssignmentChange,
-  HeldFeeds,
-  ManagerLink,
-  Session,
-  TaskReport,
+import {
+  type AssignmentChange,
+  type HeldFeeds,
+  type ManagerLink,
+  type Session,
+  sessionOver,
+  type TaskReport,
 } from '../wire/index.ts'
 import { callOnce } from './calls.ts'
 import {
@@ -462,10 +463,6 @@ class RemoteSession implements Session {
     this.#stream.close()
     for (const open of this.#open.values()) open.reject(why)
   }
-}
-
-function sessionOver(): UserError {
-  return new UserError('unavailable', 'the session with the manager is over')
 }
 
 function silent(): UserError {

@@ -30,18 +30,19 @@ import {
 } from '../model/index.ts'
 import { nextCommit } from '../store/index.ts'
 import { type AppliedChange, type Change, changesPerCommitMax, type Store } from '../store/store.ts'
-import type {
-  AssignmentChange,
-  ConfigAssignment,
-  FeedChange,
-  FeedId,
-  HeldFeeds,
-  ManagerLink,
-  NetworkAssignment,
-  SecretAssignment,
-  Session,
-  TaskAssignment,
-  TaskReport,
+import {
+  type AssignmentChange,
+  type ConfigAssignment,
+  type FeedChange,
+  type FeedId,
+  type HeldFeeds,
+  type ManagerLink,
+  type NetworkAssignment,
+  type SecretAssignment,
+  type Session,
+  sessionOver,
+  type TaskAssignment,
+  type TaskReport,
 } from '../wire/index.ts'
 import {
   configAssignment,
@@ -816,7 +817,7 @@ class NodeSession implements HeldSession, Listener {
       if (!signal.aborted) await this.#wake.rung()
       if (signal.aborted || this.#isClosed) {
         this.#wake.ring() // Also for whoever asks next.
-        throw this.#isClosed ? this.#over.signal.reason : sessionIsOver()
+        throw this.#isClosed ? this.#over.signal.reason : sessionOver()
       }
       const begun = this.#context.feeds.begun()
       if (begun) await begun
@@ -997,7 +998,7 @@ class NodeSession implements HeldSession, Listener {
   }
 
   async report(reports: readonly TaskReport[]): Promise<void> {
-    if (this.#isClosed) throw sessionIsOver()
+    if (this.#isClosed) throw sessionOver()
     await this.#context.report(reports)
   }
 
@@ -1005,7 +1006,7 @@ class NodeSession implements HeldSession, Listener {
     await this.#context.describe(description)
   }
 
-  close(because: UserError = sessionIsOver()): void {
+  close(because: UserError = sessionOver()): void {
     if (this.#isClosed) return
     this.#over.abort(because)
     this.#wake.ring()
@@ -1013,10 +1014,6 @@ class NodeSession implements HeldSession, Listener {
     this.#context.networksChanged(this.#neededNetworks, new Set())
     this.#context.closed()
   }
-}
-
-function sessionIsOver(): UserError {
-  return new UserError('unavailable', 'the session with the manager is over')
 }
 
 const noDelta = { put: [], remove: [] }

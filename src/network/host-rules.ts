@@ -221,6 +221,7 @@ function targetMapsOf(family: Family) {
 }
 const targetMaps = { ip: targetMapsOf('ip'), ip6: targetMapsOf('ip6') } as const
 type Protocol = PortSpec['protocol']
+type TargetMap = Pick<SharedMap, 'name' | 'expression'>
 
 function portTargets(protocol: Protocol) {
   return { name: `${protocol}-targets`, expression: `${protocol} dport` } as const
@@ -361,18 +362,12 @@ function pageOf(
   context: Context,
   losing: ReadonlySet<PortPart>,
 ): RulesPage {
-  const chains = new Map<string, string[]>()
-  /** In a chain whose targets are in one map. */
-  const addRules = (
-    chain: string,
-    map: Pick<SharedMap, 'name' | 'expression'>,
-    rules: readonly string[],
-  ) => {
-    const known = chains.get(chain)
-    const first = context.limitsMemory ? [limitMemory] : []
-    const last = context.sharesTargets ? [`dnat to ${firstPlace(map)}`] : []
-    if (known) known.splice(known.length - last.length, 0, ...rules)
-    else chains.set(chain, [...first, ...rules, ...last])
+  /** By chain, with the map that the targets of its rules are in. */
+  const rulesByChain = new Map<string, { readonly map: TargetMap; readonly rules: string[] }>()
+  const addRules = (chain: string, map: TargetMap, rules: readonly string[]) => {
+    const known = rulesByChain.get(chain)
+    if (known) known.rules.push(...rules)
+    else rulesByChain.set(chain, { map, rules: [...rules] })
   }
   const elements: Elements = new Map()
   const udpBackends = new Map<string, ReadonlySet<string>>()
@@ -405,6 +400,14 @@ function pageOf(
       for (const target of port.targets) put(elements, portTargets(protocol).name, target)
       for (const [set, element] of port.elements) put(elements, set, element)
     }
+  }
+  const chains = new Map<string, readonly string[]>()
+  for (const [name, { map, rules }] of rulesByChain) {
+    chains.set(name, [
+      ...(context.limitsMemory ? [limitMemory] : []),
+      ...rules,
+      ...(context.sharesTargets ? [`dnat to ${firstPlace(map)}`] : []),
+    ])
   }
   return { chains, elements, udpBackends, backends: allBackends }
 }

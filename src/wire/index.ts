@@ -32,11 +32,12 @@ export {
   isOfEndpoints,
   publishedFeed,
 } from './feed.ts'
-export type {
-  LogLine,
-  LogOptions,
-  LogSource,
-  ManagerLink,
-  Session,
-  TaskReport,
+export {
+  type LogLine,
+  type LogOptions,
+  type LogSource,
+  type ManagerLink,
+  type Session,
+  sessionOver,
+  type TaskReport,
 } from './session.ts'

@@ -1,3 +1,4 @@
+import { UserError } from '../base/index.ts'
 import type { NodeDescription, NodeId, TaskId, TaskStatus } from '../model/index.ts'
 import type { AssignmentChange } from './assignment.ts'
 import type { HeldFeeds } from './feed.ts'
@@ -21,6 +22,11 @@ export interface Session {
   report(reports: readonly TaskReport[]): Promise<void>
   describe(description: NodeDescription): Promise<void>
   close(): void
+}
+
+/** Why a session is over where nobody says more. */
+export function sessionOver(): UserError {
+  return new UserError('unavailable', 'the session with the manager is over')
 }
 
 /** How an agent finds the leader. */
