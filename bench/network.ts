@@ -10,8 +10,8 @@
  * one whose server ends at the stop signal at once, and one that answers on for 3 s and closes its connections. A request counts as
  * failed that got no 200 within 5 s, except one on a kept connection that ended before a byte of the answer: HTTP clients
  * send that again, and so does the load; they are counted as `retried`. A name that is not answered is asked for again after 1 and
- * 2 s, and given up after 3; `names-asked-again` counts these. `load-stalled` says for how long the load itself had no
- * processor: beside seconds of it nothing can be said of failures.
+ * 2 s, and given up after 3; `names-asked-again` counts these. The load goes before all else on the machine, as
+ * clients have processors of their own; `load-stalled` says for how long it had none nevertheless.
  *
  * The p99 of `throughput` is told twice: at capacity, where it is mostly the queue before two busy processors, and at half the rate
  * that the direct way takes (`p99-at-half`), where requests hardly wait for each other.

@@ -3,11 +3,12 @@
  *
  *   node load-main.ts '{"streams": [{"name": "a", "host": "web", "port": 80, "isKept": true, "perSecond": 500}]}'
  *
- * Requests are due at fixed times, whether earlier ones were answered or not. It runs until its standard input ends, then prints
+ * Requests are due at fixed times, whether earlier ones were answered or not; the process goes before all others. It runs until its standard input ends, then prints
  * one `LoadResult`. A name is asked for anew at each connection (`ask-name.ts`). A request on a kept connection that ends before a byte of the
  * answer is sent again once, on a new one, as HTTP clients do (RFC 9112, 9.3.1); these are counted apart.
  */
 import { connect, isIP, type Socket } from 'node:net'
+import { setPriority } from 'node:os'
 import { messageOf } from '../../src/base/index.ts'
 import { askName } from './ask-name.ts'
 import type { LoadFailure, LoadResult, LoadStream, StreamResult } from './load.ts'
@@ -18,6 +19,8 @@ const answerMsMax = 5000
 const underWayMax = 256
 const failuresKept = 20
 const tickMs = 5
+/** Above all else here: the clients it stands for have processors of their own. */
+const niceness = -15
 
 const { streams }: { streams: readonly LoadStream[] } = JSON.parse(process.argv[2] ?? '')
 
@@ -173,6 +176,7 @@ function codeOf(error: unknown): string {
   return error instanceof Error && 'code' in error ? String(error.code) : String(error)
 }
 
+setPriority(niceness)
 const running = streams.map((stream) => new Stream(stream))
 const beganMs = performance.now()
 let lastTickMs = beganMs
