@@ -31,8 +31,10 @@ import { type Manager, startManager } from '../src/manager/index.ts'
 import {
   type AnyObject,
   type ClusterNode,
+  isStopWanted,
   mintId,
   type NetworkId,
+  type NodeId,
   type Sealed,
   type TaskTemplate,
   type UpdatePolicy,
@@ -121,6 +123,8 @@ class BenchCluster {
   commits = 0
   /** Tasks by how far they are. */
   readonly reached = { assigned: 0, running: 0 }
+  /** Nodes that were lost, and how many tasks on them are still wanted. */
+  readonly lost = { nodeIds: new Set<string>(), wanted: 0 }
   #onChange: () => void = () => {}
 
   constructor(nodes: number) {
@@ -156,6 +160,8 @@ class BenchCluster {
         const now = after?.kind === 'task' ? after : undefined
         if (old?.nodeId === undefined && now?.nodeId !== undefined) this.reached.assigned++
         this.reached.running += Number(isUp(now)) - Number(isUp(old))
+        if (this.lost.nodeIds.size > 0)
+          this.lost.wanted += Number(this.#isWantedThere(now)) - Number(this.#isWantedThere(old))
       }
       this.#onChange()
     })
@@ -171,6 +177,19 @@ class BenchCluster {
       this.agents.push(new LightAgent({ nodeId, description, clock, random, stepMs, isSilent }))
     }
     await this.lead()
+  }
+
+  #isWantedThere(task: Extract<AnyObject, { kind: 'task' }> | undefined): boolean {
+    return task?.nodeId !== undefined && this.lost.nodeIds.has(task.nodeId) && !isStopWanted(task)
+  }
+
+  /** Counts the wanted tasks of nodes that are lost from now on. */
+  lose(nodeIds: readonly NodeId[]): void {
+    this.lost.nodeIds = new Set(nodeIds)
+    this.lost.wanted = 0
+    for (const nodeId of nodeIds)
+      for (const task of this.store.view.tasksOfNode(nodeId))
+        this.lost.wanted += Number(this.#isWantedThere(task))
   }
 
   /** A new leader takes over, and every agent finds it. */
@@ -443,10 +462,13 @@ async function measure(nodes: number, wanted: ReadonlySet<PhaseName>): Promise<v
         ? [{ type: 'update' as const, object: { ...node, status: { ...node.status, ...status } } }]
         : []
     })
+    of.lose(lostIds)
+    const { wanted } = of.lost
     await of.store.commit(changes, { fence: of.epoch })
-    await of.until(() => of.reached.running < tasks)
-    await of.until(() => of.reached.running >= tasks)
-    return []
+    // What is still taken for running is on lost nodes as long as it is wanted there.
+    await of.until(() => of.lost.wanted === 0 && of.reached.running >= tasks)
+    of.lost.nodeIds.clear()
+    return [['tasks on lost nodes', '', wanted]]
   })
 
   await phase('update', async () => {
