@@ -15,6 +15,8 @@ export interface Turn {
   readonly wakeAtMs?: number | undefined
   /** There is more to decide at once: the turn stopped at its bound. */
   readonly more?: boolean
+  /** A large decision was begun and is not done: it goes on in the next turn of the event loop, ahead of what waits for a share. */
+  readonly isUnderWay?: boolean
   /** Tasks looked at, beside those that change. */
   readonly lookedAt?: number
   /** Called for each group whose commit failed, to look at its objects again. */
@@ -41,7 +43,7 @@ const unitsPerTask = 0.3
 /** When a decision that lost a race is made again, if nothing wakes its loop sooner, in ms. */
 const raceRetryMs = 50
 /** Changes of one loop that are stored, and become visible, at once; a larger group is not atomic. */
-const changesPerPartMax = 500
+export const changesPerPartMax = 500
 /** Changes of one loop under way at once. */
 const changesPerWaveMax = 2_000
 /** Pause before a loop whose commit could not be stored tries again, in ms. */
@@ -56,16 +58,20 @@ export async function runLoop(options: LoopOptions): Promise<void> {
   let wakeAtMs: number | undefined
   /** What the last turn took: the next one is likely to take as much. The first one learns what is stored. */
   let units = unitsPerTurnMax
+  let isUnderWay = false
   while (!signal.aborted) {
-    await wake.wait(clock, signal, wakeAtMs)
-    if (signal.aborted) return
-    const share = turns.take(units)
-    if (share) await share
-    if (signal.aborted) return
+    if (!isUnderWay) {
+      await wake.wait(clock, signal, wakeAtMs)
+      if (signal.aborted) return
+      const share = turns.take(units)
+      if (share) await share
+      if (signal.aborted) return
+    }
     const turn = decide(clock.nowMs())
     wakeAtMs = turn.wakeAtMs
     if (turn.more) wake.ring()
-    const taken = units
+    const taken = isUnderWay ? 0 : units
+    isUnderWay = turn.isUnderWay ?? false
     units = unitsOf(turn)
     turns.spend(Math.max(0, units - taken))
     const results = await commitAll(turn, (changes) => store.commit(changes, { fence }))

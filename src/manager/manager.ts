@@ -26,20 +26,22 @@ import {
   type WorkloadId,
 } from '../model/index.ts'
 import {
+  changesInParts,
+  decideInParts,
   decideNode,
   decideOrphans,
   decideRebalance,
-  decideWorkload,
   isRebalanceWanted,
+  type NodeSet,
+  nodesAsFirstSeen,
   observeWorkload,
-  changesFor as orchestrationChanges,
   rebalanceLabel,
 } from '../orchestrator/index.ts'
 import { Scheduler, changesFor as schedulingChanges } from '../scheduler/index.ts'
-import type { Change, Commit, Store } from '../store/store.ts'
+import type { Change, Commit, Store, View } from '../store/store.ts'
 import type { ManagerLink } from '../wire/index.ts'
 import { Loading } from './loading.ts'
-import { runLoop, type Turn } from './loop.ts'
+import { changesPerPartMax, runLoop, type Turn } from './loop.ts'
 
 export interface ManagerOptions {
   readonly store: Store
@@ -69,6 +71,10 @@ export interface Manager {
 const workloadsPerTurnMax = 200
 /** Tasks looked at or changed in one turn of it, but for those of the last workload: others wait for this thread too. */
 const tasksLookedAtMax = 2_000
+/** Tasks of a workload, those it lacks included, from which on it is decided in parts, each in a turn of its own. */
+const tasksDecidedInParts = 2_000
+/** Tasks that one part of such a decision counts as. */
+const tasksPerPart = 1_000
 /**
  * How long a workload rests after it was decided, in ms for each of its tasks: to decide it costs as much as it has
  * tasks, so what happens to a large one is gathered. Nothing up to 100 tasks, a tenth of a second for 10,000.
@@ -195,6 +201,8 @@ class Orchestration {
   readonly #waitingFor = new Map<string, Set<WorkloadId>>()
   /** What there was when this leader began and has not been looked through yet. */
   readonly #unlooked: readonly Iterator<Task | Revision>[]
+  /** The decision on a large workload that was begun. */
+  #underWay: UnderWay | undefined
 
   constructor(store: Store, random: Random) {
     this.#store = store
@@ -265,6 +273,7 @@ class Orchestration {
   }
 
   decide(nowMs: number): Turn {
+    if (this.#underWay) return this.#goOn(this.#underWay)
     for (const id of this.#wakeAtMs.takeUpTo(nowMs)) this.#dirtyWorkloads.add(id)
     const isAllLookedAt = this.#lookForLooseEnds()
     const commits: (readonly Change[])[] = []
@@ -286,12 +295,16 @@ class Orchestration {
         continue
       }
       const tasks = this.#store.view.tasksOfWorkload(id).length
-      const changes = this.#decideOne(id, nowMs)
+      if (Math.max(tasks, this.#replicasOf(id)) >= tasksDecidedInParts) {
+        if (this.#underWay) this.#dirtyWorkloads.add(id)
+        // It begins on what is there once what was decided here is stored.
+        else this.#underWay = this.#beginLarge(id, tasks, nowMs)
+        continue
+      }
+      const changes = lastOf(this.#decideOne(id, nowMs))
       lookedAt += Math.max(tasks, changes.length)
       add(changes, () => this.#dirtyWorkloads.add(id))
-      const restMs = Math.floor(tasks * restMsPerTask)
-      if (restMs > 0) this.#restUntilMs.set(id, nowMs + restMs)
-      else this.#restUntilMs.delete(id)
+      this.#rest(id, tasks, nowMs)
     }
     for (const id of take(this.#dirtyNodes, workloadsPerTurnMax)) {
       if (lookedAt >= tasksLookedAtMax) {
@@ -303,11 +316,46 @@ class Orchestration {
     }
     return {
       commits,
-      more: this.#dirtyWorkloads.size > 0 || this.#dirtyNodes.size > 0 || !isAllLookedAt,
+      more:
+        this.#dirtyWorkloads.size > 0 ||
+        this.#dirtyNodes.size > 0 ||
+        !isAllLookedAt ||
+        this.#underWay !== undefined,
       wakeAtMs: this.#wakeAtMs.firstRank,
       failed: (index) => again[index]?.(),
       lookedAt,
     }
+  }
+
+  /** One more part of a large decision. */
+  #goOn({ id, tasks, beganAtMs, parts }: UnderWay): Turn {
+    const part = parts.next()
+    if (!part.done) return { commits: [], more: true, isUnderWay: true, lookedAt: tasksPerPart }
+    this.#underWay = undefined
+    this.#rest(id, tasks, beganAtMs)
+    // What changed meanwhile is decided anew: it marked the workload. A group that is not atomic need not fail with it.
+    const changes =
+      part.value.length > changesPerPartMax
+        ? part.value.filter((change) => isCurrent(this.#store.view, change))
+        : part.value
+    return {
+      commits: changes.length === 0 ? [] : [changes],
+      more: true,
+      wakeAtMs: this.#wakeAtMs.firstRank,
+      failed: () => this.#dirtyWorkloads.add(id),
+      lookedAt: tasksPerPart,
+    }
+  }
+
+  #rest(id: WorkloadId, tasks: number, nowMs: number): void {
+    const restMs = Math.floor(tasks * restMsPerTask)
+    if (restMs > 0) this.#restUntilMs.set(id, nowMs + restMs)
+    else this.#restUntilMs.delete(id)
+  }
+
+  #replicasOf(id: WorkloadId): number {
+    const mode = this.#store.view.get('workload', id)?.spec.mode
+    return mode?.type === 'replicated' ? mode.replicas : 0
   }
 
   /** Goes on looking for workloads of whom only tasks or revisions are left. Answers whether that was all. */
@@ -329,9 +377,19 @@ class Orchestration {
     this.#wakeAtMs.set(id, Math.min(atMs, this.#wakeAtMs.rankOf(id) ?? atMs))
   }
 
-  #decideOne(id: WorkloadId, nowMs: number): readonly Change[] {
+  #beginLarge(id: WorkloadId, tasks: number, nowMs: number): UnderWay {
+    return { id, tasks, beganAtMs: nowMs, parts: this.#decideOne(id, nowMs, nodesAsFirstSeen) }
+  }
+
+  /** What it observes is what there is at its first part. */
+  *#decideOne(
+    id: WorkloadId,
+    nowMs: number,
+    nodesFor: (nodes: NodeSet) => NodeSet = (nodes) => nodes,
+  ): Generator<undefined, readonly Change[]> {
     this.#wakeAtMs.delete(id)
-    const slice = observeWorkload(this.#store.view, id)
+    const observed = observeWorkload(this.#store.view, id)
+    const slice = observed && { ...observed, nodes: nodesFor(observed.nodes) }
     if (!slice) {
       const orphans = decideOrphans(this.#store.view, id, nowMs)
       if (orphans.wakeAtMs !== undefined) this.#wakeAt(id, orphans.wakeAtMs)
@@ -341,11 +399,34 @@ class Orchestration {
       const waiting = this.#waitingFor.get(name) ?? new Set()
       this.#waitingFor.set(name, waiting.add(id))
     }
-    const decision = decideWorkload(slice, nowMs)
+    const decision = yield* decideInParts(slice, nowMs)
     if (decision.wakeAtMs !== undefined) this.#wakeAt(id, decision.wakeAtMs)
     return decision.actions.length === 0
       ? []
-      : orchestrationChanges(slice, decision.actions, nowMs, this.#random)
+      : yield* changesInParts(slice, decision.actions, nowMs, this.#random)
+  }
+}
+
+/** A decision on a large workload, made in parts: others have the thread between two of them. */
+interface UnderWay {
+  readonly id: WorkloadId
+  readonly tasks: number
+  readonly beganAtMs: number
+  readonly parts: Iterator<undefined, readonly Change[]>
+}
+
+/** Whether what it changes is still as it was when that was decided. */
+function isCurrent(view: View, change: Change): boolean {
+  if (change.type === 'create') return true
+  const [{ kind, id }, version] =
+    change.type === 'delete' ? [change, change.version] : [change.object, change.object.version]
+  return view.get(kind, id)?.version === version
+}
+
+function lastOf<Result>(parts: Iterator<undefined, Result>): Result {
+  for (;;) {
+    const part = parts.next()
+    if (part.done) return part.value
   }
 }
 

@@ -215,6 +215,28 @@ describe('several nodes', () => {
     await cluster.stop()
   })
 
+  test('a service of thousands is decided in parts, and what is asked meanwhile counts in the end', async () => {
+    const cluster = await SeveralNodes.start()
+    const { id } = await cluster.control.createWorkload(declare('web', 2_500))
+    await cluster.clock.advance(5_000)
+    const slots = new Set(cluster.tasks(id).map(({ slot }) => slot))
+    assert.deepEqual([cluster.tasks(id).length, slots.size], [2_500, 2_500])
+    const scale = async (count: number) => {
+      const version = cluster.store.view.get('workload', id)?.specVersion ?? 0
+      const request = { id, version, auth: { from: 'current' } } as const
+      await cluster.control.updateWorkload(request, () => declare('web', count))
+    }
+    await scale(4_000)
+    // The decision on that is under way when the next one is asked for.
+    await scale(3)
+    await cluster.clock.advance(60_000)
+    assert.deepEqual(
+      cluster.tasks(id).map(({ slot, desiredState }) => [slot, desiredState]),
+      [1, 2, 3].map((slot) => [slot, 'running']),
+    )
+    await cluster.stop()
+  })
+
   test('a node that joins gets its share, one successor after the other, where that is asked for', async () => {
     const cluster = await SeveralNodes.start('n1', 'n2')
     const label = (word: string) => ({ labels: { 'skep.rebalance': word }, endpoint: published })

@@ -16,6 +16,9 @@ import type { Change } from '../store/store.ts'
 import type { Action, CreateTask } from './actions.ts'
 import type { WorkloadSlice } from './slice.ts'
 
+/** Actions whose changes are made in one go. */
+const actionsPerPart = 1_000
+
 /** The store's changes that carry out actions decided on the slice: at most one per object. */
 export function changesFor(
   slice: WorkloadSlice,
@@ -23,13 +26,28 @@ export function changesFor(
   nowMs: number,
   random: Random,
 ): readonly Change[] {
+  const parts = changesInParts(slice, actions, nowMs, random)
+  for (;;) {
+    const part = parts.next()
+    if (part.done) return part.value
+  }
+}
+
+/** The same in parts of a few ms each, where there are thousands of actions. */
+export function* changesInParts(
+  slice: WorkloadSlice,
+  actions: readonly Action[],
+  nowMs: number,
+  random: Random,
+): Generator<undefined, readonly Change[]> {
   const { workload, revisions } = slice
   const changes: Change[] = [...taskChanges(slice.tasks, actions, nowMs)]
   let update: UpdateStatus | undefined
   let isStartOrderMet = false
   let goBackTo: Revision | undefined
   const deleted = new Set<RevisionId>()
-  for (const action of actions) {
+  for (const [at, action] of actions.entries()) {
+    if (at % actionsPerPart === actionsPerPart - 1) yield
     switch (action.type) {
       case 'createTask': {
         const waitsForAddresses = needsAddresses(slice, action.revisionId)

@@ -22,7 +22,7 @@ import {
   buildWorkload,
 } from '../model/testing.ts'
 import type { Action, CreateTask } from './actions.ts'
-import { decideWorkload } from './decide.ts'
+import { decideInParts, decideWorkload } from './decide.ts'
 import type { WorkloadSlice } from './slice.ts'
 
 interface SliceParts {
@@ -1200,5 +1200,24 @@ describe('an update', () => {
       revisions: [strict, buildRevision({ number: 2 })],
     })
     assert.deepEqual(actions, ['completed'])
+  })
+})
+
+describe('a large decision', () => {
+  test('lets others have the thread, and comes to the same', () => {
+    const tasks = Array.from({ length: 3_000 }, (_, at) => running(at + 1))
+    const large = slice({ spec: replicas(6_000), tasks })
+    const parts = decideInParts(large, 1000)
+    let pauses = 0
+    for (;;) {
+      const part = parts.next()
+      if (part.done) {
+        assert.deepEqual(part.value, decideWorkload(large, 1000))
+        assert.equal(part.value.actions.length, 3_000)
+        break
+      }
+      pauses += 1
+    }
+    assert(pauses >= 8, `${pauses} pauses`)
   })
 })

@@ -7,6 +7,9 @@ import { giveUpLost, isForgettable, reapPlace, reapRevisions } from './reaper.ts
 import type { WorkloadSlice } from './slice.ts'
 import { decideFailure, decideUpdate, observeRollout } from './update.ts'
 
+/** Places looked at, and tasks of a workload that is decided in one go. */
+const perPart = 1_000
+
 /**
  * Decides what one workload gains, loses and remembers.
  *
@@ -15,6 +18,19 @@ import { decideFailure, decideUpdate, observeRollout } from './update.ts'
  * are applied and nothing else happens, a second call gives none until `wakeAtMs`.
  */
 export function decideWorkload(slice: WorkloadSlice, nowMs: number): Decision {
+  const parts = decideInParts(slice, nowMs)
+  for (;;) {
+    const part = parts.next()
+    if (part.done) return part.value
+  }
+}
+
+/** The same in parts of a few ms each, where there are thousands of tasks. What the slice holds may not change meanwhile. */
+export function* decideInParts(
+  slice: WorkloadSlice,
+  nowMs: number,
+): Generator<undefined, Decision> {
+  const isLarge = slice.tasks.length > perPart
   const picture = Picture.of(slice, nowMs)
   // Without its revision nothing is known of what is wanted, so nothing may be touched; explainWorkload says so.
   if (!picture) return { actions: [] }
@@ -22,24 +38,28 @@ export function decideWorkload(slice: WorkloadSlice, nowMs: number): Decision {
   const plan = new Plan()
   if (slice.startOrder) plan.add({ type: 'meetStartOrder' })
   const { wanted, frozen, unwanted } = decidePlaces(picture)
-
+  if (isLarge) yield
   const rollout = observeRollout(picture, wanted, plan)
   const failure = decideFailure(picture, wanted, rollout)
   // What follows from a pause or a rollback is decided on the state it leaves.
   if (failure) return { actions: [failure] }
+  if (isLarge) yield
 
   const keepsWanted = slice.workload.spec.onNodeLoss.type === 'keep'
   giveUpLost(slice.tasks, slice.nodes, keepsWanted, nowMs, plan)
+  if (isLarge) yield
   const dirty: Place[] = []
   const leaving: Place[] = []
-  for (const place of wanted) {
+  for (const [at, place] of wanted.entries()) {
+    if (at % perPart === perPart - 1) yield
     const outcome = decidePlace(picture, place, plan, true)
     if (outcome === 'dirty') dirty.push(place)
     else if (outcome === 'leaving') leaving.push(place)
   }
   decideMoves(picture, wanted, leaving, plan)
   for (const place of frozen) decidePlace(picture, place, plan, false)
-  for (const { place, because, forget } of unwanted) {
+  for (const [at, { place, because, forget }] of unwanted.entries()) {
+    if (at % perPart === perPart - 1) yield
     for (const task of place.tasks) {
       if (isToDismiss(task, forget)) {
         const desiredState = forget ? 'remove' : 'shutdown'
@@ -50,8 +70,11 @@ export function decideWorkload(slice: WorkloadSlice, nowMs: number): Decision {
     }
     if (!forget) reapPlace(picture, place, plan)
   }
+  if (isLarge) yield
   decideUpdate(picture, wanted, dirty, rollout, plan)
-  for (const place of [...wanted, ...frozen]) reapPlace(picture, place, plan)
+  if (isLarge) yield
+  for (const place of wanted) reapPlace(picture, place, plan)
+  for (const place of frozen) reapPlace(picture, place, plan)
   reapRevisions(slice, plan)
   return plan.decision()
 }

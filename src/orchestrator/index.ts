@@ -1,6 +1,6 @@
 export type { Action, CreateTask, Decision } from './actions.ts'
-export { changesFor } from './changes.ts'
-export { decideWorkload } from './decide.ts'
+export { changesFor, changesInParts } from './changes.ts'
+export { decideInParts, decideWorkload } from './decide.ts'
 export { observeDrain } from './drain.ts'
 export { type Explanation, explainTask, explainWorkload } from './explain.ts'
 export { decideNode, decideOrphans, type Housekeeping } from './housekeeping.ts'
@@ -12,5 +12,5 @@ export {
   type RebalanceDecision,
   rebalanceLabel,
 } from './rebalance.ts'
-export { type NodeSet, observeWorkload, type WorkloadSlice } from './slice.ts'
+export { type NodeSet, nodesAsFirstSeen, observeWorkload, type WorkloadSlice } from './slice.ts'
 export { parseStartAfter, startAfterLabel } from './start-order.ts'

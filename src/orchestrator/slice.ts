@@ -59,6 +59,24 @@ export function nodesOf(view: View): NodeSet {
   return { get: (id) => view.get('node', id), all: () => view.list('node') }
 }
 
+/** Each node as it is when it is first asked for: for a decision in parts, which has to see the same one every time. */
+export function nodesAsFirstSeen(nodes: NodeSet): NodeSet {
+  const seen = new Map<NodeId, ClusterNode | undefined>()
+  const get = (id: NodeId): ClusterNode | undefined => {
+    const known = seen.get(id)
+    if (known !== undefined || seen.has(id)) return known
+    const node = nodes.get(id)
+    seen.set(id, node)
+    return node
+  }
+  return {
+    get,
+    *all() {
+      for (const node of nodes.all()) yield get(node.id) ?? node
+    },
+  }
+}
+
 export function clusterSpecOf(view: View): ClusterSpec | undefined {
   for (const { spec } of view.list('cluster')) return spec
   return undefined
