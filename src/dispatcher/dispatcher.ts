@@ -247,6 +247,7 @@ export class Dispatcher implements ManagerLink {
 
   /** How far a session has followed may differ: rings when that takes everybody further. */
   #followed(session: NodeSession): void {
+    if (this.#stop.signal.aborted) return
     const before = this.#behind.firstRank
     if (session.isBehind) this.#behind.set(session, session.acknowledgedRevision)
     else this.#behind.delete(session)
@@ -437,6 +438,7 @@ export class Dispatcher implements ManagerLink {
     before: ReadonlySet<NetworkId>,
     after: ReadonlySet<NetworkId>,
   ): void {
+    if (this.#stop.signal.aborted) return
     for (const id of before) {
       if (after.has(id)) continue
       const sessions = this.#sessionsByNetwork.get(id)
@@ -549,7 +551,11 @@ export class Dispatcher implements ManagerLink {
   close(): void {
     this.#stop.abort()
     this.#unsubscribe()
-    for (const session of [...this.#sessions.values()]) session.close()
+    // One for all: to make thousands, each with its stack, would hold up everybody else.
+    const over = sessionOver()
+    const sessions = [...this.#sessions.values()]
+    this.#sessions.clear()
+    for (const session of sessions) session.close(over)
   }
 
   async #updateNode(

@@ -33,8 +33,8 @@ class TestNode implements Listener {
 
 const networkId: NetworkId = idFrom('x')
 
-/** An endpoint that everybody is told of, and one on a network of two nodes. */
-async function open(count: number) {
+/** An endpoint that everybody is told of, with so many tasks, and one on a network of two nodes. */
+async function open(count: number, tasks = 1) {
   const clock = new SteppedClock()
   const store = await openMemoryStore({ clock })
   const port = {
@@ -57,6 +57,9 @@ async function open(count: number) {
       }),
       ...['w1', 'w2'].map((workloadId) =>
         buildTask({ id: `t-${workloadId}`, workloadId, nodeId: 'n1', traffic: 'routable' }),
+      ),
+      ...Array.from({ length: tasks - 1 }, (_, at) =>
+        buildTask({ id: `t-${at}`, workloadId: 'w1', nodeId: 'n1', traffic: 'routable' }),
       ),
     ].map((object) => ({ type: 'create', object })),
   )
@@ -85,7 +88,7 @@ async function open(count: number) {
     await store.commit([{ type: 'update', object: { ...task, traffic } }])
     return store.view.revision
   }
-  return { clock, nodes, feeds, setTraffic }
+  return { clock, store, nodes, feeds, setTraffic }
 }
 
 describe('rounds of feeds', () => {
@@ -112,6 +115,29 @@ describe('rounds of feeds', () => {
       nodes.map(({ told }) => told.length),
       nodes.map(() => 1),
     )
+  })
+
+  test('an endpoint with thousands of tasks is looked at in parts, and told when all of it was', async () => {
+    const { clock, store, nodes, feeds, setTraffic } = await open(1, 1_900)
+    const endpointId = idFrom<'endpoint'>('e1')
+    const told = () => feeds.get('published')?.backendsOf(endpointId)
+    assert.equal(told()?.size, 1_900)
+    const before = store.view.get('endpoint', endpointId)
+    assert.ok(before)
+    const object = { ...before, name: 'renamed' }
+    await store.commit([{ type: 'update', object }])
+    const renamed = store.view.revision
+    assert.equal(feeds.pendingSinceRevision, renamed)
+    assert.deepEqual(nodes[0]?.told, [], 'it is being looked at')
+    // One that was looked at already, and one that was not.
+    const first = await setTraffic('t-w1', 'draining')
+    await setTraffic('t-1898', 'draining')
+    while (nodes[0]?.told.length === 0) await clock.step()
+    assert.equal(told()?.has(idFrom('t-1898')), false)
+    while (feeds.pendingSinceRevision !== undefined) await clock.step()
+    assert.deepEqual(nodes[0]?.told, [renamed, first])
+    assert.equal(told()?.has(idFrom('t-w1')), false)
+    assert.equal(told()?.size, 1_898)
   })
 
   test('many nodes are told in parts, and what changes meanwhile goes out as one', async () => {

@@ -68,8 +68,19 @@ class Marks {
 /** Changes of one round, by feed and key. */
 type RoundChanges = Map<FeedId, Map<string, HashedFact | undefined>>
 
+/** One piece of what a round looks at, and what it takes of a turn. */
+interface Look {
+  readonly units: number
+  begin(): void
+}
+
 /** Facts looked at in one unit of a turn. */
 const factsPerUnit = 2
+/** Tasks behind an endpoint that are looked at in one go. */
+const backendsPerLook = 500
+/** Facts that a new leader takes into a feed in one go, and in one unit of a turn. */
+const factsPerPart = 1_000
+const factsTakenPerUnit = 5
 /** To look at a task or network when a leader begins. */
 const unitsPerLoaded = 0.3
 /** Pause after a round for each node told, in ms: what changes meanwhile goes out once. Half a second for 5,000 nodes. */
@@ -180,6 +191,8 @@ export class Feeds {
         look.begin()
       }
       let told = 0
+      if (!this.#hasBegun) await this.#makeFeeds(changes)
+      if (signal.aborted) return
       for (const listener of this.#apply(changes)) {
         const share = turns.take(1)
         if (share) await share
@@ -199,26 +212,9 @@ export class Feeds {
     this.#isRunning = false
   }
 
-  /** What a round has to look at. An endpoint is looked at in one go, so that it is never told by halves. */
-  *#looks(
-    marks: Marks,
-    changes: RoundChanges,
-  ): Iterable<{ readonly units: number; begin(): void }> {
-    const { view } = this.#options
-    for (const [id, tasks] of marks.endpoints) {
-      const endpoint = view.get('endpoint', id)
-      const count =
-        tasks === 'all'
-          ? (endpoint?.spec.backends ?? []).reduce(
-              (sum, { workloadId }) => sum + view.tasksOfWorkload(workloadId).length,
-              1,
-            )
-          : tasks.size
-      yield {
-        units: 1 + count / factsPerUnit,
-        begin: () => this.#lookAtEndpoint(id, tasks, changes),
-      }
-    }
+  /** What a round has to look at. It is told in one go when all of it was looked at. */
+  *#looks(marks: Marks, changes: RoundChanges): Iterable<Look> {
+    for (const [id, tasks] of marks.endpoints) yield* this.#looksAtEndpoint(id, tasks, changes)
     for (const [networkId, ids] of marks.neighbours) {
       for (const id of ids) {
         yield {
@@ -229,9 +225,48 @@ export class Feeds {
     }
   }
 
-  #lookAtEndpoint(id: EndpointId, tasks: ReadonlySet<TaskId> | 'all', changes: RoundChanges): void {
+  /** Of an endpoint with thousands of tasks some at a time: one that changes meanwhile is looked at again in the next round. */
+  *#looksAtEndpoint(
+    id: EndpointId,
+    tasks: ReadonlySet<TaskId> | 'all',
+    changes: RoundChanges,
+  ): Iterable<Look> {
     const { view } = this.#options
-    const endpoint = view.get('endpoint', id)
+    const count =
+      tasks === 'all'
+        ? (view.get('endpoint', id)?.spec.backends ?? []).reduce(
+            (sum, { workloadId }) => sum + view.tasksOfWorkload(workloadId).length,
+            1,
+          )
+        : tasks.size
+    const looked: TaskId[] = []
+    const lookAtSome = (from: number) => {
+      const [endpoint, feed] = [at.endpoint, this.#feedOfEndpoint.get(id)]
+      if (!endpoint || feed === undefined) return
+      for (const taskId of looked.slice(from, from + backendsPerLook))
+        this.#lookAtBackend(feed, endpoint, taskId, changes)
+    }
+    const at: { endpoint?: Endpoint | undefined } = {}
+    yield {
+      units: 1 + Math.min(count, backendsPerLook) / factsPerUnit,
+      begin: () => {
+        at.endpoint = view.get('endpoint', id)
+        for (const taskId of this.#lookAtHead(id, at.endpoint, tasks, changes)) looked.push(taskId)
+        lookAtSome(0)
+      },
+    }
+    for (let from = backendsPerLook; from < looked.length; from += backendsPerLook)
+      yield { units: backendsPerLook / factsPerUnit, begin: () => lookAtSome(from) }
+  }
+
+  /** Answers the tasks that may be behind it, or may not be any more. */
+  #lookAtHead(
+    id: EndpointId,
+    endpoint: Endpoint | undefined,
+    tasks: ReadonlySet<TaskId> | 'all',
+    changes: RoundChanges,
+  ): Iterable<TaskId> {
+    const { view } = this.#options
     const head = endpoint && isRouted(endpoint) ? endpointHead(endpoint) : undefined
     const before = this.#feedOfEndpoint.get(id)
     const now = head && feedOfEndpoint(head)
@@ -242,22 +277,23 @@ export class Feeds {
         this.#differ(changes, before, backendKey(id, taskId), undefined)
       this.#feedOfEndpoint.delete(id)
     }
-    if (!endpoint || !head || now === undefined) return
+    if (!endpoint || !head || now === undefined) return []
     this.#feedOfEndpoint.set(id, now)
     const networks = head.networks.map(({ networkId }) => networkId)
     this.#scopes.set(now, head.published ? 'everyone' : networks)
-    const isWhole = tasks === 'all' || before !== now
-    const looked = new Set(isWhole ? this.#feeds.get(now)?.backendsOf(id) : tasks)
-    if (isWhole) {
-      this.#differ(changes, now, endpointKey(id), { type: 'endpoint', endpoint: head })
-      for (const { workloadId } of endpoint.spec.backends)
-        for (const task of view.tasksOfWorkload(workloadId)) looked.add(task.id)
-    }
-    for (const taskId of looked) {
-      const backend = backendOf(view, endpoint, view.get('task', taskId))
-      const fact = backend && ({ type: 'backend', endpointId: id, backend } as const)
-      this.#differ(changes, now, backendKey(id, taskId), fact)
-    }
+    if (tasks !== 'all' && before === now) return tasks
+    const looked = new Set(this.#feeds.get(now)?.backendsOf(id))
+    this.#differ(changes, now, endpointKey(id), { type: 'endpoint', endpoint: head })
+    for (const { workloadId } of endpoint.spec.backends)
+      for (const task of view.tasksOfWorkload(workloadId)) looked.add(task.id)
+    return looked
+  }
+
+  #lookAtBackend(feed: FeedId, endpoint: Endpoint, taskId: TaskId, changes: RoundChanges): void {
+    const { view } = this.#options
+    const backend = backendOf(view, endpoint, view.get('task', taskId))
+    const fact = backend && ({ type: 'backend', endpointId: endpoint.id, backend } as const)
+    this.#differ(changes, feed, backendKey(endpoint.id, taskId), fact)
   }
 
   #lookAtNeighbour(networkId: NetworkId, id: string, changes: RoundChanges): void {
@@ -281,6 +317,27 @@ export class Feeds {
     else changes.set(feed, new Map([[key, after]]))
   }
 
+  /**
+   * Takes in what a new leader begins with, in parts: nobody is told anything before all of it is there. What is left of the round
+   * is whom it concerns.
+   */
+  async #makeFeeds(changes: RoundChanges): Promise<void> {
+    const { signal, turns } = this.#options
+    for (const [id, ofFeed] of changes) {
+      const feed = this.#feeds.get(id) ?? this.#make(id)
+      const all = [...ofFeed]
+      ofFeed.clear()
+      for (let at = 0; at < all.length; at += factsPerPart) {
+        const part = new Map(all.slice(at, at + factsPerPart))
+        const share = turns.take(part.size / factsTakenPerUnit)
+        if (share) await share
+        if (signal.aborted) return
+        this.#version += 1
+        feed.change(this.#version, part)
+      }
+    }
+  }
+
   /** Feeds are as this round says from here on. Answers who is to be told. */
   #apply(changes: RoundChanges): ReadonlySet<Listener> {
     const { everyone, onNetwork } = this.#options
@@ -288,7 +345,7 @@ export class Feeds {
     this.#version += 1
     for (const [id, ofFeed] of changes) {
       const feed = this.#feeds.get(id) ?? this.#make(id)
-      feed.change(this.#version, ofFeed)
+      if (ofFeed.size > 0) feed.change(this.#version, ofFeed)
       const scope = this.#scopes.get(id) ?? []
       if (scope === 'everyone') for (const listener of everyone()) listeners.add(listener)
       else
