@@ -289,9 +289,17 @@ describe('several nodes', () => {
     const kept = await create('kept', { onNodeLoss: { type: 'keep' }, endpoint: published })
     const fenced = await create('fenced', { onNodeLoss: { type: 'stopAfter', afterMs: 300_000 } })
 
+    const { id: global } = await cluster.control.createWorkload(
+      declare('global', 1, { mode: { type: 'global' } }),
+    )
+    await cluster.clock.advance(10_000)
+    const onEach = cluster.running(global).map(({ id }) => id)
+    assert.deepEqual(cluster.spread(global), { n1: 1, n2: 1 })
+
     const [before] = cluster.running(kept)
     await cluster.cutOff('n1')
     assert.deepEqual(cluster.spread(replaced), { n2: 1 })
+    assert.deepEqual(cluster.spread(global), { n1: 1, n2: 1 })
     assert.deepEqual(cluster.spread(kept), { n1: 1 })
     assert.equal(cluster.running(kept)[0]?.traffic, 'none', 'nobody is sent to a node that is down')
     assert.deepEqual(cluster.spread(fenced), { n1: 1 })
@@ -305,7 +313,16 @@ describe('several nodes', () => {
     await cluster.clock.advance(30_000)
     const [after] = cluster.running(kept)
     assert.deepEqual([after?.id, after?.traffic], [before?.id, 'routable'])
-    assert.deepEqual(await cluster.containers('n1'), [before?.id])
+    const globalOnN1 = cluster.running(global).find(({ nodeId }) => nodeId === idFrom('n1'))?.id
+    assert.deepEqual(
+      (await cluster.containers('n1')).toSorted(),
+      [before?.id, globalOnN1].toSorted(),
+    )
+    assert.deepEqual(
+      cluster.running(global).map(({ id }) => id),
+      onEach,
+      'no other node could have taken it',
+    )
     assert.deepEqual(cluster.spread(replaced), { n2: 1 })
     await cluster.stop()
   })

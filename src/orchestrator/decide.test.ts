@@ -571,7 +571,7 @@ describe('a global workload', () => {
       want: [],
     },
     {
-      name: 'stops on drained and down nodes, stays on paused ones',
+      name: 'stops on drained nodes, stays on paused and lost ones',
       parts: {
         tasks: [on('n1'), on('n2'), on('n3')],
         nodes: [
@@ -580,7 +580,23 @@ describe('a global workload', () => {
           node('n3', { state: 'down', updatedAtMs: 1000 }),
         ],
       },
-      want: ['t-n1>shutdown', 't-n3>shutdown'],
+      want: ['t-n1>shutdown'],
+    },
+    {
+      name: 'stops on a lost node that is drained',
+      parts: {
+        tasks: [on('n1')],
+        nodes: [node('n1', { availability: 'drain', state: 'down', updatedAtMs: 1000 })],
+      },
+      want: ['t-n1>shutdown'],
+    },
+    {
+      name: 'does not restart on a lost node',
+      parts: {
+        tasks: [ended('failed', { id: 'x', nodeId: 'n1', pinnedNodeId: 'n1', slot: undefined })],
+        nodes: [node('n1', { state: 'down', updatedAtMs: 1000 })],
+      },
+      want: [],
     },
     {
       name: 'does not restart on a paused node',

@@ -98,7 +98,7 @@ function bySlot(a: Place, b: Place): number {
   return (a.slot ?? 0) - (b.slot ?? 0)
 }
 
-/** One place a node. A node that is merely paused or silent keeps what it has. */
+/** One place a node. A node that is paused, silent or lost keeps what it has: no other can have it. */
 function nodePlaces(picture: Picture): Places {
   const { tasks, nodes } = picture.slice
   const { current, unwanted: old } = byIteration(picture, tasks)
@@ -109,7 +109,7 @@ function nodePlaces(picture: Picture): Places {
   for (const node of nodes.all()) {
     const place = placeByNode.get(node.id)
     placeByNode.delete(node.id)
-    const refusal = refusalOf(picture, node)
+    const refusal = refusalOf(picture, node, place)
     if (refusal === undefined) wanted.push(place ?? placeAt(node.id))
     else if (!place) continue
     else if (refusal.keeps) frozen.push(place)
@@ -124,6 +124,7 @@ function nodePlaces(picture: Picture): Places {
 function refusalOf(
   picture: Picture,
   node: ClusterNode,
+  place: Place | undefined,
 ): { readonly because: string; readonly keeps: boolean } | undefined {
   const { availability } = node.spec
   if (availability === 'drain') return { because: `node ${node.name} is drained`, keeps: false }
@@ -133,7 +134,9 @@ function refusalOf(
     case 'down':
       return {
         because: `node ${node.name} is down`,
-        keeps: picture.slice.workload.spec.onNodeLoss.type !== 'replace',
+        keeps:
+          picture.slice.workload.spec.onNodeLoss.type !== 'replace' ||
+          (place !== undefined && picture.liveAt(place).length > 0),
       }
     case 'unknown':
     case 'disconnected':

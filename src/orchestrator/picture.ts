@@ -160,6 +160,10 @@ export class Picture {
     const { onNodeLoss } = this.slice.workload.spec
     switch (onNodeLoss.type) {
       case 'replace':
+        // No other node can take it: one that was only cut off, or whose daemon was away, goes on with what it has.
+        if (this.isOnePerNode) {
+          return { waits: `${because}, and its task is kept for when it comes back (one a node)` }
+        }
         return { because }
       case 'keep':
         return {

@@ -42,3 +42,19 @@ test('running tasks are counted anew once one of them, or a node, has changed', 
   await store.commit([{ type: 'delete', kind: 'node', id: node.id, version: node.version }])
   assert.equal(counted(), 0)
 })
+
+test('a global service is not missing tasks on nodes that are down', async () => {
+  const clock = { nowMs: () => 0, sleep: async () => {} }
+  const store = await openMemoryStore({ clock })
+  const { view } = store
+  const nodes = [buildNode({ id: 'n1' }), buildNode({ id: 'n2', hostname: 'n2', state: 'down' })]
+  const tasks = nodes.map(({ id: nodeId }) =>
+    buildTask({ id: `on-${nodeId}`, name: `on-${nodeId}`, nodeId, state: 'running' }),
+  )
+  const workload = buildWorkload({ spec: { mode: { type: 'global' } } })
+  const objects = [workload, buildRevision(), ...nodes, ...tasks]
+  await store.commit(objects.map((object) => ({ type: 'create', object })))
+  const raised = raiseService(view, workload, { insertDefaults: false, status: nodesUp(view) })
+  const status = field(raised, 'ServiceStatus')
+  assert.deepEqual(status, { RunningTasks: 1, DesiredTasks: 1, CompletedTasks: 0 })
+})

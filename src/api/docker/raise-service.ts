@@ -167,9 +167,9 @@ function countOf(
       completed++
       continue
     }
-    if (isStopWanted(task)) continue
+    if (isStopWanted(task) || (nodeId !== undefined && !up.has(nodeId))) continue
     wanted++
-    if (status.state === 'running' && nodeId !== undefined && up.has(nodeId)) running++
+    if (status.state === 'running' && nodeId !== undefined) running++
   }
   return { running, wanted, completed }
 }
