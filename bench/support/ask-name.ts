@@ -36,7 +36,8 @@ export function askName(name: string, onAskedAgain: () => void): Promise<string>
       if (record?.type === 'A') resolve(record.data)
       else reject(new NameError('no address'))
     })
-    socket.connect(53, server, () => {
+    socket.connect(53, server, (error?: Error) => {
+      if (error) return reject(error)
       for (const [again, atMs] of askedAtMs.entries()) {
         const ask = () => {
           if (again > 0) onAskedAgain()
