@@ -1,4 +1,4 @@
-import { randomInt } from 'node:crypto'
+import { randomFillSync, randomInt } from 'node:crypto'
 import { setTimeout as sleepTimer, setImmediate as turnOfLoop } from 'node:timers/promises'
 import { type SteadyClock, steadyClock } from './steady-clock.ts'
 import type { Clock, Random } from './world.ts'
@@ -21,5 +21,38 @@ export function openRealClock(): Clock & SteadyClock {
   }
 }
 
+/** Bytes drawn at once: one call costs as much as hundreds of them. */
+const bytesDrawn = 4_096
+
+/** Of bytes that were drawn together. Each is used once. */
+function openBytes(): () => number {
+  const bytes = new Uint8Array(bytesDrawn)
+  let used = bytesDrawn
+  return () => {
+    if (used === bytesDrawn) {
+      randomFillSync(bytes)
+      used = 0
+    }
+    const byte = bytes[used] ?? 0
+    // What was given out is secret from then on.
+    bytes[used] = 0
+    used += 1
+    return byte
+  }
+}
+
+const nextByte = openBytes()
+
 /** Numbers nobody can guess. */
-export const realRandom: Random = { below: (limit) => (limit <= 1 ? 0 : randomInt(limit)) }
+export const realRandom: Random = {
+  below(limit) {
+    if (limit <= 1) return 0
+    if (limit > 256) return randomInt(limit)
+    // Above the greatest multiple of the limit some numbers would come more often.
+    const bound = 256 - (256 % limit)
+    for (;;) {
+      const byte = nextByte()
+      if (byte < bound) return byte % limit
+    }
+  },
+}
