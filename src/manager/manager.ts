@@ -476,7 +476,7 @@ class TrafficControl {
 
   learn(commit: Commit): void {
     for (const { kind, id, before, after } of commit.changes) {
-      if (kind === 'task' && after) this.#dirty.add(id)
+      if (after?.kind === 'task' && !hasNoTraffic(after)) this.#dirty.add(id)
       if (after?.kind === 'node' && before?.kind === 'node') {
         if (before.status.state === after.status.state) continue
         for (const task of this.#store.view.tasksOfNode(after.id)) this.#dirty.add(task.id)
@@ -526,6 +526,11 @@ class TrafficControl {
       },
     }
   }
+}
+
+/** It gets none and is not ready for any: whatever else is so, that stays. */
+function hasNoTraffic({ traffic, status }: Task): boolean {
+  return traffic === 'none' && !(status.state === 'running' && status.ready)
 }
 
 /** How often the whole cluster is looked at for moves while it changes or moves are under way, in ms. */
