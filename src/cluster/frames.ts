@@ -1,5 +1,5 @@
 import { UserError } from '../base/index.ts'
-import type { Message } from './transport.ts'
+import { type Message, makeText } from './transport.ts'
 
 /**
  * Messages as bytes: length of all that follows (4 bytes), length of the JSON text (4 bytes), the text, and then the
@@ -8,7 +8,7 @@ import type { Message } from './transport.ts'
  */
 export function encodeFrame(message: Message): readonly [Buffer, ...Uint8Array[]] {
   const { bytes, ...rest } = message
-  const text = JSON.stringify(rest)
+  const text = message[makeText]?.() ?? JSON.stringify(rest)
   const textBytes = Buffer.byteLength(text)
   const head = Buffer.allocUnsafe(headerBytes + textBytes)
   const pieces = bytes instanceof Uint8Array ? [bytes] : (bytes ?? [])

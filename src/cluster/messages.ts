@@ -11,6 +11,7 @@ import {
   type TaskId,
   type TaskState,
   type TaskStatus,
+  type TaskTemplate,
 } from '../model/index.ts'
 import {
   type AssignmentChange,
@@ -24,11 +25,12 @@ import {
   type PathProbeOrder,
   pathSendersMax,
   type SecretAssignment,
+  type TaskAssignment,
   type TaskReport,
 } from '../wire/index.ts'
 import { decodePart, encodePart } from './feed-bytes.ts'
 import { Fields } from './read.ts'
-import type { Message } from './transport.ts'
+import { type Message, makeText } from './transport.ts'
 
 /** Counted up when an older node would misunderstand this one. 2: endpoints and neighbours come as feeds. */
 export const protocolVersion = 2
@@ -236,17 +238,42 @@ export function assignmentsMessage(number: number, change: AssignmentChange): Me
     pieces.push(...encoded)
     return { ...feed, sizes: encoded.map(({ length }) => length) }
   })
+  const { tasks, ...others } = change
+  const beside = {
+    ...others,
+    secrets: { ...change.secrets, put: withText(change.secrets.put) },
+    configs: { ...change.configs, put: withText(change.configs.put) },
+    feeds: { put: feeds, remove },
+  }
   return {
     type: 'assignments',
     number,
-    change: {
-      ...change,
-      secrets: { ...change.secrets, put: withText(change.secrets.put) },
-      configs: { ...change.configs, put: withText(change.configs.put) },
-      feeds: { put: feeds, remove },
-    },
+    change: { ...beside, tasks },
     ...(pieces.length > 0 ? { bytes: pieces } : {}),
+    [makeText]: () => {
+      const put = tasks.put.map(textOfTask).join()
+      const besideText = JSON.stringify(beside)
+      const tasksText = `{"put":[${put}],"remove":${JSON.stringify(tasks.remove)}}`
+      return `{"type":"assignments","number":${number},"change":${withField(besideText, 'tasks', tasksText)}}`
+    },
   }
+}
+
+/** Of templates that tasks were sent with: as many tasks have the same one as a workload has replicas. */
+const textOfTemplate = new WeakMap<TaskTemplate, string>()
+
+function textOfTask({ template, ...others }: TaskAssignment): string {
+  let text = textOfTemplate.get(template)
+  if (text === undefined) {
+    text = JSON.stringify(template)
+    textOfTemplate.set(template, text)
+  }
+  return withField(JSON.stringify(others), 'template', text)
+}
+
+/** Puts a field behind those of an object's text, which has some. */
+function withField(object: string, field: string, text: string): string {
+  return `${object.slice(0, -1)},"${field}":${text}}`
 }
 
 export function logLineMessage({ data, ...line }: LogLine): Message {

@@ -6,12 +6,16 @@ import type { NodeId, NodeRole } from '../model/index.ts'
  * no multiplexing, so a slow reader holds up nobody else.
  */
 
+/** Makes a message's JSON text, without its bytes: where parts of it are at hand as text. It says what the message's fields say. */
+export const makeText = Symbol('makeText')
+
 /** A message: plain JSON data, and bytes only in a field of that name at the top (sent as they are). */
 export interface Message {
   readonly type: string
   /** Pieces arrive as one: many nodes may be sent the same ones, which nobody joins for each of them. */
   readonly bytes?: Uint8Array | readonly Uint8Array[]
   readonly [field: string]: unknown
+  readonly [makeText]?: () => string
 }
 
 /** Who is at the other end, as far as it has proved that. */
