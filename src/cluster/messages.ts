@@ -238,37 +238,41 @@ export function assignmentsMessage(number: number, change: AssignmentChange): Me
     pieces.push(...encoded)
     return { ...feed, sizes: encoded.map(({ length }) => length) }
   })
-  const { tasks, ...others } = change
+  const { tasks, node, secrets, configs, ...others } = change
   const beside = {
     ...others,
-    secrets: { ...change.secrets, put: withText(change.secrets.put) },
-    configs: { ...change.configs, put: withText(change.configs.put) },
+    secrets: { put: withText(secrets.put), remove: secrets.remove },
+    configs: { put: withText(configs.put), remove: configs.remove },
     feeds: { put: feeds, remove },
   }
   return {
     type: 'assignments',
     number,
-    change: { ...beside, tasks },
+    change: { ...beside, node, tasks },
     ...(pieces.length > 0 ? { bytes: pieces } : {}),
     [makeText]: () => {
       const put = tasks.put.map(textOfTask).join()
-      const besideText = JSON.stringify(beside)
       const tasksText = `{"put":[${put}],"remove":${JSON.stringify(tasks.remove)}}`
+      const besideText = withField(JSON.stringify(beside), 'node', textOnce(node))
       return `{"type":"assignments","number":${number},"change":${withField(besideText, 'tasks', tasksText)}}`
     },
   }
 }
 
-/** Of templates that tasks were sent with: as many tasks have the same one as a workload has replicas. */
-const textOfTemplate = new WeakMap<TaskTemplate, string>()
+/** Of what is sent again and again: templates, as often as a workload has replicas, and what a node is told of itself. */
+const textOfValue = new WeakMap<object, string>()
+
+function textOnce(value: TaskTemplate | AssignmentChange['node']): string {
+  let text = textOfValue.get(value)
+  if (text === undefined) {
+    text = JSON.stringify(value)
+    textOfValue.set(value, text)
+  }
+  return text
+}
 
 function textOfTask({ template, ...others }: TaskAssignment): string {
-  let text = textOfTemplate.get(template)
-  if (text === undefined) {
-    text = JSON.stringify(template)
-    textOfTemplate.set(template, text)
-  }
-  return withField(JSON.stringify(others), 'template', text)
+  return withField(JSON.stringify(others), 'template', textOnce(template))
 }
 
 /** Puts a field behind those of an object's text, which has some. */

@@ -1,4 +1,5 @@
 import {
+  type Cluster,
   type ClusterNode,
   type ConfigId,
   type Endpoint,
@@ -39,10 +40,18 @@ export function isAssignedTo(task: Task, nodeId: NodeId): boolean {
   return task.nodeId === nodeId && rankOf(task.status.state) >= rankOf('assigned')
 }
 
+/** What a node is told of itself, by what that was made of: it is in every message to it. */
+const assignmentOfNode = new WeakMap<
+  ClusterNode,
+  { readonly cluster: Cluster | undefined; readonly assignment: Assignments['node'] }
+>()
+
 export function nodeAssignment(view: View, nodeId: NodeId): Assignments['node'] {
   const node = view.get('node', nodeId)
   const [cluster] = view.list('cluster')
-  return {
+  const known = node && assignmentOfNode.get(node)
+  if (known && known.cluster === cluster) return known.assignment
+  const assignment = {
     id: nodeId,
     clusterId: cluster?.id ?? '',
     hostname: node?.description.hostname ?? '',
@@ -51,6 +60,8 @@ export function nodeAssignment(view: View, nodeId: NodeId): Assignments['node'] 
       ? { dataPath: { address: dataAddressOf(node), port: cluster.status.dataPathPort } }
       : {}),
   }
+  if (node) assignmentOfNode.set(node, { cluster, assignment })
+  return assignment
 }
 
 /** Where other nodes send a node the packets of cluster networks; empty: not known. */
