@@ -1,6 +1,6 @@
 export type { Action, CreateTask, Decision } from './actions.ts'
-export { changesFor, changesInParts } from './changes.ts'
-export { decideInParts, decideWorkload } from './decide.ts'
+export { changesInParts } from './changes.ts'
+export { decideInParts } from './decide.ts'
 export { observeDrain } from './drain.ts'
 export { type Explanation, explainTask, explainWorkload } from './explain.ts'
 export { decideNode, decideOrphans, type Housekeeping } from './housekeeping.ts'
