@@ -316,7 +316,7 @@ describe('several nodes', () => {
     const globalOnN1 = cluster.running(global).find(({ nodeId }) => nodeId === idFrom('n1'))?.id
     assert.deepEqual(
       (await cluster.containers('n1')).toSorted(),
-      [before?.id, globalOnN1].toSorted(),
+      [before?.id ?? '', globalOnN1 ?? ''].toSorted(),
     )
     assert.deepEqual(
       cluster.running(global).map(({ id }) => id),
