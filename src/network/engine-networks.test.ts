@@ -70,6 +70,7 @@ function open(engine: EngineNetworks) {
 }
 
 const net = buildNetwork('app')
+const nextTurn = () => new Promise((resolve) => setImmediate(resolve))
 
 describe('networks of a node', () => {
   test('many who ask at once make one', async () => {
@@ -150,6 +151,39 @@ describe('networks of a node', () => {
     await networks.keepOnly(new Set([net.id]))
     await networks.keepOnly(new Set())
     assert.deepEqual([...fake.stored.keys()], [])
+  })
+
+  test('a task that comes while its network is removed gets a new one', async () => {
+    const fake = fakeEngine()
+    const { networks } = open({
+      ...fake.engine,
+      remove: async (id) => {
+        await nextTurn()
+        coming = networks.ensure(net)
+        await nextTurn()
+        await fake.engine.remove(id)
+      },
+    })
+    let coming: Promise<string> | undefined
+    await networks.ensure(net)
+    await networks.keepOnly(new Set([net.id]))
+    await networks.keepOnly(new Set())
+    assert.equal(await coming, 'app')
+    assert.ok(fake.stored.has('app'))
+    assert.equal(fake.count(), 2)
+  })
+
+  test('what a task has asked for stays, though what is wanted was told before that task came', async () => {
+    const fake = fakeEngine()
+    const { networks, pass } = open(fake.engine)
+    await networks.ensure(net)
+    await networks.keepOnly(new Set([net.id]))
+    await networks.ensure(net)
+    await networks.keepOnly(new Set())
+    assert.ok(fake.stored.has('app'))
+    pass(61_000)
+    await networks.keepOnly(new Set())
+    assert.deepEqual([...fake.stored.keys()], [], 'the task never came')
   })
 
   test('one that was removed behind our back is made again, and said so', async () => {

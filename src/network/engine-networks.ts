@@ -27,7 +27,10 @@ export class NodeNetworks {
   /** Those known to be there as they should be, and when they were last asked for. */
   readonly #readyAtMs = new Map<string, number>()
   readonly #making = new Map<string, Promise<string>>()
+  readonly #removing = new Map<string, Promise<boolean>>()
   #wanted: ReadonlySet<string> = new Set()
+  /** Asked for since what is wanted was last gone through. */
+  #asked = new Set<string>()
 
   constructor(options: {
     readonly engine: EngineNetworks
@@ -53,6 +56,8 @@ export class NodeNetworks {
 
   /** Makes the network be there; resolves with its engine name. See `DataPlane.ensureNetwork`. */
   async ensure(network: NetworkAssignment): Promise<string> {
+    this.#asked.add(network.id)
+    await this.#removing.get(network.id)
     if (this.#readyAtMs.has(network.id)) {
       this.#readyAtMs.set(network.id, this.#clock.nowMs())
       return network.name
@@ -71,9 +76,11 @@ export class NodeNetworks {
 
   async #removeUnwanted(own: readonly EngineNetwork[], wanted: ReadonlySet<string>): Promise<void> {
     const nowMs = this.#clock.nowMs()
-    // What was wanted and is not any more waits for nobody.
+    const asked = this.#asked
+    this.#asked = new Set()
+    // What was wanted and is not any more waits for nobody, unless a task has come since that nobody has counted yet.
     for (const id of this.#wanted) {
-      if (!wanted.has(id) && this.#readyAtMs.has(id)) {
+      if (!wanted.has(id) && !asked.has(id) && this.#readyAtMs.has(id)) {
         this.#readyAtMs.set(id, nowMs - unwantedKeepMs)
       }
     }
@@ -119,6 +126,13 @@ export class NodeNetworks {
 
   /** Resolves with whether it is gone. A network in use stays: it is looked at again later. */
   async #removeIdle(network: EngineNetwork): Promise<boolean> {
+    const id = network.Labels?.[networkIdLabel] ?? ''
+    const removing = this.#remove(network).finally(() => this.#removing.delete(id))
+    this.#removing.set(id, removing)
+    return await removing
+  }
+
+  async #remove(network: EngineNetwork): Promise<boolean> {
     const id = network.Labels?.[networkIdLabel] ?? ''
     try {
       await this.#engine.remove(network.Id)
