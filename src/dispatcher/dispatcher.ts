@@ -17,6 +17,7 @@ import {
   holdsResources,
   idFrom,
   isTerminal,
+  lostWithNode,
   type Network,
   type NetworkId,
   type NodeDescription,
@@ -573,10 +574,12 @@ export class Dispatcher implements ManagerLink {
       if (same) return
       const sinceMs = node.status.state === state ? node.status.sinceMs : clock.nowMs()
       const { isSilent: _, ...before } = node.status
+      const isBack = node.status.state === 'down' && state === 'ready'
       const status = {
         ...before,
         state,
         message: '',
+        ...(isBack ? { backSinceMs: clock.nowMs() } : {}),
         ...(sinceMs === undefined ? {} : { sinceMs }),
         ...(description.address === undefined ? {} : { address: description.address }),
       }
@@ -598,6 +601,7 @@ export class Dispatcher implements ManagerLink {
       // Not in a share: a task's state is not to wait behind messages to thousands of nodes.
       this.turns.spend(unitsPerReport * reports.length)
       const changes: Change[] = []
+      const node = store.view.get('node', nodeId)
       for (const { taskId, status } of reports) {
         const task = store.view.get('task', taskId)
         if (!task) continue
@@ -605,7 +609,8 @@ export class Dispatcher implements ManagerLink {
           log.warn('a node reported a task of another node; ignored', { nodeId, taskId })
           continue
         }
-        const accepted = acceptStatus(task.status, inLeaderTime(task, status, clock.nowMs()))
+        const told = inLeaderTime(task, status, clock.nowMs())
+        const accepted = acceptStatus(task.status, node ? lostWithNode(task, told, node) : told)
         if (accepted === task.status || isDeepEqual(accepted, task.status)) continue
         const object: Task = { ...task, status: accepted }
         const traffic = decideTraffic(object, isServed(store.view, task), () => false)

@@ -327,6 +327,37 @@ describe('several nodes', () => {
     await cluster.stop()
   })
 
+  test('what ended with its node is no failure of its own, and runs again when the node is back', async () => {
+    const cluster = await SeveralNodes.start('n1', 'n2')
+    const base = declare('global', 1)
+    const restart = { ...base.template.restart, condition: 'none' as const }
+    const { id } = await cluster.control.createWorkload(
+      declare('global', 1, {
+        mode: { type: 'global' },
+        template: { ...base.template, restart },
+      }),
+    )
+    await cluster.clock.advance(10_000)
+    const before = cluster.running(id).find(({ nodeId }) => nodeId === idFrom('n1'))
+    assert(before)
+    await cluster.cutOff('n1')
+    cluster.host('n1').runtime.reboot()
+    await cluster.powerOn('n1')
+    await cluster.clock.advance(10_000)
+    assert.deepEqual(cluster.spread(id), { n1: 1, n2: 1 })
+    const old = cluster.tasks(id).find((task) => task.id === before.id)
+    assert.equal(old?.status.state, 'shutdown')
+    assert.match(old.status.error ?? '', /^it ended while node n1 was down: .*255/)
+
+    // Once it is back, a failure is one again.
+    const [again] = cluster.running(id).filter(({ nodeId }) => nodeId === idFrom('n1'))
+    assert(again)
+    cluster.host('n1').runtime.kill(again.id, 1)
+    await cluster.clock.advance(10_000)
+    assert.deepEqual(cluster.spread(id), { n2: 1 })
+    await cluster.stop()
+  })
+
   test('nothing is left of a removed service when its lost node is removed, too', async () => {
     const cluster = await SeveralNodes.start('n1', 'n2')
     const web = await cluster.control.createWorkload(declare('web', 4))

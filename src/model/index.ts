@@ -83,6 +83,7 @@ export {
   isLive,
   isStopWanted,
   isTerminal,
+  lostWithNode,
   noRestarts,
   orphanedTask,
   type RestartRecord,

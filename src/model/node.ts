@@ -36,6 +36,8 @@ export interface NodeStatus {
   readonly isSilent?: true
   /** When the state became this, by the clock of the manager that saw it. Absent: not known better than the last change. */
   readonly sinceMs?: number
+  /** When it last was there again after it had been down, by the clock of the manager that saw it. */
+  readonly backSinceMs?: number
   readonly message: string
   /** Address as the manager sees it, without port. */
   readonly address: string

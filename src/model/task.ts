@@ -1,4 +1,5 @@
 import type { NetworkId, NodeId, RevisionId, TaskId, WorkloadId } from './ids.ts'
+import type { ClusterNode } from './node.ts'
 import type { ObjectMeta } from './object.ts'
 import type { GenericResource } from './workload.ts'
 
@@ -143,6 +144,20 @@ export const noRestarts: RestartRecord = { count: 0, timesMs: [], failuresInRow:
 /** `status.state` may only move forward; equal states take the newer details. */
 export function acceptStatus(known: TaskStatus, reported: TaskStatus): TaskStatus {
   return rankOf(reported.state) >= rankOf(known.state) ? reported : known
+}
+
+/**
+ * What a node tells of a task that failed while the node counted as down: it was lost with its node, mostly by a reboot. That is no
+ * failure of its own, which a restart policy would count, and it is replaced as others of lost nodes are.
+ */
+export function lostWithNode(known: Task, told: TaskStatus, node: ClusterNode): TaskStatus {
+  const { state, backSinceMs = Number.NEGATIVE_INFINITY } = node.status
+  if (told.state !== 'failed') return told
+  // Told again, it stays what it was taken for.
+  if (isTerminal(known.status.state)) return known.status.state === 'shutdown' ? known.status : told
+  if (state !== 'down' && told.atMs > backSinceMs) return told
+  const why = told.error === undefined ? '' : `: ${told.error}`
+  return { ...told, state: 'shutdown', error: `it ended while node ${node.name} was down${why}` }
 }
 
 /** A task that nobody will report on again: its node is gone. `error` says why. */
