@@ -107,4 +107,46 @@ test('loops that begin learn what is stored one after the other, each in a turn 
   }
   await Promise.all([loop('a'), loop('b'), loop('c')])
   assert.equal(new Set(begunIn).size, 3, `in turns ${begunIn.join(', ')}`)
+
+  test('what lost a race after parts of a decision is not decided again before its time', async () => {
+    const store = await openMemoryStore({ clock, freeze: false })
+    await store.commit(changes('a', 1))
+    const stop = new AbortController()
+    const late: Turn = { commits: [changes('a', 1)] }
+    const turns: Turn[] = [
+      { commits: [], more: true, isUnderWay: true },
+      { commits: [], more: true, isUnderWay: true },
+      late,
+    ]
+    const sleptMs: number[] = []
+    await runLoop({
+      name: 'test',
+      store,
+      clock: {
+        nowMs: () => 0,
+        async sleep(ms) {
+          sleptMs.push(ms)
+          if (ms > 0) stop.abort()
+        },
+      },
+      log: silentLog,
+      fence: 0,
+      wake: rung(),
+      signal: stop.signal,
+      turns: new TurnBudget(clock),
+      decide() {
+        const turn = turns.shift()
+        assert.ok(turn, 'decided again at once')
+        return turn
+      },
+    })
+    assert.deepEqual(turns, [])
+    assert.ok(sleptMs.some((ms) => ms >= 50))
+  })
 })
+
+function rung(): WakeUp {
+  const wake = new WakeUp()
+  wake.ring()
+  return wake
+}

@@ -69,7 +69,8 @@ export async function runLoop(options: LoopOptions): Promise<void> {
     }
     const turn = decide(clock.nowMs())
     wakeAtMs = turn.wakeAtMs
-    if (turn.more) wake.ring()
+    // One that is under way goes on by itself: a ring that is left from it would hide that its end lost a race.
+    if (turn.more && !turn.isUnderWay) wake.ring()
     const taken = isUnderWay ? 0 : units
     isUnderWay = turn.isUnderWay ?? false
     units = unitsOf(turn)

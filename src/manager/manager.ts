@@ -203,6 +203,9 @@ class Orchestration {
   readonly #unlooked: readonly Iterator<Task | Revision>[]
   /** The decision on a large workload that was begun. */
   #underWay: UnderWay | undefined
+  #hasLooseEnds = true
+  /** Large workloads whose changes came too late. Decided anew once time has passed, unless whoever came first marks them before. */
+  readonly #tooLate = new Map<WorkloadId, number>()
 
   constructor(store: Store, random: Random) {
     this.#store = store
@@ -273,9 +276,10 @@ class Orchestration {
   }
 
   decide(nowMs: number): Turn {
-    if (this.#underWay) return this.#goOn(this.#underWay)
+    if (this.#underWay) return this.#goOn(this.#underWay, nowMs)
+    for (const [id, atMs] of this.#tooLate) if (atMs < nowMs) this.#decideAnew(id)
     for (const id of this.#wakeAtMs.takeUpTo(nowMs)) this.#dirtyWorkloads.add(id)
-    const isAllLookedAt = this.#lookForLooseEnds()
+    this.#lookForLooseEnds()
     const commits: (readonly Change[])[] = []
     const again: (() => void)[] = []
     const add = (changes: readonly Change[], lookAgain: () => void) => {
@@ -316,11 +320,7 @@ class Orchestration {
     }
     return {
       commits,
-      more:
-        this.#dirtyWorkloads.size > 0 ||
-        this.#dirtyNodes.size > 0 ||
-        !isAllLookedAt ||
-        this.#underWay !== undefined,
+      more: this.#hasMore(),
       wakeAtMs: this.#wakeAtMs.firstRank,
       failed: (index) => again[index]?.(),
       lookedAt,
@@ -328,7 +328,7 @@ class Orchestration {
   }
 
   /** One more part of a large decision. */
-  #goOn({ id, tasks, beganAtMs, parts }: UnderWay): Turn {
+  #goOn({ id, tasks, beganAtMs, parts }: UnderWay, nowMs: number): Turn {
     const part = parts.next()
     if (!part.done) return { commits: [], more: true, isUnderWay: true, lookedAt: tasksPerPart }
     this.#underWay = undefined
@@ -340,9 +340,10 @@ class Orchestration {
         : part.value
     return {
       commits: changes.length === 0 ? [] : [changes],
-      more: true,
+      // Not for its own sake, if this fails: who came before it is still on the way to the disk.
+      more: this.#hasMore(),
       wakeAtMs: this.#wakeAtMs.firstRank,
-      failed: () => this.#dirtyWorkloads.add(id),
+      failed: () => this.#tooLate.set(id, nowMs),
       lookedAt: tasksPerPart,
     }
   }
@@ -358,8 +359,22 @@ class Orchestration {
     return mode?.type === 'replicated' ? mode.replicas : 0
   }
 
-  /** Goes on looking for workloads of whom only tasks or revisions are left. Answers whether that was all. */
-  #lookForLooseEnds(): boolean {
+  #decideAnew(id: WorkloadId): void {
+    this.#tooLate.delete(id)
+    this.#dirtyWorkloads.add(id)
+  }
+
+  #hasMore(): boolean {
+    return (
+      this.#dirtyWorkloads.size > 0 ||
+      this.#dirtyNodes.size > 0 ||
+      this.#hasLooseEnds ||
+      this.#underWay !== undefined
+    )
+  }
+
+  /** Goes on looking for workloads of whom only tasks or revisions are left. */
+  #lookForLooseEnds(): void {
     const { view } = this.#store
     let left = looseEndsPerTurnMax
     for (const unlooked of this.#unlooked) {
@@ -369,7 +384,7 @@ class Orchestration {
         if (!view.get('workload', value.workloadId)) this.#dirtyWorkloads.add(value.workloadId)
       }
     }
-    return left > 0
+    this.#hasLooseEnds = left <= 0
   }
 
   /** Looks at the workload again at a time, unless an earlier one was asked for. */
