@@ -3,9 +3,10 @@
  *
  *   node load-main.ts '{"streams": [{"name": "a", "host": "web", "port": 80, "isKept": true, "perSecond": 500}]}'
  *
- * Requests are due at fixed times, whether earlier ones were answered or not; the process goes before all others. It runs until its standard input ends, then prints
- * one `LoadResult`. A name is asked for anew at each connection (`ask-name.ts`). A request on a kept connection that ends before a byte of the
- * answer is sent again once, on a new one, as HTTP clients do (RFC 9112, 9.3.1); these are counted apart.
+ * Requests are due at fixed times, whether earlier ones were answered or not; the process goes before all others. It runs until
+ * its standard input ends, then prints one `LoadResult`. A name is asked for anew at each connection (`ask-name.ts`). A request on
+ * a kept connection that ends before a byte of the answer is sent again once, on a new one, as HTTP clients do (RFC 9112, 9.3.1);
+ * these are counted apart.
  */
 import { connect, isIP, type Socket } from 'node:net'
 import { setPriority } from 'node:os'
