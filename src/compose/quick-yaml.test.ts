@@ -89,6 +89,8 @@ describe('the quick reader of YAML', () => {
     'a:\n  - &b c\n  - *b\n',
     'a:\n  - &b\n    c: 1\n  - *b\n',
     'a:\n  - &b c: 1\n',
+    'a:\n  - &b\n  - c\n',
+    'a:\n- &b # d\n- c: *b\ne: &f\n- g',
     'a: {<<: {b: 1, c: 1}, b: 2}',
     'a: ? b',
     '? a\n: b',

@@ -98,8 +98,7 @@ class QuickReader {
       let start = line.start + 1
       while (start < line.end && this.text[start] === ' ') start++
       if (start >= line.end || this.text[start] === '#') {
-        this.at++
-        items.push(this.block(indent))
+        items.push(this.belowItem(indent))
         continue
       }
       const inner = indent + start - line.start
@@ -107,7 +106,7 @@ class QuickReader {
       line.start = start
       if (this.isItem(line) || this.keyAt(line) !== undefined) {
         items.push(this.block(indent))
-      } else items.push(this.value(start, line, indent))
+      } else items.push(this.value(start, line, indent, () => this.belowItem(indent)))
     }
     const next = this.peek()
     if (next !== undefined && next.indent > indent) unsure()
@@ -150,7 +149,8 @@ class QuickReader {
       let start = found.behind
       while (start < line.end && this.text[start] === ' ') start++
       const isEmpty = start >= line.end || this.text[start] === '#'
-      const value = isEmpty ? this.below(indent) : this.value(start, line, indent)
+      const below = () => this.belowKey(indent)
+      const value = isEmpty ? below() : this.value(start, line, indent, below)
       if (found.key !== '<<' || this.text[line.start] !== '<') own.push([found.key, value])
       else {
         for (const part of Array.isArray(value) ? value : [value]) {
@@ -165,15 +165,21 @@ class QuickReader {
   }
 
   /** What stands below a key: deeper, or a list at its own depth. */
-  private below(indent: number): unknown {
+  private belowKey(indent: number): unknown {
     this.at++
     const line = this.peek()
     if (line?.indent === indent && this.isItem(line)) return this.list(indent)
     return this.block(indent)
   }
 
-  /** A value that begins on the line of its key or dash. */
-  private value(start: number, line: Line, indent: number): unknown {
+  /** What stands below a dash: deeper only, as what is at its own depth is the next item. */
+  private belowItem(indent: number): unknown {
+    this.at++
+    return this.block(indent)
+  }
+
+  /** A value that begins on the line of its key or dash; `below` reads what stands under that one. */
+  private value(start: number, line: Line, indent: number, below: () => unknown): unknown {
     const { text } = this
     const first = text[start]
     switch (first) {
@@ -182,10 +188,9 @@ class QuickReader {
         let behind = start + name.length + 1
         if (/[,\]}]/.test(text[behind] ?? '')) return unsure()
         while (behind < line.end && text[behind] === ' ') behind++
-        if (behind >= line.end || text[behind] === '#')
-          return this.anchor(name, () => this.below(indent))
+        if (behind >= line.end || text[behind] === '#') return this.anchor(name, below)
         if (this.keyAt({ ...line, start: behind }) !== undefined || text[behind] === '-') unsure()
-        return this.anchor(name, () => this.value(behind, line, indent))
+        return this.anchor(name, () => this.value(behind, line, indent, below))
       }
       case '*': {
         const name = this.nameAt(start)
