@@ -166,7 +166,10 @@ function limitFor(
   return isRecent || update.order === 'startFirst' || rollback.order === 'startFirst' ? 2 : 1
 }
 
-/** A task gets its stop signal only when no machine that can be reached sends it connections any more. */
+/**
+ * A task gets its stop signal only when no machine that can be reached sends it connections any more. To one without an address
+ * (its service was on no network when it began) none does, whatever lists it.
+ */
 export function stopsAfterTraffic(cluster: SimulatedCluster, viewOf: () => View) {
   return (host: Host, taskId: string): string | undefined => {
     const task = viewOf().get('task', taskId)
@@ -180,7 +183,9 @@ export function stopsAfterTraffic(cluster: SimulatedCluster, viewOf: () => View)
       if (node?.status.state !== 'ready') continue
       if (cluster.time.nowMs - stateSinceMs(node) < catchUpMs) continue
       const endpoint = other.kernel.desired.endpoints.find(({ backends }) =>
-        backends.some((backend) => backend.taskId === taskId),
+        backends.some(
+          (backend) => backend.taskId === taskId && Object.keys(backend.addresses).length > 0,
+        ),
       )
       if (endpoint)
         return `task ${taskId} on ${host.name} is stopped while ${other.name} still sends it connections to ${endpoint.name}`
