@@ -6,11 +6,12 @@
  * as a glob. Standard output ends in exactly `N passed, N failed, N skipped`; a file that holds no test, hangs or
  * crashes counts as failed.
  */
-import { glob } from 'node:fs/promises'
+import { glob, readFile } from 'node:fs/promises'
 import { matchesGlob, relative, resolve } from 'node:path'
 import { run } from 'node:test'
 import type { TestEvent } from 'node:test/reporters'
 import { inspect } from 'node:util'
+import { drawnFromCode } from './drawn.ts'
 
 interface Phase {
   readonly title: string
@@ -28,6 +29,17 @@ interface FileResult {
   readonly skips: string[]
   /** What its tests say of themselves. */
   readonly notes: string[]
+}
+
+/**
+ * Draws the examples of properties from the code, unless the environment says from what: what fails here fails again when it is run
+ * again. It costs a second to load, so only files that can have properties get it.
+ */
+const propertyOptions = ['--import', resolve(import.meta.dirname, 'drawn-properties.ts')]
+process.env['SKEP_PROPERTY_SEED'] ??= String(await drawnFromCode())
+
+async function mayHaveProperties(file: string): Promise<boolean> {
+  return /from '(?:fast-check|.*\/contract\.ts)'/.test(await readFile(file, 'utf8'))
 }
 
 /** Lines of a failing file's own output that are shown. */
@@ -74,6 +86,7 @@ async function runFile(file: string, phase: Phase): Promise<FileResult> {
     concurrency: false,
     timeout: phase.testTimeoutMs,
     signal: giveUp,
+    execArgv: (await mayHaveProperties(resolve(root, file))) ? propertyOptions : [],
   })
   const names: string[] = []
   for await (const { type, data } of events) {
