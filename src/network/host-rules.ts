@@ -141,7 +141,7 @@ const lostHooks: readonly Hook[] = [
 ]
 const resetLost = (family: Family) => [
   `${family} daddr @lost meta l4proto tcp reject with tcp reset`,
-  // One that is still being opened may find another task: see KernelTable.beginAnew.
+  // One that is still being opened may find another task: see StaleConnections.
   `meta l4proto tcp ct state established ct direction original ct reply ${family} saddr @lost reject with tcp reset`,
 ]
 

@@ -1,8 +1,9 @@
 import { type Log, UserError } from '../base/index.ts'
 import type { CommandResult } from './command.ts'
-import { answering, destinationsIn, staleFlows } from './flows.ts'
+import { destinationsIn, staleFlows } from './flows.ts'
 import { hostNamespace } from './namespace.ts'
 import {
+  type Family,
   isPlausibleListing,
   type Ruleset,
   type RulesPage,
@@ -10,6 +11,7 @@ import {
   renderFull,
   renderRemoval,
 } from './ruleset.ts'
+import { StaleConnections } from './stale-connections.ts'
 
 /** The node's nftables table: what the kernel was last told, and whether it still says so. */
 export class KernelTable {
@@ -23,12 +25,12 @@ export class KernelTable {
   #staleFlows: 'none' | 'unlikely' | 'likely' = 'none'
   /** Destinations that flows were found to. */
   #udpDestinations: ReadonlySet<string> = new Set()
-  readonly #justLost = new Set<string>()
-  /** Addresses that connections were sent to, and no new one is. */
-  readonly #justLeft = new Set<string>()
+  /** What connections the changes of the rules have left behind. */
+  readonly connections: StaleConnections
   readonly #log: Log
 
-  constructor(log: Log) {
+  constructor(family: Family, log: Log) {
+    this.connections = new StaleConnections(family)
     this.#log = log
   }
 
@@ -73,13 +75,7 @@ export class KernelTable {
         if (isLikely) this.#staleFlows = 'likely'
         else if (this.#staleFlows === 'none') this.#staleFlows = 'unlikely'
       }
-      // Where nobody asks for them (the tool is missing) they are no use, but must not pile up.
-      if (this.#justLeft.size > leftMax) this.#justLeft.clear()
-      for (const address of leftBetween(this.#known, ruleset.pages)) this.#justLeft.add(address)
-      const lostBefore = lostIn(this.#known)
-      for (const address of lostIn(ruleset.pages)) {
-        if (!lostBefore.has(address)) this.#justLost.add(address)
-      }
+      this.connections.note(this.#known, ruleset.pages)
       this.#known = ruleset.pages
     }
     this.#applied = ruleset
@@ -126,32 +122,6 @@ export class KernelTable {
     return this.#staleFlows
   }
 
-  /** Whether connections may still be being opened to tasks that are sent none any more. */
-  get hasLeft(): boolean {
-    return this.#justLeft.size > 0
-  }
-
-  /**
-   * Forgets connections that are being opened to an address which was just lost, and, where `isSweep`, to those that are sent
-   * none any more and have not answered for a while: the client's next attempt, a second or two later, begins anew, with a backend
-   * that is there. Throws UserError `unsupported` when the tool for it is missing.
-   */
-  async beginAnew(isSweep = false): Promise<void> {
-    const ruleset = this.#applied
-    const gone = new Set([...this.#justLost, ...(isSweep ? this.#justLeft : [])])
-    if (!ruleset || gone.size === 0) return
-    this.#justLost.clear()
-    if (isSweep) this.#justLeft.clear()
-    const family = conntrackFamilies[ruleset.family]
-    const kind = ['-f', family, '-p', 'tcp', '--state', 'SYN_SENT']
-    const listed = await hostNamespace.run('conntrack', ['-L', ...kind])
-    if (!listed) return
-    if (listed.code !== 0) throw new UserError('unsupported', firstLines(listed.stderr))
-    for (const address of answering(listed.stdout, gone)) {
-      await hostNamespace.run('conntrack', ['-D', ...kind, '--reply-src', address])
-    }
-  }
-
   /**
    * Ends udp flows that go to a backend no more: their next packet begins anew, with one that does. Resolves with their
    * count of kinds. Throws UserError `unsupported` when the tool for it is missing.
@@ -185,9 +155,6 @@ function nft(script: string): Promise<CommandResult | undefined> {
   return hostNamespace.run('nft', ['-f', '-'], script)
 }
 
-/** Addresses that are remembered for `beginAnew`. */
-const leftMax = 10_000
-
 /** Of udp, and not a VIP. */
 const portPattern = /^\d+$/
 
@@ -202,25 +169,6 @@ function destinationsWithStaleFlows(
     const old = known.get(destination)
     return !old || [...old].some((backend) => !backends.has(backend)) ? [destination] : []
   })
-}
-
-/** Where connections were sent to, and are no more. A task has its address for itself. */
-function leftBetween(
-  before: readonly RulesPage[],
-  after: readonly RulesPage[],
-): ReadonlySet<string> {
-  const left = new Set(
-    before.flatMap((page) => (after.includes(page) ? [] : [...(page.backends ?? [])])),
-  )
-  for (const page of after) {
-    if (before.includes(page)) continue
-    for (const address of page.backends ?? []) left.delete(address)
-  }
-  return left
-}
-
-function lostIn(pages: readonly RulesPage[]): ReadonlySet<string> {
-  return new Set(pages.flatMap(({ lost }) => [...(lost ?? [])]))
 }
 
 function udpBackends(pages: readonly RulesPage[]): RulesPage['udpBackends'] {

@@ -61,8 +61,18 @@ describe('the Linux data plane', { skip: reason ?? false, concurrency: false }, 
       ...extra,
     })
 
+  /** For how long the kernel remembers a connection that was reset, in seconds. */
+  const closeLimit = 'net.netfilter.nf_conntrack_tcp_timeout_close'
+
   before(async () => {
-    bench = await RealBench.open('net-a')
+    // Forgotten by itself only long after a test has given up.
+    const before = execFileSync('sysctl', ['-n', closeLimit], { encoding: 'utf8' }).trim()
+    execFileSync('sysctl', ['-qw', `${closeLimit}=600`])
+    try {
+      bench = await RealBench.open('net-a')
+    } finally {
+      execFileSync('sysctl', ['-qw', `${closeLimit}=${before}`])
+    }
     ingress = bench.network('ingress', 1, { ingress: true })
     front = bench.network('front', 2)
     inner = bench.network('inner', 3, { internal: true })
@@ -235,6 +245,61 @@ describe('the Linux data plane', { skip: reason ?? false, concurrency: false }, 
     await assert.rejects(client.http('10.213.2.11', 80), /ECONNREFUSED/)
     await apply([web([one, two])])
     assert.equal((await client.http('10.213.2.11', 80)).hostname, 'one')
+  })
+
+  /** While it is done the first task hears and says nothing, as if its node had no power. */
+  const whileSilent = async (work: () => Promise<void>) => {
+    const inside = (script: string) =>
+      execFileSync('nsenter', ['-t', `${one.pid}`, '-n', 'nft', script])
+    const holes = ['input', 'output'].map(
+      (hook) => `chain ${hook} { type filter hook ${hook} priority 0; policy drop; };`,
+    )
+    inside(`table ip silent { ${holes.join(' ')} }`)
+    try {
+      await work()
+    } finally {
+      inside('delete table ip silent')
+    }
+  }
+
+  test('a port whose connection was reset with a lost task is soon as good as any', async () => {
+    const lost = [lostNeighbour(front, '10.213.2.11'), lostNeighbour(ingress, '10.213.1.11')]
+    await apply([web([one])])
+    const asks = await Promise.all(
+      [
+        { probe: client, where: { host: vip, port: 80 } },
+        { probe: outside, where: { host: hostAddress, port } },
+      ].map(async ({ probe, where }) => {
+        const localPort = Number(await probe.do({ op: 'hold', key: 'reset', ...where }))
+        return { probe, where: { ...where, localPort } }
+      }),
+    )
+    await whileSilent(async () => {
+      await apply([web([one])], lost)
+      for (const { probe } of asks)
+        await assert.rejects(probe.do({ op: 'ask', key: 'reset' }), /ECONNRESET/)
+      await apply([web([two])], lost)
+      for (const { probe, where } of asks) {
+        const answerer = async () => parseWhoami(await probe.do({ op: 'http', ...where })).hostname
+        await waitFor(async () => (await answerer().catch(() => '')) === 'two')
+      }
+    })
+    await apply([web([one, two])])
+  })
+
+  test('what went on to a removed task is forgotten with its node, and reset', async () => {
+    await apply([web([one])])
+    const sourcePort = await client.do({ op: 'hold', key: 'left', host: vip, port: 80 })
+    const kind = ['-p', 'tcp', '--orig-dst', vip, '--orig-port-src', sourcePort]
+    const listing = () => spawnSync('conntrack', ['-L', ...kind], { encoding: 'utf8' }).stdout
+    await apply([web([two])])
+    await whileSilent(async () => {
+      assert.match(listing(), /ESTABLISHED/)
+      await apply([web([two])], [lostNeighbour(front, '10.213.2.11')])
+      await waitFor(() => Promise.resolve(listing() === ''))
+      await assert.rejects(client.do({ op: 'ask', key: 'left' }), /ECONNRESET/)
+    })
+    await apply([web([one, two])])
   })
 
   test('what is finished is soon forgotten, whatever changed meanwhile', async () => {

@@ -194,6 +194,9 @@ class LinuxDataPlane implements DataPlane {
   #keptNetworks: string | undefined
   #canMoveFlows = true
   #isSweepDue = false
+  #isForgetting = false
+  /** What the kernel is told to forget, one after the other, beside the turns. */
+  #forgotten: Promise<void> = Promise.resolve()
   #toldOverlay: ToldOverlay | undefined
   #isOverlayUsed = false
   #isOverlaySeen = false
@@ -231,8 +234,8 @@ class LinuxDataPlane implements DataPlane {
     this.#resolver = new ResolverLink({ stateDir, entry: resolverEntry, clock, log })
     this.#forwarding = new ForwardingRules(tableName)
     this.#forwarding6 = new ForwardingRules(tableName, 'ip6tables')
-    this.#table = new KernelTable(log)
-    this.#table6 = new KernelTable(log)
+    this.#table = new KernelTable('ip', log)
+    this.#table6 = new KernelTable('ip6', log)
     this.#overlay = new Overlay(tableName)
     this.#tunnel = new Tunnel(options.encryption ?? noEncryption, tableName)
   }
@@ -407,6 +410,7 @@ class LinuxDataPlane implements DataPlane {
   async close(): Promise<void> {
     this.#closed.abort()
     await this.#turn.catch(() => {})
+    await this.#forgotten
     await this.#resolver.close()
   }
 
@@ -444,7 +448,7 @@ class LinuxDataPlane implements DataPlane {
       this.#applyOverlay(desired),
       this.#table
         .apply(rules)
-        .then((isChanged) => (isChanged ? this.#moveFlows(this.#table) : undefined)),
+        .then((isChanged) => (isChanged ? this.#moveOn(this.#table) : undefined)),
       this.#allowForwarding(publishedSubnets(networks, endpoints, node?.id)),
       this.#applyVips(desired),
       this.#applyIpv6(desired),
@@ -644,7 +648,7 @@ class LinuxDataPlane implements DataPlane {
       ...this.#abilities,
     })
     const subnets = publishedSubnets(networks, endpoints, nodeId, 'ip6').join(' ')
-    if (await this.#table6.apply(rules)) await this.#moveFlows(this.#table6)
+    if (await this.#table6.apply(rules)) await this.#moveOn(this.#table6)
     if (subnets !== this.#forwardedSubnets6) {
       await this.#forwarding6.ensure(subnets.split(' ').filter((subnet) => subnet !== ''))
       this.#forwardedSubnets6 = subnets
@@ -687,14 +691,64 @@ class LinuxDataPlane implements DataPlane {
     }
   }
 
+  /** After a change of rules: what the kernel remembers follows it. */
+  async #moveOn(table: KernelTable): Promise<void> {
+    if (table.connections.hasLost) this.#forgetLostSoon()
+    if (table.connections.hasLeft || table.staleFlows === 'unlikely') this.#sweepSoon()
+    if (table.staleFlows === 'likely') await this.#moveFlows(table)
+  }
+
   /** Flows without connections would go on to a backend that is gone for as long as their client keeps sending. */
-  async #moveFlows(table: KernelTable, isSweep = false): Promise<void> {
+  #moveFlows(table: KernelTable): Promise<void> {
+    return this.#asFarAsPossible(async () => {
+      await table.moveFlows(async () => new Set([...(await addressesByDevice()).values()].flat()))
+    })
+  }
+
+  /**
+   * Where much is remembered the kernel takes long to forget: no change of rules waits for that, least of all the one that sends what
+   * begins next elsewhere.
+   */
+  #forgetLostSoon(): void {
+    if (this.#isForgetting) return
+    this.#isForgetting = true
+    this.#forgetInOrder(async () => {
+      this.#isForgetting = false
+      for (const { connections } of [this.#table, this.#table6]) await connections.forgetLost()
+    })
+  }
+
+  /**
+   * Listing what the kernel remembers takes longer than a change of rules, however little there is: where there is hardly a flow to
+   * find, it is done for all changes of some time at once, and none waits for it.
+   */
+  #sweepSoon(): void {
+    if (this.#isSweepDue) return
+    this.#isSweepDue = true
+    void this.#options.clock
+      .sleep(sweepMs, this.#closed.signal)
+      .then(() => {
+        this.#isSweepDue = false
+        this.#forgetInOrder(async () => {
+          for (const { connections } of [this.#table, this.#table6])
+            await connections.forgetUnanswered()
+        })
+        return this.#inTurn(async () => {
+          await this.#moveFlows(this.#table)
+          await this.#moveFlows(this.#table6)
+        })
+      })
+      .catch(() => {}) // It was closed: the next one finds what is left.
+  }
+
+  #forgetInOrder(work: () => Promise<void>): void {
+    this.#forgotten = this.#forgotten.then(() => this.#asFarAsPossible(work))
+  }
+
+  async #asFarAsPossible(work: () => Promise<void>): Promise<void> {
     if (!this.#canMoveFlows) return
     try {
-      await table.beginAnew(isSweep)
-      if (table.hasLeft || (table.staleFlows === 'unlikely' && !isSweep)) this.#moveFlowsSoon()
-      if (table.staleFlows === 'unlikely' && !isSweep) return
-      await table.moveFlows(async () => new Set([...(await addressesByDevice()).values()].flat()))
+      await work()
     } catch (error) {
       this.#canMoveFlows = !(error instanceof UserError && error.code === 'unsupported')
       this.#options.log.warn('connections to removed tasks could not be moved', {
@@ -702,25 +756,6 @@ class LinuxDataPlane implements DataPlane {
         next: 'Install conntrack (package conntrack) and restart the daemon.',
       })
     }
-  }
-
-  /**
-   * Listing flows takes longer than a change of rules, however few there are: where there is hardly one to find, it is done for
-   * all changes of some time at once, and none waits for it.
-   */
-  #moveFlowsSoon(): void {
-    if (this.#isSweepDue) return
-    this.#isSweepDue = true
-    void this.#options.clock
-      .sleep(sweepMs, this.#closed.signal)
-      .then(() =>
-        this.#inTurn(async () => {
-          this.#isSweepDue = false
-          await this.#moveFlows(this.#table, true)
-          await this.#moveFlows(this.#table6, true)
-        }),
-      )
-      .catch(() => {}) // It was closed: the next one finds what is left.
   }
 
   #zones(): ResolverState {

@@ -8,7 +8,7 @@ import { createInterface } from 'node:readline'
 import { decode, encode } from 'dns-packet'
 
 export type ProbeCommand =
-  | { op: 'http'; host: string; port: number }
+  | { op: 'http'; host: string; port: number; localPort?: number }
   | { op: 'hold'; key: string; host: string; port: number }
   | { op: 'ask'; key: string }
   | { op: 'end'; key: string }
@@ -25,7 +25,7 @@ const request = 'GET / HTTP/1.1\r\nHost: probe\r\n\r\n'
 async function perform(command: ProbeCommand): Promise<string> {
   switch (command.op) {
     case 'http': {
-      const socket = await open(command.host, command.port)
+      const socket = await open(command.host, command.port, command.localPort)
       try {
         return await exchange(socket)
       } finally {
@@ -91,9 +91,9 @@ async function perform(command: ProbeCommand): Promise<string> {
   }
 }
 
-function open(host: string, port: number): Promise<Socket> {
+function open(host: string, port: number, localPort?: number): Promise<Socket> {
   return new Promise((resolve, reject) => {
-    const socket = connect({ host, port })
+    const socket = connect({ host, port, ...(localPort === undefined ? {} : { localPort }) })
     socket.setTimeout(answerMsMax, () => socket.destroy(new Error('ETIMEDOUT')))
     socket.once('error', reject)
     socket.once('connect', () => {
