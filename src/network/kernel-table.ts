@@ -1,5 +1,6 @@
 import { type Log, UserError } from '../base/index.ts'
 import type { CommandResult } from './command.ts'
+import { forgetTracked, listTracked } from './connection-tracking.ts'
 import { destinationsIn, staleFlows } from './flows.ts'
 import { hostNamespace } from './namespace.ts'
 import {
@@ -131,20 +132,14 @@ export class KernelTable {
     if (!ruleset || this.#staleFlows === 'none') return 0
     this.#staleFlows = 'none'
     const kind = ['-f', conntrackFamilies[ruleset.family], '-p', 'udp']
-    const listed = await hostNamespace.run('conntrack', ['-L', ...kind])
-    if (!listed) return 0
-    if (listed.code !== 0) throw new UserError('unsupported', firstLines(listed.stderr))
-    const flows = listed.stdout
+    const flows = await listTracked(kind)
     // Most of the time there are none, whatever the host's addresses are.
     const backends = udpBackends(ruleset.pages)
     this.#udpDestinations = destinationsIn(flows, backends)
     if (staleFlows(flows, backends, () => true).length === 0) return 0
     const local = await localAddresses()
     const stale = staleFlows(flows, backends, (address) => local.has(address))
-    for (const selection of stale) {
-      // Nobody minds one that ended by itself meanwhile (exit code 1).
-      await hostNamespace.run('conntrack', ['-D', ...kind, ...selection])
-    }
+    for (const selection of stale) await forgetTracked([...kind, ...selection])
     return stale.length
   }
 }

@@ -1,6 +1,5 @@
-import { UserError } from '../base/index.ts'
+import { forgetTracked, listTracked } from './connection-tracking.ts'
 import { answering } from './flows.ts'
-import { hostNamespace } from './namespace.ts'
 import type { Family, RulesPage } from './ruleset.ts'
 
 /** Addresses that are remembered of one kind. Where nobody asks for them (the tool is missing) they must not pile up. */
@@ -48,7 +47,7 @@ export class StaleConnections {
   async forgetLost(): Promise<void> {
     for (const address of this.#lost) {
       this.#lost.delete(address)
-      await forget([...this.#select, '--reply-src', address])
+      await forgetTracked([...this.#select, '--reply-src', address])
     }
   }
 
@@ -61,29 +60,15 @@ export class StaleConnections {
     this.#left.clear()
     if (left.size === 0) return
     const select = [...this.#select, '--state', 'SYN_SENT']
-    const listed = await hostNamespace.run('conntrack', ['-L', ...select])
-    if (!listed) return
-    if (listed.code !== 0) throw unsupported(listed.stderr)
-    for (const address of answering(listed.stdout, left))
-      await forget([...select, '--reply-src', address])
+    const listing = await listTracked(select)
+    for (const address of answering(listing, left))
+      await forgetTracked([...select, '--reply-src', address])
   }
 }
 
 function remember(addresses: Set<string>, address: string): void {
   if (addresses.size >= addressesMax) addresses.clear()
   addresses.add(address)
-}
-
-async function forget(selection: readonly string[]): Promise<void> {
-  const done = await hostNamespace.run('conntrack', ['-D', ...selection])
-  // It fails when there was none.
-  if (done && done.code !== 0 && !done.stderr.includes('0 flow entries')) {
-    throw unsupported(done.stderr)
-  }
-}
-
-function unsupported(why: string): UserError {
-  return new UserError('unsupported', why.split('\n').slice(0, 3).join(' ').slice(0, 500))
 }
 
 /** Where connections were sent to, and are no more. A task has its address for itself. */
