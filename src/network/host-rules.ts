@@ -327,7 +327,6 @@ function lostPageOf(family: Family, neighbours = noNeighbours): RulesPage {
   const page: RulesPage = {
     chains: new Map([['lost', lost.size > 0 ? resetLost(family) : []]]),
     elements: new Map([['lost', lost]]),
-    lost,
     udpBackends: new Map(),
   }
   lostPages[family].set(neighbours, page)

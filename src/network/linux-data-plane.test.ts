@@ -38,11 +38,12 @@ describe('the Linux data plane', { skip: reason ?? false, concurrency: false }, 
   const apply = (
     endpoints: readonly EndpointAssignment[],
     lost: readonly ReturnType<typeof lostNeighbour>[] = [],
+    tasks: readonly LocalTask[] = [one, two, asking, hidden],
   ) =>
     bench.plane.apply({
       networks: [ingress, front, inner],
       endpoints,
-      tasks: [one, two, asking, hidden],
+      tasks,
       ...(lost.length > 0 && {
         neighbours: new Map(lost.map((neighbour) => [neighbour.id, neighbour])),
       }),
@@ -287,18 +288,24 @@ describe('the Linux data plane', { skip: reason ?? false, concurrency: false }, 
     await apply([web([one, two])])
   })
 
-  test('what went on to a removed task is forgotten with its node, and reset', async () => {
-    await apply([web([one])])
-    const sourcePort = await client.do({ op: 'hold', key: 'left', host: vip, port: 80 })
-    const kind = ['-p', 'tcp', '--orig-dst', vip, '--orig-port-src', sourcePort]
-    const listing = () => spawnSync('conntrack', ['-L', ...kind], { encoding: 'utf8' }).stdout
-    await apply([web([two])])
-    await whileSilent(async () => {
-      assert.match(listing(), /ESTABLISHED/)
-      await apply([web([two])], [lostNeighbour(front, '10.213.2.11')])
-      await waitFor(() => Promise.resolve(listing() === ''))
-      await assert.rejects(client.do({ op: 'ask', key: 'left' }), /ECONNRESET/)
-    })
+  test('what went on to a removed task is forgotten with the task, or its node', async () => {
+    const lost = [lostNeighbour(front, '10.213.2.11')]
+    for (const end of [
+      () => apply([web([two])], lost),
+      () => apply([web([two])], [], [two, asking, hidden]),
+    ]) {
+      await apply([web([one])])
+      const sourcePort = await client.do({ op: 'hold', key: 'left', host: vip, port: 80 })
+      const kind = ['-p', 'tcp', '--orig-dst', vip, '--orig-port-src', sourcePort]
+      const listing = () => spawnSync('conntrack', ['-L', ...kind], { encoding: 'utf8' }).stdout
+      await apply([web([two])])
+      await whileSilent(async () => {
+        assert.match(listing(), /ESTABLISHED/)
+        await end()
+        await waitFor(() => Promise.resolve(listing() === ''))
+        await assert.rejects(client.do({ op: 'ask', key: 'left' }), /ECONNRESET/)
+      })
+    }
     await apply([web([one, two])])
   })
 

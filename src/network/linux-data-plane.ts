@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type Clock, type Log, messageOf, UserError } from '../base/index.ts'
-import type { NetworkId } from '../model/index.ts'
+import { ipv4Of, type NetworkId } from '../model/index.ts'
 import type { NetworkAssignment, NetworkFinding, NodeExamination } from '../wire/index.ts'
 import { openBridgeAddresses, planBridgeAddresses } from './bridge-addresses.ts'
 import { bridgeName } from './bridge-name.ts'
@@ -446,9 +446,7 @@ class LinuxDataPlane implements DataPlane {
     })
     const done = await Promise.allSettled([
       this.#applyOverlay(desired),
-      this.#table
-        .apply(rules)
-        .then((isChanged) => (isChanged ? this.#moveOn(this.#table) : undefined)),
+      this.#table.apply(rules).then((isChanged) => this.#moveOn(this.#table, isChanged)),
       this.#allowForwarding(publishedSubnets(networks, endpoints, node?.id)),
       this.#applyVips(desired),
       this.#applyIpv6(desired),
@@ -648,7 +646,7 @@ class LinuxDataPlane implements DataPlane {
       ...this.#abilities,
     })
     const subnets = publishedSubnets(networks, endpoints, nodeId, 'ip6').join(' ')
-    if (await this.#table6.apply(rules)) await this.#moveOn(this.#table6)
+    await this.#moveOn(this.#table6, await this.#table6.apply(rules))
     if (subnets !== this.#forwardedSubnets6) {
       await this.#forwarding6.ensure(subnets.split(' ').filter((subnet) => subnet !== ''))
       this.#forwardedSubnets6 = subnets
@@ -691,11 +689,27 @@ class LinuxDataPlane implements DataPlane {
     }
   }
 
-  /** After a change of rules: what the kernel remembers follows it. */
-  async #moveOn(table: KernelTable): Promise<void> {
-    if (table.connections.hasLost) this.#forgetLostSoon()
-    if (table.connections.hasLeft || table.staleFlows === 'unlikely') this.#sweepSoon()
+  /** What the kernel remembers of connections follows the rules, and who is there. */
+  async #moveOn(table: KernelTable, isChanged: boolean): Promise<void> {
+    const { connections } = table
+    connections.settle((address) => this.#isHeld(address))
+    if (connections.hasGone) this.#forgetGoneSoon()
+    if (!isChanged) return
+    if (connections.hasLeft || table.staleFlows === 'unlikely') this.#sweepSoon()
     if (table.staleFlows === 'likely') await this.#moveFlows(table)
+  }
+
+  /** Whether a task here, or something on a node that is heard of, has the address. */
+  #isHeld(address: string): boolean {
+    const { networks, tasks, neighbours } = this.#desired
+    return networks.some((network) => {
+      const place = address.includes(':') && isDual(network) ? ipv4Of(network, address) : address
+      const neighbour = neighbours?.get(`${network.id}/${place}`)
+      if (neighbour) return neighbour.isLost !== true
+      return tasks.some(({ addresses }) =>
+        addresses.some((own) => own.networkId === network.id && own.address === place),
+      )
+    })
   }
 
   /** Flows without connections would go on to a backend that is gone for as long as their client keeps sending. */
@@ -709,12 +723,12 @@ class LinuxDataPlane implements DataPlane {
    * Where much is remembered the kernel takes long to forget: no change of rules waits for that, least of all the one that sends what
    * begins next elsewhere.
    */
-  #forgetLostSoon(): void {
+  #forgetGoneSoon(): void {
     if (this.#isForgetting) return
     this.#isForgetting = true
     this.#forgetInOrder(async () => {
       this.#isForgetting = false
-      for (const { connections } of [this.#table, this.#table6]) await connections.forgetLost()
+      for (const { connections } of [this.#table, this.#table6]) await connections.forgetGone()
     })
   }
 

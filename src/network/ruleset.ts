@@ -33,8 +33,6 @@ export interface RulesPage {
   readonly udpBackends: ReadonlyMap<string, ReadonlySet<string>>
   /** Addresses that connections are sent to, whatever the protocol. */
   readonly backends?: ReadonlySet<string>
-  /** Addresses that connections are reset to. */
-  readonly lost?: ReadonlySet<string>
 }
 
 /** A base chain: where packets come in. */

@@ -8,10 +8,12 @@ const addressesMax = 10_000
 /** What the kernel remembers of tcp connections to tasks that are sent none any more, in one family of addresses. */
 export class StaleConnections {
   readonly #select: readonly string[]
-  /** Addresses of nodes that fell silent, that are sent no connection any more. */
-  readonly #lost = new Set<string>()
-  /** Addresses that connections were sent to, and no new one is. */
+  /** Addresses that connections were sent to, and no new one is: some may not have been answered yet. */
   readonly #left = new Set<string>()
+  /** Those of them that somebody had when it was last asked: open connections go on. */
+  readonly #open = new Set<string>()
+  /** Those that nobody has any more. */
+  readonly #gone = new Set<string>()
 
   constructor(family: Family) {
     this.#select = ['-f', family === 'ip' ? 'ipv4' : 'ipv6', '-p', 'tcp']
@@ -19,34 +21,45 @@ export class StaleConnections {
 
   /** Takes note of a change of rules that the kernel has taken. */
   note(before: readonly RulesPage[], after: readonly RulesPage[]): void {
-    const lostBefore = lostIn(before)
-    const lost = lostIn(after)
-    for (const address of this.#lost) if (!lost.has(address)) this.#lost.delete(address)
-    const justLost = without(lost, lostBefore)
-    // While connections are still sent there, one that is forgotten would go there again.
-    if (justLost.size > 0)
-      for (const address of without(justLost, backendsIn(after))) remember(this.#lost, address)
-    for (const address of leftBetween(before, after))
-      remember(lost.has(address) ? this.#lost : this.#left, address)
+    const old = backendsIn(before.filter((page) => !after.includes(page)))
+    const now = backendsIn(after.filter((page) => !before.includes(page)))
+    for (const address of now) {
+      this.#open.delete(address)
+      this.#gone.delete(address)
+    }
+    for (const address of old) {
+      if (now.has(address)) continue
+      remember(this.#left, address)
+      remember(this.#open, address)
+    }
   }
 
-  get hasLost(): boolean {
-    return this.#lost.size > 0
+  /** Takes note of who is there. `isHeld`: somebody has the address, and is heard of. */
+  settle(isHeld: (address: string) => boolean): void {
+    for (const address of this.#open) {
+      if (isHeld(address)) continue
+      this.#open.delete(address)
+      remember(this.#gone, address)
+    }
   }
 
   get hasLeft(): boolean {
     return this.#left.size > 0
   }
 
+  get hasGone(): boolean {
+    return this.#gone.size > 0
+  }
+
   /**
-   * Forgets all connections to addresses whose node fell silent. One that is being opened begins anew with its client's next
-   * attempt, a second later, at a backend that is there. An open one is unknown to the backend that gets its next packet, and reset.
-   * And what the rules have reset does not stay in the way of its client's next connection from the same port: the kernel
-   * remembers it for 10 s, before Linux 6.3 for days. Throws UserError `unsupported` when the tool for it is missing.
+   * Forgets all connections to addresses that nobody has. One that is being opened begins anew with its client's next attempt, a second
+   * later, at a backend that is there. An open one is unknown to the backend that gets its next packet, and reset. And none stays in
+   * the way of its client's next connection from the same port: what a task left half closed is remembered for up to 2 minutes, what
+   * the rules have reset for 10 s, before Linux 6.3 for days. Throws UserError `unsupported` when the tool for it is missing.
    */
-  async forgetLost(): Promise<void> {
-    for (const address of this.#lost) {
-      this.#lost.delete(address)
+  async forgetGone(): Promise<void> {
+    for (const address of this.#gone) {
+      this.#gone.delete(address)
       await forgetTracked([...this.#select, '--reply-src', address])
     }
   }
@@ -71,24 +84,6 @@ function remember(addresses: Set<string>, address: string): void {
   addresses.add(address)
 }
 
-/** Where connections were sent to, and are no more. A task has its address for itself. */
-function leftBetween(
-  before: readonly RulesPage[],
-  after: readonly RulesPage[],
-): ReadonlySet<string> {
-  const gone = before.filter((page) => !after.includes(page))
-  const made = after.filter((page) => !before.includes(page))
-  return without(backendsIn(gone), backendsIn(made))
-}
-
-function without(addresses: ReadonlySet<string>, others: ReadonlySet<string>): ReadonlySet<string> {
-  return new Set([...addresses].filter((address) => !others.has(address)))
-}
-
 function backendsIn(pages: readonly RulesPage[]): ReadonlySet<string> {
   return new Set(pages.flatMap(({ backends }) => [...(backends ?? [])]))
-}
-
-function lostIn(pages: readonly RulesPage[]): ReadonlySet<string> {
-  return new Set(pages.flatMap(({ lost }) => [...(lost ?? [])]))
 }
