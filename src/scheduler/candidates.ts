@@ -75,6 +75,9 @@ export interface Search {
   budget: number
 }
 
+/** A workload's tasks by the index of their node. */
+type Counts = Pick<ReadonlyMap<number, number>, 'get'>
+
 const absent = 255
 /** Tasks of one workload on one node, and tasks on one node, that the rank tells apart. */
 const activeMax = 2 ** 20 - 1
@@ -88,9 +91,7 @@ export class Candidates {
   readonly #table: NodeTable
   readonly #needs: Needs
   readonly #filter: StaticFilter
-  readonly #workload:
-    | { readonly counts: ReadonlyMap<number, number>; readonly max: number }
-    | undefined
+  readonly #workload: { readonly counts: Counts; readonly max: number } | undefined
   readonly #root = newBranch()
   #seen = -1
   #reasons = new Uint8Array(0)
@@ -106,7 +107,7 @@ export class Candidates {
     table: NodeTable,
     needs: Needs,
     filter: StaticFilter,
-    workload?: { readonly counts: ReadonlyMap<number, number>; readonly max: number },
+    workload?: { readonly counts: Counts; readonly max: number },
   ) {
     this.#table = table
     this.#needs = needs

@@ -70,8 +70,12 @@ const builtInNetworkDrivers: ReadonlySet<string> = new Set([
 ])
 
 function pluginsOf(view: View, { template }: Revision): Needs['plugins'] {
-  const byKey = new Map<string, { type: string; name: string }>()
-  const add = (type: string, name: string) => byKey.set(`${type}/${name}`, { type, name })
+  // Most need none.
+  let byKey: Map<string, { type: string; name: string }> | undefined
+  const add = (type: string, name: string) => {
+    byKey ??= new Map()
+    byKey.set(`${type}/${name}`, { type, name })
+  }
   for (const { networkId } of template.networks) {
     const spec = view.get('network', networkId)?.spec
     if (spec && !spec.predefined && !builtInNetworkDrivers.has(spec.driver)) {
@@ -88,8 +92,10 @@ function pluginsOf(view: View, { template }: Revision): Needs['plugins'] {
   const [cluster] = view.list('cluster')
   const log = (template.logDriver ?? cluster?.spec.logDriver)?.name
   if (log !== undefined && log !== '' && log !== 'none') add('Log', log)
-  return [...byKey.keys()].sort().flatMap((key) => byKey.get(key) ?? [])
+  if (byKey === undefined) return noPlugins
+  return [...byKey].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, plugin]) => plugin)
 }
+const noPlugins: Needs['plugins'] = []
 
 /** Host-mode ports with a fixed number, of the endpoints in front of a workload: `58/tcp`. */
 export function declaredHostPorts(

@@ -19,6 +19,7 @@ import { explainPinned, explainRefusal } from './explain.ts'
 import { getOrMake } from './get-or-make.ts'
 import { declaredHostPorts, isFixedHostPort, type Needs, needsOf, portKey } from './needs.ts'
 import { type Holding, type NodeState, NodeTable, reasonCode } from './node-state.ts'
+import { SmallMap } from './small-map.ts'
 import { WorkloadState } from './workload-state.ts'
 
 export interface Placement {
@@ -49,7 +50,7 @@ export interface SchedulerDecision {
 interface Group {
   readonly revisionId: RevisionId
   readonly workloadId: WorkloadId
-  readonly pending: Map<TaskId, Task>
+  readonly pending: SmallMap<TaskId, Task>
   needs: Needs | undefined
   maxReplicas: number
   needsEpoch: number
@@ -330,10 +331,12 @@ export class Scheduler {
       if (after.status.error !== group.sentence) group.isSaid = false
       return
     }
+    const pending = new SmallMap<TaskId, Task>()
+    pending.set(after.id, after)
     this.#groups.set(after.revisionId, {
       revisionId: after.revisionId,
       workloadId: after.workloadId,
-      pending: new Map([[after.id, after]]),
+      pending,
       needs: undefined,
       maxReplicas: 0,
       needsEpoch: -1,
@@ -600,6 +603,9 @@ export class Scheduler {
     candidates.catchUp()
     if (candidates.live === 0) return undefined
     if (!session.isOwn) {
+      // Most often nothing stands against the best one.
+      if (workload.counts.size + avoided.size === 0 && !candidates.isSpread)
+        return candidates.choose(anyNode)
       const search: Search = {
         skips: (index) => workload.counts.has(index) || avoided.has(index),
         counts,
@@ -718,7 +724,9 @@ export class Scheduler {
           [...counts].map(([index, count]) => [id, this.#nodes.slots[index]?.id, count]),
         )
         .sort(byText),
-      groups: sorted([...this.#groups.values()].flatMap(({ pending }) => [...pending.keys()])),
+      groups: sorted(
+        [...this.#groups.values()].flatMap(({ pending }) => [...pending].map(([id]) => id)),
+      ),
       pinned: sorted([...this.#pinned.values()].flatMap((tasks) => [...tasks.keys()])),
       unwanted: sorted(this.#unwanted.keys()),
     }
@@ -726,6 +734,7 @@ export class Scheduler {
 }
 
 const noPorts: readonly string[] = []
+const anyNode: Search = { skips: () => false, counts: new Map(), budget: Number.POSITIVE_INFINITY }
 const noneAvoided: ReadonlyMap<number, number> = new Map()
 const noResources: readonly GenericResource[] = []
 

@@ -1,6 +1,6 @@
 import type { NodeId, RevisionId, TaskId, WorkloadId } from '../model/index.ts'
-
 import { getOrMake } from './get-or-make.ts'
+import { SmallMap } from './small-map.ts'
 
 /** Failures on a node within this span make it a worse place for the same revision, in ms. */
 const failureWindowMs = 300_000
@@ -11,7 +11,7 @@ const failuresUntilAvoided = 5
 export class WorkloadState {
   readonly id: WorkloadId
   /** Active tasks by node index. */
-  readonly counts = new Map<number, number>()
+  readonly counts = new SmallMap<number, number>()
   // Most workloads have neither, and there may be many workloads.
   #ownKeys: Set<string> | undefined
   #failures: Map<RevisionId, Map<NodeId, Map<TaskId, number>>> | undefined

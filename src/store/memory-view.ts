@@ -19,16 +19,20 @@ interface Entry<T> {
 /** Keys of one object in one index. One key, the usual case, is no array: an index is asked for every change. */
 type Keys = string | readonly string[] | undefined
 
-/** What belongs to one key of an index. */
-interface Bucket<T> {
+/** What belongs to one key of an index, once that was more than one or was asked for. */
+class Bucket<T> {
   /** Those that belong here, in order of creation, unless `isTidy` is false. */
   entries: Entry<T>[]
   /** How many belong here. */
-  count: number
+  count = 1
   /** False: some are out of order, twice, or left in because to take them out at once would cost a search. */
-  isTidy: boolean
+  isTidy = true
   /** Kept until something in it changes. */
   list: readonly T[] | undefined
+
+  constructor(first: Entry<T>) {
+    this.entries = [first]
+  }
 }
 
 const nothing: readonly never[] = Object.freeze([])
@@ -41,15 +45,17 @@ const untidyMax = 16
  */
 class Index<T> {
   readonly #keysOf: (object: T) => Keys
-  readonly #bucketByKey = new Map<string, Bucket<T>>()
+  /** The only entry itself, where there never was another and no list was asked for. */
+  readonly #bucketByKey = new Map<string, Entry<T> | Bucket<T>>()
 
   constructor(keysOf: (object: T) => Keys) {
     this.#keysOf = keysOf
   }
 
   list(key: string): readonly T[] {
-    const bucket = this.#bucketByKey.get(key)
-    if (bucket === undefined) return nothing
+    const known = this.#bucketByKey.get(key)
+    if (known === undefined) return nothing
+    const bucket = this.#bucketOf(key, known)
     if (bucket.list === undefined) {
       if (!bucket.isTidy) this.#tidy(key, bucket)
       const list: T[] = []
@@ -80,11 +86,12 @@ class Index<T> {
   }
 
   #add(key: string, entry: Entry<T>): void {
-    const bucket = this.#bucketByKey.get(key)
-    if (bucket === undefined) {
-      this.#bucketByKey.set(key, { entries: [entry], count: 1, isTidy: true, list: undefined })
+    const known = this.#bucketByKey.get(key)
+    if (known === undefined) {
+      this.#bucketByKey.set(key, entry)
       return
     }
+    const bucket = this.#bucketOf(key, known)
     const last = bucket.entries.at(-1)
     // Objects mostly come in order of creation; one that changed its key may not.
     if (last !== undefined && last.place >= entry.place) bucket.isTidy = false
@@ -93,14 +100,24 @@ class Index<T> {
     bucket.list = undefined
   }
 
+  #bucketOf(key: string, known: Entry<T> | Bucket<T>): Bucket<T> {
+    if (known instanceof Bucket) return known
+    const bucket = new Bucket(known)
+    this.#bucketByKey.set(key, bucket)
+    return bucket
+  }
+
   #renew(key: string): void {
     const bucket = this.#bucketByKey.get(key)
-    if (bucket !== undefined) bucket.list = undefined
+    if (bucket instanceof Bucket) bucket.list = undefined
   }
 
   #remove(key: string): void {
     const bucket = this.#bucketByKey.get(key)
-    if (bucket === undefined) return
+    if (!(bucket instanceof Bucket)) {
+      this.#bucketByKey.delete(key)
+      return
+    }
     bucket.list = undefined
     bucket.count -= 1
     bucket.isTidy = false
