@@ -64,6 +64,11 @@ export function runCommand(
   })
 }
 
+/** What a tool said, short enough for an error. */
+export function firstLines(text: string): string {
+  return text.split('\n').slice(0, 3).join(' ').slice(0, 500)
+}
+
 const packages: Readonly<Record<string, string>> = {
   nft: 'nftables',
   nsenter: 'util-linux',

@@ -1,6 +1,6 @@
 import { type Log, UserError } from '../base/index.ts'
-import type { CommandResult } from './command.ts'
-import { forgetTracked, listTracked } from './connection-tracking.ts'
+import { type CommandResult, firstLines } from './command.ts'
+import { connectionsOf, forgetTracked, listTracked } from './connection-tracking.ts'
 import { destinationsIn, staleFlows } from './flows.ts'
 import { hostNamespace } from './namespace.ts'
 import {
@@ -131,7 +131,7 @@ export class KernelTable {
     const ruleset = this.#applied
     if (!ruleset || this.#staleFlows === 'none') return 0
     this.#staleFlows = 'none'
-    const kind = ['-f', conntrackFamilies[ruleset.family], '-p', 'udp']
+    const kind = connectionsOf(ruleset.family, 'udp')
     const flows = await listTracked(kind)
     // Most of the time there are none, whatever the host's addresses are.
     const backends = udpBackends(ruleset.pages)
@@ -143,8 +143,6 @@ export class KernelTable {
     return stale.length
   }
 }
-
-const conntrackFamilies = { ip: 'ipv4', ip6: 'ipv6' } as const
 
 function nft(script: string): Promise<CommandResult | undefined> {
   return hostNamespace.run('nft', ['-f', '-'], script)
@@ -168,8 +166,4 @@ function destinationsWithStaleFlows(
 
 function udpBackends(pages: readonly RulesPage[]): RulesPage['udpBackends'] {
   return new Map(pages.flatMap((page) => [...page.udpBackends]))
-}
-
-function firstLines(text: string): string {
-  return text.split('\n').slice(0, 3).join(' ').slice(0, 500)
 }

@@ -728,7 +728,7 @@ class LinuxDataPlane implements DataPlane {
     this.#isForgetting = true
     this.#forgetInOrder(async () => {
       this.#isForgetting = false
-      for (const { connections } of [this.#table, this.#table6]) await connections.forgetGone()
+      for (const { connections } of [this.#table, this.#table6]) await connections.forgetGone(this.#closed.signal)
     })
   }
 

@@ -1,4 +1,4 @@
-import { forgetTracked, listTracked } from './connection-tracking.ts'
+import { connectionsOf, forgetTracked, listTracked } from './connection-tracking.ts'
 import { answering } from './flows.ts'
 import type { Family, RulesPage } from './ruleset.ts'
 
@@ -16,7 +16,7 @@ export class StaleConnections {
   readonly #gone = new Set<string>()
 
   constructor(family: Family) {
-    this.#select = ['-f', family === 'ip' ? 'ipv4' : 'ipv6', '-p', 'tcp']
+    this.#select = connectionsOf(family, 'tcp')
   }
 
   /** Takes note of a change of rules that the kernel has taken. */
@@ -55,10 +55,12 @@ export class StaleConnections {
    * Forgets all connections to addresses that nobody has. One that is being opened begins anew with its client's next attempt, a second
    * later, at a backend that is there. An open one is unknown to the backend that gets its next packet, and reset. And none stays in
    * the way of its client's next connection from the same port: what a task left half closed is remembered for up to 2 minutes, what
-   * the rules have reset for 10 s, before Linux 6.3 for days. Throws UserError `unsupported` when the tool for it is missing.
+   * the rules have reset for 10 s, before Linux 6.3 for days. Ends early when `signal` aborts. Throws UserError `unsupported` when the
+   * tool for it is missing.
    */
-  async forgetGone(): Promise<void> {
+  async forgetGone(signal: AbortSignal): Promise<void> {
     for (const address of this.#gone) {
+      if (signal.aborted) return
       this.#gone.delete(address)
       await forgetTracked([...this.#select, '--reply-src', address])
     }
