@@ -159,3 +159,93 @@ describe('a feed', () => {
     assert.equal(feed.since(undefined).parts[0], feed.since(undefined).parts[0])
   })
 })
+
+describe('several feeds', () => {
+  const feedIds = ['endpoints/a', 'endpoints/b']
+  const endpointIds = ['e1', 'e2', 'e3'] as const
+  const headOn = (id: string, feed: number): Fact => {
+    const place = { networkId: idFrom<'network'>(feed === 0 ? 'a' : 'b'), vip: '', aliases: [] }
+    const names = { id: idFrom<'endpoint'>(id), name: id, mode: 'vip' } as const
+    return {
+      type: 'endpoint',
+      endpoint: { ...names, networks: [place], ports: [] },
+    }
+  }
+  const behind = (id: string, task: number): Fact => {
+    const fact = backend(task, 1)
+    assert(fact.type === 'backend')
+    return { ...fact, endpointId: idFrom(id) }
+  }
+  const keyOf = (fact: Fact): string => {
+    if (fact.type === 'endpoint') return endpointKey(fact.endpoint.id)
+    assert(fact.type === 'backend')
+    return backendKey(fact.endpointId, fact.backend.taskId)
+  }
+  /** One endpoint is on this feed from now on (2: on none), with these tasks. */
+  const anyMove = fc.record({
+    endpoint: fc.nat(2),
+    feed: fc.nat(2),
+    tasks: fc.uniqueArray(fc.nat(3), { maxLength: 3 }),
+    isLooked: fc.boolean(),
+  })
+
+  test('what moves between them is where it came to be, for whoever looks seldom too, in any order', () => {
+    fc.assert(
+      fc.property(fc.array(anyMove, { maxLength: 30 }), fc.boolean(), (moves, isReversed) => {
+        const feeds = feedIds.map((id) => new Feed(id, 0))
+        const facts = new Map<string, readonly [number, readonly Fact[]]>()
+        let version = 0
+        let known: FeedFacts | undefined
+        let knownVersions: readonly (number | undefined)[] = [undefined, undefined]
+        const look = () => {
+          const put = feeds.map((feed, at) => feed.since(knownVersions[at]))
+          known = applyFeeds(
+            known,
+            false,
+            { put: isReversed ? put.toReversed() : put, remove: [] },
+            ownId,
+          )
+          knownVersions = feeds.map((feed) => feed.version)
+          const told = [...known.endpoints.values()].map(({ id, networks, backends }) => [
+            id,
+            networks[0]?.networkId,
+            backends.map(({ taskId }) => taskId).toSorted(),
+          ])
+          const wanted = [...facts].flatMap(([id, [feed, [, ...tasks]]]) =>
+            feed > 1
+              ? []
+              : [
+                  [
+                    id,
+                    feed === 0 ? 'a' : 'b',
+                    tasks.map((fact) => keyOf(fact).slice(5)).toSorted(),
+                  ],
+                ],
+          )
+          assert.deepEqual(told.toSorted(), wanted.toSorted())
+        }
+        look()
+        for (const move of moves) {
+          const id = endpointIds[move.endpoint] ?? 'e1'
+          const [oldFeed, oldFacts] = facts.get(id) ?? [2, []]
+          const newFacts =
+            move.feed > 1
+              ? []
+              : [headOn(id, move.feed), ...move.tasks.map((task) => behind(id, task))]
+          facts.set(id, [move.feed, newFacts])
+          version += 1
+          for (const [at, feed] of feeds.entries()) {
+            const changes = new Map<string, HashedFact | undefined>()
+            if (oldFeed === at) for (const fact of oldFacts) changes.set(keyOf(fact), undefined)
+            if (move.feed === at)
+              for (const fact of newFacts) changes.set(keyOf(fact), hashed(fact))
+            if (changes.size > 0) feed.change(version, changes)
+          }
+          if (move.isLooked) look()
+        }
+        look()
+      }),
+      { numRuns: 300 },
+    )
+  })
+})

@@ -83,7 +83,7 @@ export function applyFeeds(
   ownId: NodeId,
 ): FeedFacts {
   if (before && !full && put.length === 0 && remove.length === 0) return before
-  const facts = new Draft(before)
+  const facts = new Draft(before, ownId)
   const kept = new Set(put.flatMap(({ feed, whole }) => (whole ? [] : [feed])))
   const told = new Set(put.map(({ feed }) => feed))
   const gone = new Set(remove)
@@ -96,73 +96,108 @@ export function applyFeeds(
   for (const feed of remove) feeds.delete(feed)
   for (const change of put) {
     feeds.set(change.feed, change.digest)
-    for (const part of change.parts) facts.apply(change.feed, part, ownId)
+    for (const part of change.parts) facts.apply(change.feed, part)
   }
-  return { feeds, endpoints: facts.endpoints, neighbours: facts.neighbours }
+  return { feeds, ...facts.changed() }
 }
 
-/** Facts being changed; a map is copied before its first change. */
+/**
+ * Facts being changed. A fact moves between feeds, and may come back: each feed is followed by itself, from what it said before
+ * to what it says now, whichever is told first. What they all say in the end has each fact once.
+ */
 class Draft {
-  endpoints: ReadonlyMap<EndpointId, EndpointAssignment>
-  neighbours: ReadonlyMap<string, NeighbourAssignment>
-  #newEndpoints: Map<EndpointId, EndpointAssignment> | undefined
-  #newNeighbours: Map<string, NeighbourAssignment> | undefined
+  readonly #endpoints: DraftOf<EndpointId, EndpointAssignment>
+  readonly #neighbours: DraftOf<string, NeighbourAssignment>
+  readonly #ownId: NodeId
 
-  constructor(before: FeedFacts | undefined) {
-    this.endpoints = before?.endpoints ?? new Map()
-    this.neighbours = before?.neighbours ?? new Map()
+  constructor(before: FeedFacts | undefined, ownId: NodeId) {
+    this.#endpoints = new DraftOf<EndpointId, EndpointAssignment>(
+      before?.endpoints ?? new Map(),
+      feedOfEndpoint,
+    )
+    this.#neighbours = new DraftOf<string, NeighbourAssignment>(
+      before?.neighbours ?? new Map(),
+      feedOfNeighbour,
+    )
+    this.#ownId = ownId
   }
 
   forget(isGone: (feed: FeedId) => boolean): void {
-    for (const [id, endpoint] of this.endpoints)
-      if (isGone(feedOfEndpoint(endpoint))) this.#changeEndpoints().delete(id)
-    for (const [id, neighbour] of this.neighbours)
-      if (isGone(feedOfNeighbour(neighbour))) this.#changeNeighbours().delete(id)
+    this.#endpoints.forget(isGone)
+    this.#neighbours.forget(isGone)
   }
 
-  /** A fact that has moved to another feed is no longer this one's to change. */
-  apply(feed: FeedId, { endpoints, backends, neighbours }: FeedPart, ownId: NodeId): void {
-    for (const id of endpoints.remove)
-      if (this.#endpointOf(feed, id)) this.#changeEndpoints().delete(id)
+  apply(feed: FeedId, { endpoints, backends, neighbours }: FeedPart): void {
+    for (const id of endpoints.remove) this.#endpoints.set(feed, id, undefined)
     for (const head of endpoints.put) {
-      const known = this.#endpointOf(feed, head.id)?.backends ?? []
-      this.#changeEndpoints().set(head.id, { ...head, backends: known })
+      const known = this.#endpoints.get(feed, head.id)?.backends ?? []
+      this.#endpoints.set(feed, head.id, { ...head, backends: known })
     }
     for (const { endpointId, put, remove } of backends) {
-      const endpoint = this.#endpointOf(feed, endpointId)
+      const endpoint = this.#endpoints.get(feed, endpointId)
       if (!endpoint) continue
       const byTask = new Map(endpoint.backends.map((backend) => [backend.taskId, backend]))
       for (const taskId of remove) byTask.delete(taskId)
       for (const backend of put) byTask.set(backend.taskId, backend)
-      this.#changeEndpoints().set(endpointId, { ...endpoint, backends: [...byTask.values()] })
+      this.#endpoints.set(feed, endpointId, { ...endpoint, backends: [...byTask.values()] })
     }
-    for (const id of neighbours.remove)
-      if (this.#neighbourOf(feed, id)) this.#changeNeighbours().delete(id)
+    for (const id of neighbours.remove) this.#neighbours.set(feed, id, undefined)
     for (const neighbour of neighbours.put) {
-      if (neighbour.nodeId !== ownId) this.#changeNeighbours().set(neighbour.id, neighbour)
-      else if (this.neighbours.has(neighbour.id)) this.#changeNeighbours().delete(neighbour.id)
+      const isOwn = neighbour.nodeId === this.#ownId
+      this.#neighbours.set(feed, neighbour.id, isOwn ? undefined : neighbour)
     }
   }
 
-  #endpointOf(feed: FeedId, id: EndpointId): EndpointAssignment | undefined {
-    const endpoint = this.endpoints.get(id)
-    return endpoint && feedOfEndpoint(endpoint) === feed ? endpoint : undefined
+  changed(): Pick<FeedFacts, 'endpoints' | 'neighbours'> {
+    return { endpoints: this.#endpoints.changed(), neighbours: this.#neighbours.changed() }
+  }
+}
+
+/** Facts of one kind, by feed; the map of all is copied before its first change. */
+class DraftOf<Id, Value> {
+  readonly #before: ReadonlyMap<Id, Value>
+  readonly #feedOf: (value: Value) => FeedId
+  #now: Map<Id, Value> | undefined
+  /** What each feed says otherwise by now; undefined: it no longer says it. */
+  readonly #changes = new Map<FeedId, Map<Id, Value | undefined>>()
+
+  constructor(before: ReadonlyMap<Id, Value>, feedOf: (value: Value) => FeedId) {
+    this.#before = before
+    this.#feedOf = feedOf
   }
 
-  #neighbourOf(feed: FeedId, id: string): NeighbourAssignment | undefined {
-    const neighbour = this.neighbours.get(id)
-    return neighbour && feedOfNeighbour(neighbour) === feed ? neighbour : undefined
+  forget(isGone: (feed: FeedId) => boolean): void {
+    for (const [id, value] of this.#before)
+      if (isGone(this.#feedOf(value))) this.#changing().delete(id)
   }
 
-  #changeEndpoints(): Map<EndpointId, EndpointAssignment> {
-    this.#newEndpoints ??= new Map(this.endpoints)
-    this.endpoints = this.#newEndpoints
-    return this.#newEndpoints
+  get(feed: FeedId, id: Id): Value | undefined {
+    const changes = this.#changes.get(feed)
+    return changes?.has(id) ? changes.get(id) : this.#keptOf(feed, id)
   }
 
-  #changeNeighbours(): Map<string, NeighbourAssignment> {
-    this.#newNeighbours ??= new Map(this.neighbours)
-    this.neighbours = this.#newNeighbours
-    return this.#newNeighbours
+  set(feed: FeedId, id: Id, value: Value | undefined): void {
+    const changes = this.#changes.get(feed)
+    if (changes) changes.set(id, value)
+    else this.#changes.set(feed, new Map([[id, value]]))
+  }
+
+  changed(): ReadonlyMap<Id, Value> {
+    for (const [feed, changes] of this.#changes)
+      for (const [id, value] of changes)
+        if (value === undefined && this.#keptOf(feed, id)) this.#changing().delete(id)
+    for (const changes of this.#changes.values())
+      for (const [id, value] of changes) if (value !== undefined) this.#changing().set(id, value)
+    return this.#now ?? this.#before
+  }
+
+  #keptOf(feed: FeedId, id: Id): Value | undefined {
+    const value = (this.#now ?? this.#before).get(id)
+    return value !== undefined && this.#feedOf(value) === feed ? value : undefined
+  }
+
+  #changing(): Map<Id, Value> {
+    this.#now ??= new Map(this.#before)
+    return this.#now
   }
 }
