@@ -9,7 +9,7 @@ import { openRealClock, realRandom } from '../base/real-world.ts'
 import { clusterOf, openControl, type TokenWish } from '../control/index.ts'
 import { Dispatcher } from '../dispatcher/index.ts'
 import { type Cluster, type ClusterStatus, idFrom, type NodeId } from '../model/index.ts'
-import { buildClusterSpec } from '../model/testing.ts'
+import { buildClusterSpec, buildNode } from '../model/testing.ts'
 import { simulatedDescription } from '../runtime/simulated-runtime.ts'
 import {
   createNodeKey,
@@ -25,7 +25,7 @@ import { Authority } from './authority.ts'
 import { type ClusterPort, openClusterPort } from './cluster-port.ts'
 import { foundCluster } from './found-cluster.ts'
 import { announceReturn, type Joined, joinCluster, renewCertificate, withdrawJoin } from './join.ts'
-import { type CallName, callMessage, type SessionSettings } from './messages.ts'
+import { type CallName, callMessage, parseCall, type SessionSettings } from './messages.ts'
 import { openTlsTransport, type TransportCredentials } from './real-transport.ts'
 import { openReferral } from './referral.ts'
 import { beginRotation, endRotation, isRotationDone } from './root-rotation.ts'
@@ -52,8 +52,11 @@ class TestManager {
   transport!: ReturnType<typeof openTlsTransport>
   isLeading = true
   isElected = false
+  /** Leads instead of this one. */
+  otherLeader: string | undefined
   takesManagers = false
   #folder = ''
+  readonly #dispatchers: Dispatcher[] = []
   readonly #key = createNodeKey()
 
   constructor() {
@@ -97,15 +100,7 @@ class TestManager {
         this.takesManagers ? undefined : new UserError('unsupported', 'no managers here'),
     })
     await this.takeCertificate()
-    const fence = await store.advanceEpoch()
-    this.dispatcher = new Dispatcher({
-      store,
-      unseal: () => new Uint8Array(),
-      clock,
-      log: silentLog,
-      fence,
-      localNodeId: this.nodeId,
-    })
+    this.lead(await store.advanceEpoch())
     this.transport = openTlsTransport({
       credentials: () => this.credentials,
       clock,
@@ -117,10 +112,11 @@ class TestManager {
       store,
       authority: this.authority,
       dispatcher: () => (this.isLeading ? this.dispatcher : undefined),
-      leader: () =>
-        this.isLeading || this.isElected
-          ? { nodeId: this.nodeId, address: this.port.address }
-          : undefined,
+      leader: () => {
+        const { nodeId, otherLeader } = this
+        if (otherLeader) return { nodeId: idFrom('other'), address: otherLeader }
+        return this.isLeading || this.isElected ? { nodeId, address: this.port.address } : undefined
+      },
       own: { nodeId: this.nodeId, ask: () => {} },
       ownAddress: () => this.port.address,
       clock,
@@ -154,6 +150,15 @@ class TestManager {
     this.transport?.credentialsChanged()
   }
 
+  /** Leads, or leads anew. */
+  lead(fence: number): void {
+    const { clock, nodeId: localNodeId, store } = this
+    const unseal = () => new Uint8Array()
+    const options = { store, unseal, clock, log: silentLog, fence, localNodeId }
+    this.dispatcher = new Dispatcher(options)
+    this.#dispatchers.push(this.dispatcher)
+  }
+
   get cluster(): Cluster {
     return clusterOf(this.store.view)
   }
@@ -185,7 +190,7 @@ class TestManager {
 
   async stop(): Promise<void> {
     await this.port.close()
-    this.dispatcher.close()
+    for (const dispatcher of this.#dispatchers) dispatcher.close()
     await this.store.close()
     await rm(this.#folder, { recursive: true, force: true })
   }
@@ -198,6 +203,8 @@ class TestNode {
   readonly #stop = new AbortController()
   credentials: TransportCredentials | undefined
   settings: SessionSettings | undefined
+  /** Called when a manager asks it for something. */
+  asked = () => {}
   nodeId: NodeId = idFrom('none')
   readonly transport = openTlsTransport({
     credentials: () => this.credentials,
@@ -260,7 +267,7 @@ class TestNode {
       learned: (settings) => {
         this.settings = settings
       },
-      asked: () => {},
+      asked: () => this.asked(),
     })
     return link.open(this.nodeId, description, this.#stop.signal)
   }
@@ -606,6 +613,61 @@ describe('cluster port', () => {
     manager.port.leadershipChanged()
     const session = await opening
     session.close()
+  })
+
+  test('a session that an earlier leadership still began does not take the place of the one that counts', async () => {
+    const node = newNode()
+    await node.join()
+    const begun = Promise.withResolvers<void>()
+    const goOn = Promise.withResolvers<void>()
+    const { dispatcher } = manager
+    const open = dispatcher.open.bind(dispatcher)
+    dispatcher.open = async (...call) => {
+      begun.resolve()
+      await goOn.promise
+      return open(...call)
+    }
+    const lateOne = node.open().then((session) => session.next(AbortSignal.timeout(60_000)))
+    const late = assert.rejects(lateOne, { code: 'unavailable' })
+    await begun.promise
+    manager.lead(1)
+    manager.port.leadershipChanged()
+    const session = await node.open()
+    goOn.resolve()
+    await late
+    const asked = new Promise<void>((resolve) => {
+      node.asked = resolve
+    })
+    const stop = new AbortController()
+    const asking = manager.port.ask(node.nodeId, { kind: 'engine' }, stop.signal)
+    await Promise.race([asked, asking])
+    stop.abort()
+    await assert.rejects(asking, /was no longer waited for/)
+    session.close()
+  })
+
+  test('whoever was elected is asked for what is on other nodes, whatever is stored of it yet', async () => {
+    const asked: string[] = []
+    const listen = (name: string) =>
+      manager.transport.listen('127.0.0.1:0', async (stream) => {
+        asked.push(`${name}: ${parseCall(await stream.receive()).call.call}`)
+        stream.close()
+      })
+    const [former, elected] = [await listen('former'), await listen('elected')]
+    const standing = { address: former.address, leader: true, reachability: 'reachable' } as const
+    const object = buildNode({ id: 'former', manager: standing })
+    await manager.store.commit([{ type: 'create', object }])
+    manager.otherLeader = elected.address
+    try {
+      const signal = AbortSignal.timeout(60_000)
+      const { stream } = await manager.port.ask(idFrom('elsewhere'), { kind: 'engine' }, signal)
+      assert.equal(await stream.receive(signal), undefined)
+      assert.deepEqual(asked, ['elected: relay'])
+    } finally {
+      manager.otherLeader = undefined
+      await former.close()
+      await elected.close()
+    }
   })
 
   test('a node says that its daemon is there again, before it has a session', async () => {

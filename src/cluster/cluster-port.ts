@@ -45,7 +45,7 @@ export interface ClusterPortOptions {
     | undefined
   /** What other nodes reach this manager by, `host:port`; known once the port is open. */
   readonly ownAddress: () => string
-  /** Who leads as far as this manager knows, where there are several. Default: what the state says. */
+  /** Who leads as far as this manager knows, where there are several. Absent: there is no other one. */
   readonly leader?: () => ManagerAddress | undefined
   readonly clock: Clock
   readonly random: Random
@@ -175,17 +175,25 @@ class RunningPort implements ClusterPort {
 
   /** The leader has the sessions: it asks the node, and hands on what either says. */
   async #askLeader(nodeId: NodeId, request: NodeRequest, signal: AbortSignal): Promise<Answer> {
-    const { transport, store, own, skepVersion } = this.#options
-    const leader = [...store.view.list('node')].find(({ manager }) => manager?.leader)
-    if (!leader?.manager || !own || leader.id === own.nodeId) {
+    const { clock, transport, own, skepVersion } = this.#options
+    // As the election says: what is stored of it may come later than the last word on who leads, and name one that is gone.
+    const leader = this.#options.leader?.()
+    if (!leader || !own || leader.nodeId === own.nodeId) {
       throw new UserError('unavailable', `node ${nodeId} has no session with this manager`)
     }
     // A leader that is gone may not even refuse, and nothing says so but the next one.
     const over = this.#leaderChanged.signal
-    const asking = AbortSignal.any([signal, over])
-    const stream = await transport.connect(leader.manager.address, { type: 'cluster' }, asking)
-    await stream.send(callMessage({ call: 'relay', nodeId, request }, skepVersion))
-    return { stream, over }
+    const late = new AbortController()
+    const done = new AbortController()
+    void clock.sleep(answerMs, done.signal).then(() => late.abort())
+    const asking = AbortSignal.any([signal, over, late.signal])
+    try {
+      const stream = await transport.connect(leader.address, { type: 'cluster' }, asking)
+      await stream.send(callMessage({ call: 'relay', nodeId, request }, skepVersion))
+      return { stream, over }
+    } finally {
+      done.abort()
+    }
   }
 
   leadershipChanged(): void {
@@ -397,6 +405,8 @@ class RunningPort implements ClusterPort {
     }
     // Leadership may have ended while the node was written down: a node must not stay with one who has nothing to tell.
     if (this.#options.dispatcher() !== dispatcher) session.close(noLongerLeads())
+    // It may have waited long, and the node's later session is the one that counts.
+    if (session.ended.aborted) return
     this.#sessions.set(nodeId, session)
     log.info('a node has a session', { nodeId, from: stream.remoteAddress })
     void session.over.then(() => {
