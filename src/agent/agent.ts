@@ -61,6 +61,8 @@ export interface Agent {
   describeAgain(): Promise<void>
   /** The list of plain containers differs: the data plane has to know. */
   plainContainersChanged(): void
+  /** Somebody leads who did not before: without a session, one is sought at once. */
+  leaderChanged(): void
   /** Ends the agent; containers go on. */
   close(): Promise<void>
 }
@@ -76,6 +78,8 @@ const drainLookMs = 200
 const listenLookMs = 25
 /** Pause before a call that the engine did not answer is tried again, in ms. */
 const engineRetryMs = 1000
+/** For the engine to describe itself, where it has done so before, in ms. */
+const engineAnswerMs = 1000
 const reconnectMs = 500
 const reconnectMsMax = 3_000
 /** Between two writes of the journal, in ms. */
@@ -110,9 +114,14 @@ class RunningAgent implements Agent {
   /** The session that they came by; absent while they come from the journal. */
   #assignedBy: Session | undefined
   #session: Session | undefined
+  /** What the engine last said of itself. */
+  #described: Awaited<ReturnType<Runtime['describe']>> | undefined
+  /** Whether what is known is the last word: a manager's, or the journal's on a node that was left alone. */
+  #isTold = false
   /** When there last was a session; the start counts as one, since the managers may be about to answer. */
   #inReachAtMs: number
-  readonly #sessionChanged = new Set<() => void>()
+  readonly #reachChanged = new Set<() => void>()
+  readonly #seekWanted = new WakeUp()
   /** As `#inReachAtMs`, over restarts: a start alone brings nobody in reach. */
   #heardAtMs: number
   readonly #fenceWanted = new WakeUp()
@@ -170,6 +179,10 @@ class RunningAgent implements Agent {
     this.#networkWanted.ring()
   }
 
+  leaderChanged(): void {
+    this.#seekWanted.ring()
+  }
+
   async close(): Promise<void> {
     this.#stop.abort()
     this.#session?.close()
@@ -192,7 +205,7 @@ class RunningAgent implements Agent {
       let openedAtMs: number | undefined
       try {
         const held = this.#assignments?.feeds
-        const description = await this.#describe()
+        const description = await this.#describeSoon()
         const session = await link.open(nodeId, description, signal, held)
         pauseMs = reconnectMs
         openedAtMs = clock.nowMs()
@@ -212,7 +225,7 @@ class RunningAgent implements Agent {
         this.#managerTrouble = why
         // One that has lasted is no sign that the next would not.
         if (openedAtMs !== undefined && clock.nowMs() - openedAtMs >= reconnectMs) continue
-        await clock.sleep(pauseMs, signal)
+        await this.#seekWanted.wait(clock, signal, clock.nowMs() + pauseMs)
         pauseMs = Math.min(pauseMs * 2, reconnectMsMax)
       }
     }
@@ -225,7 +238,7 @@ class RunningAgent implements Agent {
     }
     this.#session = session
     this.#fenceWanted.ring()
-    for (const changed of this.#sessionChanged) changed()
+    for (const changed of this.#reachChanged) changed()
   }
 
   /**
@@ -233,17 +246,33 @@ class RunningAgent implements Agent {
    * is a session, and otherwise when there is one or the while is over.
    */
   async #isAlone(signal: AbortSignal): Promise<boolean> {
-    const { clock } = this.#options
     while (!signal.aborted && !this.#session) {
-      const leftMs = this.#inReachAtMs + aloneAfterMs - clock.nowMs()
+      const leftMs = this.#inReachAtMs + aloneAfterMs - this.#options.clock.nowMs()
       if (leftMs <= 0) return true
-      const changed = new AbortController()
-      const wake = () => changed.abort()
-      this.#sessionChanged.add(wake)
-      await clock.sleep(leftMs, AbortSignal.any([signal, changed.signal]))
-      this.#sessionChanged.delete(wake)
+      await this.#untilReachChanges(leftMs, signal)
     }
     return false
+  }
+
+  /**
+   * Resolves once a manager has said what this node is to do, or the node is alone. Until then containers and kernel go on as
+   * the agent before left them: the journal may be older than what that one acknowledged, and would send connections to
+   * tasks that are being stopped by now.
+   */
+  async #untilTold(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted && !this.#isTold) {
+      // With a session the word is under way.
+      if (this.#session) await this.#untilReachChanges(aloneAfterMs, signal)
+      else if (await this.#isAlone(signal)) this.#isTold = true
+    }
+  }
+
+  async #untilReachChanges(forMs: number, signal: AbortSignal): Promise<void> {
+    const changed = new AbortController()
+    const wake = () => changed.abort()
+    this.#reachChanged.add(wake)
+    await this.#options.clock.sleep(forMs, AbortSignal.any([signal, changed.signal]))
+    this.#reachChanged.delete(wake)
   }
 
   // ---- Tasks that must not run twice ----
@@ -296,15 +325,7 @@ class RunningAgent implements Agent {
     if (entry.heardAtMs !== undefined) this.#heardAtMs = entry.heardAtMs
     this.#networkDirty = true
     this.#networkWanted.ring()
-    const observed = await this.#observeAll()
-    for (const assignment of entry.assignments.tasks.values()) {
-      const { task } = assignment
-      const status = entry.statuses.get(task.id)
-      this.#drive(
-        status ? { ...assignment, task: { ...task, status } } : assignment,
-        observed.find(({ taskId }) => taskId === task.id),
-      )
-    }
+    this.#driveNew(await this.#observeAll(), entry.statuses)
   }
 
   async #journalLoop(): Promise<void> {
@@ -353,25 +374,46 @@ class RunningAgent implements Agent {
     // Acknowledged by the network loop, once the data plane is as these assignments say.
     this.#networkWanted.ring()
     this.#journalWanted.ring()
-    if (change.full) await this.#adopt(after)
-    else {
+    if (change.full) {
+      const adopted = this.#adopt(after)
+      // Names are answered to containers by where they are: the first word on the network has to have them all.
+      if (!this.#isTold) await adopted
+    } else {
       for (const assignment of change.tasks.put) this.#drive(assignment)
       for (const taskId of change.tasks.remove) this.#forget(taskId)
     }
+    if (this.#isTold) return
+    this.#isTold = true
+    for (const changed of this.#reachChanged) changed()
   }
 
-  /** Takes over the containers that run, and ends those that nobody asks for. */
-  async #adopt(assignments: Assignments): Promise<void> {
+  /** Takes over the containers that run, and ends those that nobody asks for. What it drives already waits for no engine. */
+  async #adopt({ tasks }: Assignments): Promise<void> {
+    for (const taskId of [...this.#runners.keys()]) {
+      const assignment = tasks.get(taskId)
+      if (assignment) this.#drive(assignment)
+      else this.#forget(taskId)
+    }
     const observed = await this.#observeAll()
-    for (const assignment of assignments.tasks.values()) {
+    this.#driveNew(observed)
+    this.#removeUnasked(observed)
+  }
+
+  /** Begins with what is assigned by now and not driven yet. */
+  #driveNew(
+    containers: readonly ObservedContainer[],
+    statuses: ReadonlyMap<TaskId, TaskStatus> = new Map(),
+  ): void {
+    const observed = new Map(containers.map((container) => [container.taskId, container]))
+    for (const assignment of this.#assignments?.tasks.values() ?? []) {
+      const { task } = assignment
+      if (this.#runners.has(task.id)) continue
+      const status = statuses.get(task.id)
       this.#drive(
-        assignment,
-        observed.find(({ taskId }) => taskId === assignment.task.id),
+        status ? { ...assignment, task: { ...task, status } } : assignment,
+        observed.get(task.id),
       )
     }
-    for (const taskId of [...this.#runners.keys()])
-      if (!assignments.tasks.has(taskId)) this.#forget(taskId)
-    this.#removeUnasked(observed)
   }
 
   /**
@@ -409,7 +451,24 @@ class RunningAgent implements Agent {
       this.#options.runtime.describe(),
       this.#options.describeHost(),
     ])
+    this.#described = engine
     return { ...engine, ...host }
+  }
+
+  /** An engine that does not answer is described as it was: its containers run on, and the node's network still follows. */
+  async #describeSoon(): Promise<NodeDescription> {
+    const described = this.#described
+    if (!described) return this.#describe()
+    const answered = new AbortController()
+    try {
+      const description = await Promise.race([
+        this.#describe().catch(() => undefined),
+        this.#options.clock.sleep(engineAnswerMs, answered.signal),
+      ])
+      return description ?? { ...described, ...(await this.#options.describeHost()) }
+    } finally {
+      answered.abort()
+    }
   }
 
   /** A host whose address changes may have none for a moment: what the session was opened with was the one of before. */
@@ -476,6 +535,8 @@ class RunningAgent implements Agent {
       },
       isFenced: (stopAfterMs) => this.#fenceOf(stopAfterMs).isOver,
       isAlone: (signal) => this.#isAlone(signal),
+      isTold: () => this.#isTold,
+      untilTold: (signal) => this.#untilTold(signal),
       placed: () => {
         if (assignment.task.addresses.length === 0) return
         this.#networkDirty = true
@@ -518,6 +579,7 @@ class RunningAgent implements Agent {
     const { signal } = this.#stop
     while (!signal.aborted) {
       await this.#networkWanted.wait(clock, signal)
+      await this.#untilTold(signal)
       const assignments = this.#assignments
       const session = this.#assignedBy
       if (!assignments || signal.aborted) continue
@@ -585,6 +647,9 @@ interface RunnerContext {
   readonly isFenced: (stopAfterMs: number | undefined) => boolean
   /** Whether the node decides by itself what becomes of a task that ended. Waits until that is known. */
   readonly isAlone: (signal: AbortSignal) => Promise<boolean>
+  /** Whether the assignment may be begun. */
+  readonly isTold: () => boolean
+  readonly untilTold: (signal: AbortSignal) => Promise<void>
   /** The container's process or addresses changed: the data plane has to know. */
   readonly placed: () => void
 }
@@ -710,6 +775,10 @@ class TaskRunner {
           remark: this.#remark,
         })
         if (step.type === 'wait') return
+        if ((step.type === 'prepare' || step.type === 'start') && !this.#context.isTold()) {
+          await this.#context.untilTold(this.#closed.signal)
+          continue
+        }
         if (step.type === 'become') await this.#becomeOrRestart(step.status)
         else if (step.type === 'prepare') await this.#prepare()
         else if (step.type === 'start') await this.#start()

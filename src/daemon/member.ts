@@ -311,6 +311,7 @@ export class Member {
   #leaderChanged(): void {
     this.port.leadershipChanged()
     this.#link.leaderChanged()
+    this.agent.leaderChanged()
   }
 
   #openLink(): LeaderLink {

@@ -24,7 +24,7 @@ export interface DataPlane {
   /** Address of the node's resolver for a task on these networks; the engine forwards what it does not know. */
   nameserversFor(networks: readonly NetworkAssignment[]): readonly string[]
 
-  /** Compares desired and actual, repairs, and says in words what had drifted. */
+  /** Compares desired and actual, repairs, and says in words what had drifted. Nothing before the first `apply`: what an earlier one left may be right. */
   audit(): Promise<readonly string[]>
 
   /** Audits, and looks at all that the node's networks depend on. Also says what was found and repaired just now. */

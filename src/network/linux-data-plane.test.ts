@@ -446,6 +446,19 @@ describe('the Linux data plane', { skip: reason ?? false, concurrency: false }, 
     assert.deepEqual((await client.dns(front.gateway, 'web')).data, [vip])
   })
 
+  test('what an earlier daemon left stays until the next one is told what should be', async () => {
+    await apply([web([one])])
+    await bench.plane.close()
+    await bench.reopen()
+    await bench.plane.ensureNetwork(bench.network('later', 40))
+    assert.deepEqual(await bench.plane.audit(), [])
+    assert.deepEqual((await client.dns(front.gateway, 'web')).data, [vip])
+    assert.equal((await client.http(vip, 80)).hostname, 'one')
+    assert.equal((await outside.http(hostAddress, port)).hostname, 'one')
+    await apply([web([two])])
+    assert.equal((await client.http(vip, 80)).hostname, 'two')
+  })
+
   test('no connection is lost while backends come and go, and daemons too', async () => {
     const sets = [[one, two], [one], [one, two], [two]]
     let count = 0

@@ -251,9 +251,15 @@ class LinuxDataPlane implements DataPlane {
       await tuneBridge(network, this.#options.log)
       await settleNodeAddress(network, await hostDevices())
       if (isDual(network)) await this.#applyIpv6Addresses()
-      await this.#publishNames()
+      // Of all others only those are known so far that an earlier daemon has published.
+      if (this.#isTold) await this.#publishNames()
     })
     return name
+  }
+
+  /** Until it is told for the first time what should be, all that an earlier daemon left stays as it is. */
+  get #isTold(): boolean {
+    return this.#desired !== noNetwork
   }
 
   apply(desired: DesiredNetwork): Promise<void> {
@@ -289,6 +295,7 @@ class LinuxDataPlane implements DataPlane {
 
   audit(): Promise<readonly string[]> {
     return this.#inTurn(async () => {
+      if (!this.#isTold) return []
       const desired = this.#desired
       const found: string[] = []
       const troubles: string[] = []
@@ -728,7 +735,8 @@ class LinuxDataPlane implements DataPlane {
     this.#isForgetting = true
     this.#forgetInOrder(async () => {
       this.#isForgetting = false
-      for (const { connections } of [this.#table, this.#table6]) await connections.forgetGone(this.#closed.signal)
+      for (const { connections } of [this.#table, this.#table6])
+        await connections.forgetGone(this.#closed.signal)
     })
   }
 

@@ -3,8 +3,15 @@ import { describe, test } from 'node:test'
 import { type Agent, type Journal, type JournalEntry, startAgent } from '../agent/index.ts'
 import { silentLog, UserError } from '../base/index.ts'
 import { startManager } from '../manager/index.ts'
+import type { WorkloadId } from '../model/index.ts'
 import type { ManagerLink } from '../wire/index.ts'
-import { OneNode } from './one-node.ts'
+import { declare, OneNode } from './one-node.ts'
+
+const published = {
+  mode: 'vip',
+  networks: [],
+  ports: [{ protocol: 'tcp', targetPort: 80, publishedPort: 8080, publishMode: 'ingress' }],
+} as const
 
 /** Keeps one entry, as a disk would. */
 class MemoryJournal implements Journal {
@@ -21,6 +28,8 @@ class MemoryJournal implements Journal {
 class CutNode extends OneNode {
   readonly journal = new MemoryJournal()
   isCut = false
+  /** Sessions are begun once this resolves. */
+  opens: Promise<void> = Promise.resolve()
   #cut = new AbortController()
 
   override async startLoops(): Promise<void> {
@@ -33,6 +42,7 @@ class CutNode extends OneNode {
   begin(): Agent {
     const link: ManagerLink = {
       open: async (nodeId, description, signal) => {
+        await this.opens
         if (this.isCut) throw new UserError('unavailable', 'no way to the manager')
         const ended = AbortSignal.any([signal, this.#cut.signal])
         return this.manager.link.open(nodeId, description, ended)
@@ -56,6 +66,13 @@ class CutNode extends OneNode {
     this.#cut.abort()
     this.#cut = new AbortController()
     await this.manager.close()
+  }
+
+  async scale(id: WorkloadId, replicas: number): Promise<void> {
+    const { specVersion: version, name } = this.store.view.get('workload', id) ?? assert.fail()
+    await this.control.updateWorkload({ id, version, auth: { from: 'current' } }, () =>
+      declare(name, replicas, { endpoint: published }),
+    )
   }
 
   async regainManager(): Promise<void> {
@@ -126,6 +143,111 @@ describe('a node with no manager in reach', () => {
       sim.running(web).map(({ id }) => id),
       ids,
     )
+    await sim.stop()
+  })
+
+  /** It has acknowledged that one of two tasks is out of the sets, and starts anew with a journal of before. */
+  async function withOldJournal(seed: number) {
+    const sim = new CutNode(seed)
+    await sim.start()
+    const web = await sim.create('web', 2, { endpoint: published })
+    await sim.clock.advance(5_000)
+    const { entry } = sim.journal
+    assert.equal(sim.routed().length, 2)
+    await sim.scale(web, 1)
+    await sim.clock.advance(500)
+    const [left] = sim.routed()
+    assert.deepEqual(sim.routed(), [left])
+    await sim.agent.close()
+    sim.journal.entry = entry
+    return { sim, left }
+  }
+
+  test('that starts anew sends connections as it did, not as its journal says, until a manager speaks', async () => {
+    const { sim, left } = await withOldJournal(4)
+    const opens = Promise.withResolvers<void>()
+    sim.opens = opens.promise
+    sim.agent = sim.begin()
+    await sim.clock.advance(2_500)
+    assert.deepEqual(sim.routed(), [left])
+    opens.resolve()
+    await sim.clock.advance(1_000)
+    assert.deepEqual(sim.routed(), [left])
+    assert.equal(sim.dataPlane.desired.tasks.length, 1)
+    await sim.stop()
+  })
+
+  test('that starts anew and stays alone goes on with what its journal says, as after a loss of power', async () => {
+    const { sim } = await withOldJournal(5)
+    sim.isCut = true
+    sim.dataPlane.desired = { networks: [], endpoints: [], tasks: [] }
+    sim.agent = sim.begin()
+    await sim.clock.advance(4_000)
+    assert.deepEqual(sim.routed(), [])
+    await sim.clock.advance(2_000)
+    assert.equal(sim.routed().length, 2)
+    await sim.stop()
+  })
+
+  test('begins no task of its journal that nobody may want any more', async () => {
+    for (const isAlone of [false, true]) {
+      const sim = new CutNode(6, () => ({ prepareMs: 1_000 }))
+      await sim.start()
+      await sim.agent.close()
+      const web = await sim.create('web', 1, { endpoint: published })
+      await sim.clock.advance(1_000)
+      sim.agent = sim.begin()
+      await sim.clock.advance(10)
+      await sim.agent.close()
+      assert.equal(sim.journal.entry?.assignments.tasks.size, 1)
+      assert.equal(sim.runtime.runningCount(), 0)
+      await sim.scale(web, 0)
+      const opens = Promise.withResolvers<void>()
+      sim.isCut = isAlone
+      sim.opens = isAlone ? Promise.resolve() : opens.promise
+      sim.agent = sim.begin()
+      await sim.clock.advance(4_000)
+      assert.equal(sim.runtime.runningCount(), 0)
+      opens.resolve()
+      await sim.clock.advance(5_000)
+      assert.equal(sim.runtime.runningCount(), isAlone ? 1 : 0)
+      await sim.stop()
+    }
+  })
+
+  test('has a session and follows while its engine does not answer', async () => {
+    const sim = new CutNode(7)
+    await sim.start()
+    const web = await sim.create('web', 2, { endpoint: published })
+    await sim.clock.advance(5_000)
+    sim.runtime.setReachable(false)
+    await sim.loseManager()
+    await sim.clock.advance(2_000)
+    await sim.regainManager()
+    await sim.clock.advance(4_000)
+    assert.equal(sim.manager.dispatcher.isInSession(sim.nodeId), true)
+    await sim.scale(web, 1)
+    await sim.clock.advance(500)
+    assert.equal(sim.routed().length, 1)
+    assert.equal(sim.runtime.runningCount(), 2)
+    sim.runtime.setReachable(true)
+    await sim.clock.advance(10_000)
+    assert.equal(sim.runtime.runningCount(), 1)
+    await sim.stop()
+  })
+
+  test('that hears of a new leader seeks it at once', async () => {
+    const sim = new CutNode(8)
+    await sim.start()
+    await sim.loseManager()
+    // Between two attempts, which are 3 s apart by now.
+    await sim.clock.advance(20_000)
+    await sim.regainManager()
+    await sim.clock.advance(10)
+    assert.equal(sim.manager.dispatcher.isInSession(sim.nodeId), false)
+    sim.agent.leaderChanged()
+    await sim.clock.advance(10)
+    assert.equal(sim.manager.dispatcher.isInSession(sim.nodeId), true)
     await sim.stop()
   })
 })

@@ -607,6 +607,7 @@ export class SimulatedCluster {
         }
         port.leadershipChanged()
         link.leaderChanged()
+        daemon.agent.leaderChanged()
       },
     })
     const learnManagers = () => {

@@ -167,8 +167,9 @@ function limitFor(
 }
 
 /**
- * A task gets its stop signal only when no machine that can be reached sends it connections any more. To one without an address
- * (its service was on no network when it began) none does, whatever lists it.
+ * A task gets its stop signal only when no machine sends it connections any more, but those that were called down: not one whose
+ * daemon was just started anew either, or whose engine does not answer. To one without an address (its service was on no
+ * network when it began) none does, whatever lists it.
  */
 export function stopsAfterTraffic(cluster: SimulatedCluster, viewOf: () => View) {
   return (host: Host, taskId: string): string | undefined => {
@@ -177,7 +178,7 @@ export function stopsAfterTraffic(cluster: SimulatedCluster, viewOf: () => View)
       return undefined
     if (!isSound(cluster, host)) return undefined
     for (const other of cluster.hosts) {
-      if (other.isRemoved || !isSound(cluster, other)) continue
+      if (other.isRemoved || !other.isUp) continue
       // Nobody waits for one that was called down: it may be back before it has said so, or has been told.
       const node = viewOf().get('node', other.nodeId)
       if (node?.status.state !== 'ready') continue

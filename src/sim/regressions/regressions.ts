@@ -72,4 +72,34 @@ export const regressions: readonly Regression[] = [
     checker: 'followed logs are whole',
     what: 'a node was called down while messages to it were on their way, its session was not ended, and a question over it waited for good (cluster/session-server.ts)',
   },
+  {
+    seed: 1781749595,
+    checker: 'no traffic to a task that stops',
+    what: 'an agent that was started anew went by its journal, which was older than what it had acknowledged, and sent connections again to a task that was being stopped (agent/agent.ts)',
+  },
+  {
+    seed: 1781749665,
+    checker: 'no traffic to a task that stops',
+    what: "a new leader's own agent was between two attempts to find a leader, and sought it later than it was waited for (agent/agent.ts)",
+  },
+  {
+    seed: 1781749467,
+    checker: 'no traffic to a task that stops',
+    what: "a leader's engine did not answer when its agent sought a new session, and the node's network followed nobody (agent/agent.ts)",
+  },
+  {
+    seed: 1781749540,
+    checker: 'followed logs are whole',
+    what: 'a session that an earlier leadership had begun took the place of the one that counts, and the node could be asked nothing (cluster/cluster-port.ts)',
+  },
+  {
+    seed: 500274,
+    checker: 'followed logs are whole',
+    what: 'a manager that had been cut off asked the leader that its state named, which had no power, although the next one was elected (cluster/cluster-port.ts)',
+  },
+  {
+    seed: 1731200402,
+    checker: 'convergence',
+    what: 'a service moved between networks and back while a node was away, and that node lost the service: what several feeds said was applied one after the other (wire/feed.ts)',
+  },
 ]
