@@ -34,11 +34,10 @@ export class ManagerAdmission implements ManagerMembers {
       log.info('a manager is let in', { nodeId, address })
       const peerUrl = peerUrlOf(address)
       const member = { client, name: nodeId, peerUrl }
-      // One that asks has no state. If it counts from an earlier time, its vote rests on what it has lost.
-      const counted = (await client.memberList()).some(
-        ({ learner, peerUrls }) => !learner && peerUrls.includes(peerUrl),
-      )
-      if (counted) await removeMember(member)
+      // One that asks has no state. What it was before, a voter or a learner that had begun, rests on what it has lost: etcd does not
+      // go on from there.
+      const former = (await client.memberList()).some(({ name }) => name === nodeId)
+      if (former) await removeMember({ client, name: nodeId })
       const { memberId, members } = await addMember({ ...member, clock }).catch(
         (error: unknown) => {
           throw explainRefusal(error, store.view.list('node'))

@@ -112,6 +112,7 @@ export class ReplicatedState {
   /** A machine starts its etcd as the member that it was let in as. */
   addMember(host: Host, memberId: string): void {
     host.memberId = memberId
+    this.etcd.nameMember(memberId, host.nodeId)
     if (!this.#hosts.includes(host)) this.#hosts = [...this.#hosts, host]
   }
 

@@ -41,7 +41,8 @@ export type MemberState = 'up' | 'down' | 'paused' | 'cut'
 
 interface Member {
   readonly memberId: string
-  readonly name: string
+  /** What it calls itself, once it has been started. */
+  name: string
   readonly endpoint: string
   peerUrls: readonly string[]
   learner: boolean
@@ -189,6 +190,11 @@ export class SimulatedEtcd {
       }
       this.announce()
     })()
+  }
+
+  /** What a member was started with (`--name`). */
+  nameMember(memberId: string, name: string): void {
+    this.#member(memberId).name = name
   }
 
   #newMember(name: string, learner: boolean, fresh: boolean): Member {
