@@ -114,6 +114,8 @@ class RunningAgent implements Agent {
   /** The session that they came by; absent while they come from the journal. */
   #assignedBy: Session | undefined
   #session: Session | undefined
+  /** Containers that are being looked for, to be taken over. */
+  #adopting: Promise<void> | undefined
   /** What the engine last said of itself. */
   #described: Awaited<ReturnType<Runtime['describe']>> | undefined
   /** Whether what is known is the last word: a manager's, or the journal's on a node that was left alone. */
@@ -394,9 +396,13 @@ class RunningAgent implements Agent {
       if (assignment) this.#drive(assignment)
       else this.#forget(taskId)
     }
-    const observed = await this.#observeAll()
-    this.#driveNew(observed)
-    this.#removeUnasked(observed)
+    // An engine that is away may be so for many sessions.
+    this.#adopting ??= this.#observeAll().then((observed) => {
+      this.#adopting = undefined
+      this.#driveNew(observed)
+      this.#removeUnasked(observed)
+    })
+    await this.#adopting
   }
 
   /** Begins with what is assigned by now and not driven yet. */
