@@ -44,24 +44,73 @@ function chainOf(ruleset: Ruleset, map: string, key: string): readonly string[] 
 
 /** What ends every chain: for packets that met the rules of before a change, and look into the map of after. */
 const firstPort = 'dnat to tcp dport . numgen inc mod 1 map @tcp-targets'
+const firstNear = 'dnat to iifname . tcp dport . numgen inc mod 1 map @near-tcp-targets'
 const firstVip = 'dnat to ip daddr . numgen inc mod 1 map @vip-targets'
 
 describe('rules of the host', () => {
-  test('a published port goes to the ingress address, and from there back by the host', () => {
+  test('a published port goes to the ingress address, and to who shares a network by that one', () => {
     const { ruleset, set, subnets } = render(published)
     const chain = chainOf(ruleset, 'ports', 'tcp . 8080')
     assert.deepEqual(chain, ['tcp dport 8080 dnat to 10.0.0.5:80', firstPort])
-    // Whoever asks from a network that the backend is on too would be answered directly, by an address it never asked.
-    assert.deepEqual(set('hairpin').toSorted(), [
-      '10.0.0.0/24 . 10.0.0.5',
-      '10.0.1.0/24 . 10.0.0.5',
+    const bridge = `"${bridgeName(front.id)}"`
+    assert.deepEqual(chainOf(ruleset, 'near', `${bridge} . tcp . 8080`), [
+      `iifname ${bridge} tcp dport 8080 dnat to 10.0.1.5:80`,
+      firstNear,
+    ])
+    assert.equal(set('near').length, 1)
+    // Who is answered directly keeps its address, but for a task that asks itself.
+    assert.deepEqual(set('neighbours'), ['10.0.1.0/24 . 10.0.1.0/24', '10.0.2.0/24 . 10.0.2.0/24'])
+    assert.deepEqual(set('loops').toSorted(), [
+      '10.0.0.5 . 10.0.0.5 : 10.0.0.1',
+      '10.0.1.5 . 10.0.1.5 : 10.0.1.1',
     ])
     assert.deepEqual(set('unrouted'), [])
     assert.deepEqual(subnets, ['10.0.0.0/24'])
-    const rules = ruleset.hooks.flatMap((hook) => hook.rules)
-    for (const name of ['hairpin', 'unrouted']) {
-      assert.ok(rules.some((rule) => rule.includes(`@${name} masquerade`)))
-    }
+    const rules = ruleset.hooks.find(({ name }) => name === 'postrouting')?.rules ?? []
+    const place = (word: string) => rules.findIndex((rule) => rule.includes(word))
+    assert.deepEqual(
+      ['@loops', '@neighbours accept', '@unrouted masquerade'].map(place).toSorted(),
+      ['@loops', '@neighbours accept', '@unrouted masquerade'].map(place),
+    )
+    assert.ok(place('@loops') >= 0)
+  })
+
+  test('a port of tasks on several nodes is chosen for who shares a network as for all others', () => {
+    const here: NodeId = idFrom('here')
+    const on = (name: string, nodeId: NodeId, last: number) => ({
+      ...backendOf(
+        buildTask(name, [
+          { network: front, address: `10.0.1.${last}` },
+          { network: ingress, address: `10.0.0.${last}` },
+        ]),
+      ),
+      nodeId,
+    })
+    const backends = [
+      on('a', here, 5),
+      on('b', here, 6),
+      on('c', idFrom('there'), 7),
+      // It has just been taken off the network.
+      { ...on('d', here, 8), addresses: { [ingress.id]: '10.0.0.8' } },
+    ]
+    const endpoint = buildEndpoint('web', { backends, ports: [{ publishedPort: 8080 }] })
+    const render = (nodeId: NodeId) =>
+      renderHostRules({ table: 'skep', networks, endpoints: [endpoint], nodeId })
+    const bridge = `"${bridgeName(front.id)}"`
+    const key = `${bridge} . tcp . 8080`
+    const own = render(here)
+    assert.deepEqual(chainOf(own, 'near', key), [
+      `iifname ${bridge} tcp dport 8080 dnat to iifname . tcp dport . numgen inc mod 2 map @near-tcp-targets`,
+      firstNear,
+    ])
+    assert.deepEqual(
+      [...(elementsBySet(own.pages).get('near-tcp-targets') ?? [])],
+      [`${bridge} . 8080 . 0 : 10.0.1.5 . 80`, `${bridge} . 8080 . 1 : 10.0.1.6 . 80`],
+    )
+    assert.deepEqual(chainOf(render(idFrom('there')), 'near', key), [
+      `iifname ${bridge} tcp dport 8080 dnat to 10.0.1.7:80`,
+      firstNear,
+    ])
   })
 
   test('a task without an ingress address is reached on what network it has', () => {

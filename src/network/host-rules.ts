@@ -23,10 +23,12 @@ import { type VipPart, vipParts, vipTargets } from './vip-rules.ts'
  * A VIP, asked for on its network's bridge, is sent on to one of the endpoint's backends. The client's address is kept,
  * except for a task that reaches itself. A VIP with no backend, and one asked for elsewhere, refuses at once.
  *
- * A published port, on any of the host's own addresses, is sent on to one of the endpoint's backends. The client's address
- * is kept, except where answers would not come back this way:
+ * A published port, on any of the host's own addresses, is sent on to one of the endpoint's backends. A container that shares a
+ * network with the backend is sent there by that network (`near`), as if it had asked for a VIP: it would be answered by it anyway.
+ * The client's address is kept, except where answers would not come back this way:
  * - from the host's loopback;
- * - from a container that the backend could answer directly, on a network they share (`hairpin`);
+ * - from a task that is sent to itself (`loops`);
+ * - from a task by the ingress network to another one of this node;
  * - to a backend that is only on internal networks, and so knows no way out (`unrouted`);
  * - to a backend on another node, which answers to this node's own address on the ingress network. Those are all on that
  *   network that are not the node's `own`.
@@ -107,13 +109,18 @@ export function renderHostRules(options: {
         name: 'postrouting',
         hook: 'type nat hook postrouting priority 90; policy accept;',
         rules: [
-          `ct original ${to} @vips snat to ${from} . ${to} map @loops`,
+          `ct status dnat snat to ${from} . ${to} map @loops`,
           `ct original ${to} @vips accept`,
+          `ct status dnat ${from} . ${to} @neighbours accept`,
           ...(nodeAddress
             ? [`ct status dnat ${to} ${ingressNetwork.subnet} ${to} != @own snat to ${nodeAddress}`]
             : []),
           `ct status dnat ${from} ${loopback} oifname @bridges masquerade`,
-          `ct status dnat ${from} . ${to} @hairpin masquerade`,
+          ...(ingressNetwork
+            ? [
+                `ct status dnat ${from} ${ingressNetwork.subnet} ${to} ${ingressNetwork.subnet} masquerade`,
+              ]
+            : []),
           `ct status dnat ${to} @unrouted masquerade`,
         ],
       },
@@ -187,6 +194,7 @@ export function sampleTable(table: string): string {
     '    dnat to ip daddr . numgen inc mod 2 map @vip-targets',
     `    dnat to ${firstPlace(vipTargets('ip'))}`,
     '    tcp dport 80 dnat to tcp dport . numgen inc mod 2 map @tcp-targets',
+    '    tcp dport 80 dnat to iifname . tcp dport . numgen inc mod 2 map @near-tcp-targets',
     '  }',
     '}\n',
   ].join('\n')
@@ -210,13 +218,16 @@ const neighbourDiscovery = {
  */
 function targetMapsOf(family: Family) {
   const to = `${family} daddr`
-  const ofPorts = (protocol: Protocol) =>
-    `typeof ${protocol} dport . numgen inc mod 2 : ${to} . ${protocol} dport`
+  const ofPorts = (protocol: Protocol, expression: string) =>
+    `typeof ${expression} . numgen inc mod 2 : ${to} . ${protocol} dport`
   return {
     'vip-targets': `typeof ${to} . numgen inc mod 2 : ${to}`,
-    'tcp-targets': ofPorts('tcp'),
-    'udp-targets': ofPorts('udp'),
-    'sctp-targets': ofPorts('sctp'),
+    'tcp-targets': ofPorts('tcp', portTargets('tcp').expression),
+    'udp-targets': ofPorts('udp', portTargets('udp').expression),
+    'sctp-targets': ofPorts('sctp', portTargets('sctp').expression),
+    'near-tcp-targets': ofPorts('tcp', nearTargets('tcp').expression),
+    'near-udp-targets': ofPorts('udp', nearTargets('udp').expression),
+    'near-sctp-targets': ofPorts('sctp', nearTargets('sctp').expression),
   } as const
 }
 const targetMaps = { ip: targetMapsOf('ip'), ip6: targetMapsOf('ip6') } as const
@@ -225,6 +236,14 @@ type TargetMap = Pick<SharedMap, 'name' | 'expression'>
 
 function portTargets(protocol: Protocol) {
   return { name: `${protocol}-targets`, expression: `${protocol} dport` } as const
+}
+
+/** Of ports that are asked for on the bridge of a network. */
+function nearTargets(protocol: Protocol) {
+  return {
+    name: `near-${protocol}-targets`,
+    expression: `iifname . ${protocol} dport`,
+  } as const
 }
 
 function setsOf(address: string) {
@@ -236,7 +255,8 @@ function setsOf(address: string) {
     refused: 'type inet_proto . inet_service',
     resolvers: `type ${address}`,
     bridges: 'type ifname',
-    hairpin: `type ${address} . ${address}; flags interval`,
+    near: 'type ifname . inet_proto . inet_service : verdict',
+    neighbours: `type ${address} . ${address}; flags interval`,
     unrouted: `type ${address}`,
     own: `type ${address}`,
     lost: `type ${address}`,
@@ -280,10 +300,11 @@ function put(elements: Elements, set: SetName, element: string): void {
 function basePage(family: Family, networks: readonly NetworkAssignment[]): RulesPage {
   const { icmp, unreachable } = words[family]
   const elements: Elements = new Map()
-  for (const { gateway, id, internal } of networks) {
+  for (const { gateway, id, ingress, internal, subnet } of networks) {
     const bridge = `"${bridgeName(id)}"`
     put(elements, 'resolvers', gateway)
     put(elements, 'bridges', bridge)
+    if (!ingress) put(elements, 'neighbours', `${subnet} . ${subnet}`)
     if (family === 'ip') continue
     put(elements, 'within', `${bridge} . ${bridge}`)
     if (internal) put(elements, 'internal', bridge)
@@ -294,6 +315,7 @@ function basePage(family: Family, networks: readonly NetworkAssignment[]): Rules
         'published',
         [
           `${family} daddr @resolvers meta l4proto { tcp, udp } th dport 53 return`,
+          'iifname . meta l4proto . th dport vmap @near',
           'meta l4proto . th dport vmap @ports',
         ],
       ],
@@ -373,7 +395,7 @@ function pageOf(
   const allBackends = new Set<string>()
   for (const endpoint of endpoints) {
     const { vips, ports } = partOf(endpoint, context)
-    for (const { backends } of [...vips, ...ports])
+    for (const { backends } of [...vips, ...ports, ...ports.flatMap(({ near }) => near)])
       for (const backend of backends) allBackends.add(backend)
     for (const { vip, bridge, rules, targets, backends, loops } of vips) {
       put(elements, 'vips', vip)
@@ -388,7 +410,7 @@ function pageOf(
     for (const port of ports) {
       if (losing.has(port)) continue
       const { key, protocol, publishedPort, rules } = port
-      if (protocol === 'udp') udpBackends.set(`${publishedPort}`, port.backends)
+      if (protocol === 'udp') udpBackends.set(`${publishedPort}`, allBackendsOf(port))
       if (rules.length === 0) {
         put(elements, 'refused', key)
         continue
@@ -397,6 +419,12 @@ function pageOf(
       addRules(chain, portTargets(protocol), rules)
       put(elements, 'ports', `${key} : goto ${chain}`)
       for (const target of port.targets) put(elements, portTargets(protocol).name, target)
+      for (const near of port.near) {
+        const nearChain = `near-${protocol}-${number}`
+        addRules(nearChain, nearTargets(protocol), [near.rule])
+        put(elements, 'near', `${near.key} : goto ${nearChain}`)
+        for (const target of near.targets) put(elements, nearTargets(protocol).name, target)
+      }
       for (const [set, element] of port.elements) put(elements, set, element)
     }
   }
@@ -465,6 +493,19 @@ interface PortPart {
   readonly targets: readonly string[]
   readonly elements: readonly (readonly [SetName, string])[]
   readonly backends: ReadonlySet<string>
+  readonly near: readonly NearPart[]
+}
+
+/** What it comes to for containers on one of the backends' networks. */
+interface NearPart {
+  readonly key: string
+  readonly rule: string
+  readonly targets: readonly string[]
+  readonly backends: ReadonlySet<string>
+}
+
+function allBackendsOf({ backends, near }: PortPart): ReadonlySet<string> {
+  return new Set([backends, ...near.map((part) => part.backends)].flatMap((set) => [...set]))
 }
 
 const lastContexts = new Map<Family, Context>()
@@ -562,37 +603,79 @@ function losersOf(
 
 function portPart(spec: PortSpec, endpoint: EndpointAssignment, context: Context): PortPart {
   const { protocol, publishedPort, targetPort } = spec
-  const { networkById } = context
+  const { family, networkById, sharesTargets } = context
   const entries = entriesOf(endpoint, context)
-  const targets = entries.map(({ address, backend }): Target => {
-    return { target: `${address} . ${targetPort}`, weight: backend.weight }
-  })
   const key = `${protocol} . ${publishedPort}`
-  const choice = balance(targets, {
-    ...(context.sharesTargets
-      ? { shared: { ...portTargets(protocol), key: `${publishedPort}` } }
-      : {}),
-  })
-  const [only] = targets.length === 1 ? entries : []
+  const shared = sharesTargets ? { ...portTargets(protocol), key: `${publishedPort}` } : undefined
+  const choice = choosePlace(entries, targetPort, shared, family)
   const elements: (readonly [SetName, string])[] = []
   for (const { address, networkId, backend, isRemote } of entries) {
     if (isRemote) continue
-    if (networkById.get(networkId)?.ingress) elements.push(['own', address])
-    if (networkById.get(networkId)?.internal) elements.push(['unrouted', address])
-    for (const id of Object.keys(backend.addresses)) {
-      const shared = networkById.get(id)
-      if (shared) elements.push(['hairpin', `${shared.subnet} . ${address}`])
+    const network = networkById.get(networkId)
+    if (network?.ingress) elements.push(['own', address])
+    if (network?.internal) elements.push(['unrouted', address])
+    for (const [id, own] of Object.entries(backend.addresses)) {
+      const gateway = networkById.get(id)?.gateway
+      if (gateway !== undefined) elements.push(['loops', `${own} . ${own} : ${gateway}`])
     }
   }
   return {
     key,
     protocol,
     publishedPort,
-    rules: choice ? [portRule(choice, spec, only?.address, context.family)] : [],
+    rules: choice ? [`${protocol} dport ${publishedPort} dnat to ${choice.target}`] : [],
     targets: choice?.elements ?? [],
     elements,
     backends: new Set(entries.map(({ address }) => address)),
+    near: nearParts(spec, entries, context),
   }
+}
+
+/** By the bridges of the networks that backends are on. The ingress network has no clients but tasks of other services. */
+function nearParts(
+  { protocol, publishedPort, targetPort }: PortSpec,
+  entries: readonly Entry[],
+  { family, networks, sharesTargets }: Context,
+): readonly NearPart[] {
+  return networks.flatMap(({ id, ingress }): NearPart[] => {
+    if (ingress) return []
+    const near = entries.flatMap(({ backend }) => {
+      const address = backend.addresses[id]
+      return address === undefined ? [] : [{ address, backend }]
+    })
+    const bridge = `"${bridgeName(id)}"`
+    const shared = sharesTargets
+      ? { ...nearTargets(protocol), key: `${bridge} . ${publishedPort}` }
+      : undefined
+    const choice = choosePlace(near, targetPort, shared, family)
+    if (!choice) return []
+    const asked = `iifname ${bridge} ${protocol} dport ${publishedPort}`
+    return [
+      {
+        key: `${bridge} . ${protocol} . ${publishedPort}`,
+        rule: `${asked} dnat to ${choice.target}`,
+        targets: choice.elements,
+        backends: new Set(near.map(({ address }) => address)),
+      },
+    ]
+  })
+}
+
+/** Picks an address and port. One that is alone is written as anywhere else. */
+function choosePlace(
+  entries: readonly Pick<Entry, 'address' | 'backend'>[],
+  targetPort: number,
+  shared: SharedMap | undefined,
+  family: Family,
+): Choice | undefined {
+  const targets = entries.map(({ address, backend }): Target => {
+    return { target: `${address} . ${targetPort}`, weight: backend.weight }
+  })
+  const choice = balance(targets, { shared })
+  const [only] = entries.length === 1 ? entries : []
+  if (!choice || !only) return choice
+  const host = family === 'ip6' ? `[${only.address}]` : only.address
+  return { ...choice, target: `${host}:${targetPort}` }
 }
 
 function subnetsOf({ backends }: EndpointAssignment, context: Context): readonly string[] {
@@ -601,18 +684,6 @@ function subnetsOf({ backends }: EndpointAssignment, context: Context): readonly
     return network ? [network.subnet] : []
   })
   return [...new Set(used)]
-}
-
-/** In a chain of its protocol. */
-function portRule(
-  { target }: Choice,
-  { protocol, publishedPort, targetPort }: PortSpec,
-  only: string | undefined,
-  family: Family,
-): string {
-  const host = family === 'ip6' ? `[${only}]` : only
-  const to = only === undefined ? target : `${host}:${targetPort}`
-  return `${protocol} dport ${publishedPort} dnat to ${to}`
 }
 
 interface Entry {

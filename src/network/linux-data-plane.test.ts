@@ -160,9 +160,10 @@ describe('the Linux data plane', { skip: reason ?? false, concurrency: false }, 
     assert.equal((await host.http(hostAddress, port)).peer, hostAddress)
     assert.equal((await outside.http(hostAddress, port)).peer, clientAddress)
     // From a container on the backends' own network, on an internal one, on none of the cluster's, and from itself.
-    await assert.doesNotReject(client.http(hostAddress, port))
-    await assert.doesNotReject(client.http(front.gateway, port))
-    await assert.doesNotReject(secluded.http(inner.gateway, port))
+    assert.deepEqual(await countBy(client, hostAddress, port, 10), { one: 5, two: 5 })
+    assert.equal((await client.http(hostAddress, port)).peer, '10.213.2.13')
+    assert.equal((await client.http(front.gateway, port)).peer, '10.213.2.13')
+    assert.equal((await secluded.http(inner.gateway, port)).peer, '10.213.3.14')
     await assert.doesNotReject(bench.probe(plain).http(hostAddress, port))
     await apply([web([one])])
     assert.equal((await server.http(hostAddress, port)).hostname, 'one')
