@@ -79,6 +79,7 @@ const connections = ['kept', 'one each'] as const
 /** Of wrk at a steady rate. */
 const pacedConnections = 64
 const pacedScript = join(import.meta.dirname, 'support', 'paced.lua')
+const liveHeapScript = join(import.meta.dirname, 'support', 'live-heap.ts')
 const services = [
   { name: 'web', server: 'stops at once', port: 8080, flags: [] },
   { name: 'calm', server: 'drains', port: 8088, flags: ['--env', 'DRAIN_MS=3000'] },
@@ -145,8 +146,8 @@ async function measure(lab: Lab): Promise<void> {
   }
 
   /** Words that run what follows them in the network namespace of a host's client, with the names it has. */
-  async function inClient(host: LabHost): Promise<readonly string[]> {
-    const id = await host.dockerOk('ps', '-q', '--filter', 'name=client')
+  async function inClient(host: LabHost, name = 'client'): Promise<readonly string[]> {
+    const id = await host.dockerOk('ps', '-q', '--filter', `name=${name}.`)
     const pid = await host.dockerOk('inspect', '-f', '{{.State.Pid}}', id)
     const script =
       'names=$(mktemp) && cat "$0" >"$names" && mount --bind "$names" /etc/resolv.conf && rm "$names" && exec "$@"'
@@ -176,19 +177,29 @@ async function measure(lab: Lab): Promise<void> {
     await settled('near', 1)
     await settled('far', 1)
     await first.dockerOk('run', '-d', '--name', 'plain', '-p', '8083:80', image)
-    const client = await inClient(first)
     const near = await addressOf(first, 'near')
     const far = await addressOf(second, 'far')
-    const ways = {
-      'local-direct': { enter: client, url: `http://${near}/health` },
-      'local-vip': { enter: client, url: 'http://near/health' },
-      'local-mesh': { enter: client, url: `http://${first.address}:8081/health` },
-      'remote-direct': { enter: client, url: `http://${far}/health` },
-      'remote-vip': { enter: client, url: 'http://far/health' },
-      'remote-mesh': { enter: client, url: `http://${first.address}:8082/health` },
-      'outside-docker-run': { enter: [], url: `http://${first.address}:8083/health` },
-      'outside-local-mesh': { enter: [], url: `http://${first.address}:8081/health` },
+    const urls = {
+      'local-direct': `http://${near}/health`,
+      'local-vip': 'http://near/health',
+      'local-mesh': `http://${first.address}:8081/health`,
+      'remote-direct': `http://${far}/health`,
+      'remote-vip': 'http://far/health',
+      'remote-mesh': `http://${first.address}:8082/health`,
+      'outside-docker-run': `http://${first.address}:8083/health`,
+      'outside-local-mesh': `http://${first.address}:8081/health`,
     } as const
+    // One client that goes several ways to a server within a minute comes round to its ports, with timestamps that count from elsewhere:
+    // the server, which remembers the connection of before, lets it wait for a second.
+    const enters = new Map<string, readonly string[]>()
+    for (const name of Object.keys(urls)) {
+      if (name.startsWith('outside')) continue
+      const place = ['--constraint', 'node.hostname==node1']
+      await docker(...create, `by-${name}`, ...place, 'busybox:latest', 'sleep', '1000000')
+      await settled(`by-${name}`, 1)
+      enters.set(name, await inClient(first, `by-${name}`))
+    }
+    const enterOf = (name: string) => enters.get(name) ?? []
     const pairs = [
       ['local-vip', 'local-direct'],
       ['local-mesh', 'local-direct'],
@@ -197,7 +208,7 @@ async function measure(lab: Lab): Promise<void> {
       ['outside-local-mesh', 'outside-docker-run'],
     ] as const
     /** What each way does beside what it stands against, `how` being asked. */
-    async function compare(how: (name: keyof typeof ways, pair: number) => Promise<Wrk>) {
+    async function compare(how: (name: keyof typeof urls, pair: number) => Promise<Wrk>) {
       const seen = pairs.map(() => ({
         mine: [] as Wrk[],
         base: [] as Wrk[],
@@ -224,7 +235,7 @@ async function measure(lab: Lab): Promise<void> {
     for (const isKept of [true, false]) {
       const how = isKept ? '' : ', one connection a request'
       const full = await compare((name) =>
-        wrk(ways[name].enter, ways[name].url, isKept ? [] : ['-H', 'Connection: close']),
+        wrk(enterOf(name), urls[name], isKept ? [] : ['-H', 'Connection: close']),
       )
       for (const [at, { rate, ratio, p99Ms, baseP99Ms }] of full.entries()) {
         const name = pairs[at]?.[0]
@@ -234,7 +245,7 @@ async function measure(lab: Lab): Promise<void> {
       if (!isKept) continue
       // At capacity a percentile says how long the queue is; at half of it, how long the way is.
       const paced = await compare((name, at) =>
-        wrkPaced(ways[name].enter, ways[name].url, (full[at]?.rate ?? 0) / 2),
+        wrkPaced(enterOf(name), urls[name], (full[at]?.rate ?? 0) / 2),
       )
       for (const [at, { rate, ratio, p99Ms, baseP99Ms }] of paced.entries()) {
         const name = pairs[at]?.[0]
@@ -242,7 +253,7 @@ async function measure(lab: Lab): Promise<void> {
         report.add(`p99-at-half-${name}`, 'ms', p99Ms, baseP99Ms)
       }
     }
-    await docker('service', 'rm', 'near', 'far')
+    await docker('service', 'rm', 'near', 'far', ...[...enters.keys()].map((name) => `by-${name}`))
     await first.dockerOk('rm', '-f', 'plain')
   }
 
@@ -577,11 +588,16 @@ async function footprint(lab: Lab): Promise<Record<string, number>> {
     add('nft lines', await lines('nft', 'list', 'ruleset'))
     add('iptables rules', await lines('iptables', '-S'))
     const script =
-      'for pid in /proc/[0-9]*; do case "$(tr "\\0" " " <$pid/cmdline 2>/dev/null)" in *"daemon --data-root"*|skep-resolver*) awk "/VmRSS/{print \\$2}" $pid/status; ls $pid/fd | wc -l;; esac; done'
+      'for pid in /proc/[0-9]*; do case "$(tr "\\0" " " <$pid/cmdline 2>/dev/null)" in *"daemon --data-root"*|skep-resolver*) basename $pid; awk "/VmRSS/{print \\$2}" $pid/status; ls $pid/fd | wc -l;; esac; done'
     const numbers = (await host.run('bash', '-c', script)).stdout.split('\n').map(Number)
-    for (let index = 0; index + 1 < numbers.length; index += 2) {
-      add('memory of daemons and resolvers, MiB', (numbers[index] ?? 0) / 1024)
-      add('open files', numbers[index + 1] ?? 0)
+    for (let index = 0; index + 2 < numbers.length; index += 3) {
+      const [pid = 0, memoryKiB = 0, files = 0] = numbers.slice(index, index + 3)
+      const { stdout } = await host.run(process.execPath, liveHeapScript, `${pid}`)
+      // The shell that looks has these words in its own.
+      if (stdout === '') continue
+      add('memory of daemons and resolvers, MiB', memoryKiB / 1024)
+      add('live heap of daemons and resolvers, MiB', Number(stdout) / 1024 ** 2)
+      add('open files', files)
     }
   }
   return sums
