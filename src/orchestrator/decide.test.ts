@@ -825,6 +825,34 @@ describe('an update', () => {
       want: ['t2>shutdown', '?2@r2'],
     },
     {
+      name: 'where an overtaken one has left two, the later one is enough, whoever has the turn',
+      workload: to2({}, 'updating', 2),
+      tasks: [
+        gone(1),
+        fresh(1, { state: 'starting', status: {} }),
+        running(2),
+        running(2, { id: 'later2', createdAtMs: 50 }),
+      ],
+      want: ['t2>shutdown'],
+    },
+    {
+      name: 'and the earlier one goes on until it is up',
+      workload: to2({}, 'updating', 2),
+      tasks: [
+        gone(1),
+        fresh(1, { state: 'starting', status: {} }),
+        running(2),
+        running(2, { id: 'later2', createdAtMs: 50, state: 'starting', status: {} }),
+      ],
+      want: [],
+    },
+    {
+      name: 'both go when it is their turn',
+      workload: to2({}, 'updating', 1),
+      tasks: [running(1), running(1, { id: 'later1', createdAtMs: 50 })],
+      want: ['t1>shutdown', 'later1>shutdown', '?1@r2'],
+    },
+    {
       name: 'pauses between slots for the delay',
       workload: to2(update({ delayMs: 1000 })),
       tasks: [gone(1), fresh(1), running(2), running(3)],

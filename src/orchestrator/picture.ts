@@ -92,6 +92,14 @@ export class Picture {
     return live
   }
 
+  /** It has just been decided that one of them stops. */
+  leaves(place: Place, task: Task): void {
+    this.#liveByPlace.set(
+      place,
+      this.liveAt(place).filter((other) => other !== task),
+    )
+  }
+
   /** The live task that the place settles on: one of the wanted revision; while an update is paused, any. */
   keeperAt(place: Place): Task | undefined {
     const known = this.#keeperByPlace.get(place)

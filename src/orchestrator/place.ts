@@ -40,7 +40,10 @@ export function decidePlace(
     dropOthers(picture, live, keeper, plan)
     return 'settled'
   }
-  if (live.every((task) => picture.moveOf(task) === undefined)) return 'dirty'
+  if (live.every((task) => picture.moveOf(task) === undefined)) {
+    dropOvertaken(picture, place, plan)
+    return 'dirty'
+  }
   if (!mayCreate) return 'settled'
   if (live.some((task) => picture.isUp(task))) return 'leaving'
   move(picture, place, plan)
@@ -163,6 +166,21 @@ export function heldUntilMs(picture: Picture, task: Task): number {
   if (!before || !mayRun(picture, before)) return delayedUntilMs
   const waitMs = Math.max(predecessorWaitMs, picture.stopGraceMs(before) + predecessorMarginMs)
   return Math.max(delayedUntilMs, task.createdAtMs + waitMs)
+}
+
+/**
+ * An update that starts its tasks first and is overtaken by another leaves two at a place. The later one takes over once it is up,
+ * although it is not wanted either: it may be long before the update comes to this place.
+ */
+function dropOvertaken(picture: Picture, place: Place, plan: Plan): void {
+  const live = picture.liveAt(place)
+  const later = live.findLast((task) => picture.isUp(task))
+  for (const task of live) {
+    if (later === undefined || task === later) return
+    const because = `replaced by task ${later.id}`
+    plan.add({ type: 'setDesired', taskId: task.id, desiredState: 'shutdown', because })
+    picture.leaves(place, task)
+  }
 }
 
 /** Everything but the keeper goes: at once when stopping comes first, else once the keeper is up. */
