@@ -649,9 +649,11 @@ describe('cluster port', () => {
   test('whoever was elected is asked for what is on other nodes, whatever is stored of it yet', async () => {
     const asked: string[] = []
     const listen = (name: string) =>
-      manager.transport.listen('127.0.0.1:0', async (stream) => {
-        asked.push(`${name}: ${parseCall(await stream.receive()).call.call}`)
-        stream.close()
+      manager.transport.listen('127.0.0.1:0', (stream) => {
+        void stream.receive().then((message) => {
+          asked.push(`${name}: ${parseCall(message).call.call}`)
+          stream.close()
+        })
       })
     const [former, elected] = [await listen('former'), await listen('elected')]
     const standing = { address: former.address, leader: true, reachability: 'reachable' } as const
