@@ -116,6 +116,8 @@ export interface Daemon {
   readonly answers: NodeAnswers
   /** How the agent of one of several managers reaches the leader, once it takes part. */
   link?: LeaderLink
+  /** Aborted then: it no longer looks for the leader elsewhere alone. */
+  readonly takesPart: AbortController
   leading?: Leading
   /** The managers want it to be one of them, and it asks them to let it in. */
   isPromoted?: boolean
@@ -450,7 +452,11 @@ export class SimulatedCluster {
       runtime: runtimeFor(process, host.engine, (taskId) => this.beforeStop(host, taskId)),
       dataPlane: dataPlaneFor(process, host.kernel),
       link: this.#watched({
-        open: (...call) => (daemon.link ?? heeding).open(...call),
+        open: (nodeId, description, signal, held) => {
+          if (daemon.link) return daemon.link.open(nodeId, description, signal, held)
+          const until = AbortSignal.any([signal, daemon.takesPart.signal])
+          return heeding.open(nodeId, description, until, held)
+        },
       }),
       clock: process.clock,
       log,
@@ -465,7 +471,7 @@ export class SimulatedCluster {
       }),
     })
     const answers = new NodeAnswers(transport, servicesOf(host), skepVersion, log)
-    const daemon: Daemon = { process, agent, answers }
+    const daemon: Daemon = { process, agent, answers, takesPart: new AbortController() }
     this.daemons.set(host.name, daemon)
     if (host.role === 'manager') void this.#beManager(host, daemon, transport, remote)
   }
@@ -621,6 +627,8 @@ export class SimulatedCluster {
     })
     daemon.link = link
     daemon.leading = leading
+    daemon.takesPart.abort()
+    daemon.agent.leaderChanged()
     // On its disk, for when it is no manager any more.
     learnManagers()
     store.subscribe(({ changes }) => {
