@@ -34,10 +34,13 @@ export class ManagerAdmission implements ManagerMembers {
       log.info('a manager is let in', { nodeId, address })
       const peerUrl = peerUrlOf(address)
       const member = { client, name: nodeId, peerUrl }
-      // One that asks has no state. What it was before, a voter or a learner that had begun, rests on what it has lost: etcd does not
-      // go on from there.
-      const former = (await client.memberList()).some(({ name }) => name === nodeId)
-      if (former) await removeMember({ client, name: nodeId })
+      // One that asks has no state. What it was before, a voter or a learner, may rest on what it has lost, and etcd does not go on
+      // from there; a learner that began may not have said its name.
+      const former = (await client.memberList()).find(
+        ({ name, peerUrls }) => name === nodeId || (name === '' && peerUrls.includes(peerUrl)),
+      )
+      if (former)
+        await removeMember({ client, name: nodeId, ...(former.name === '' && { peerUrl }) })
       const { memberId, members } = await addMember({ ...member, clock }).catch(
         (error: unknown) => {
           throw explainRefusal(error, store.view.list('node'))

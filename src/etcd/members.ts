@@ -12,7 +12,8 @@ const catchUpMs = 60_000
 
 /**
  * Lets a node become a member: what it starts its etcd with. It comes as a learner, which can't cost the quorum;
- * `promoteMember` makes it a voter. May be asked again with the same address, after a start that failed.
+ * `promoteMember` makes it a voter. Asked again with the same address it answers the same, as long as that member has not
+ * begun: one that has, and lost its folder, has to be removed first.
  */
 export async function addMember({
   client,
