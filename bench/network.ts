@@ -587,14 +587,14 @@ async function footprint(lab: Lab): Promise<Record<string, number>> {
     add('forwarding entries', await lines('bridge', 'fdb', 'show'))
     add('nft lines', await lines('nft', 'list', 'ruleset'))
     add('iptables rules', await lines('iptables', '-S'))
+    // The shell that looks has these words in its own.
     const script =
-      'for pid in /proc/[0-9]*; do case "$(tr "\\0" " " <$pid/cmdline 2>/dev/null)" in *"daemon --data-root"*|skep-resolver*) basename $pid; awk "/VmRSS/{print \\$2}" $pid/status; ls $pid/fd | wc -l;; esac; done'
+      'for pid in /proc/[0-9]*; do [ $pid = /proc/$$ ] && continue; case "$(tr "\\0" " " <$pid/cmdline 2>/dev/null)" in *"daemon --data-root"*|skep-resolver*) basename $pid; awk "/VmRSS/{print \\$2}" $pid/status; ls $pid/fd | wc -l;; esac; done'
     const numbers = (await host.run('bash', '-c', script)).stdout.split('\n').map(Number)
     for (let index = 0; index + 2 < numbers.length; index += 3) {
       const [pid = 0, memoryKiB = 0, files = 0] = numbers.slice(index, index + 3)
-      const { stdout } = await host.run(process.execPath, liveHeapScript, `${pid}`)
-      // The shell that looks has these words in its own.
-      if (stdout === '') continue
+      const { stdout, stderr } = await host.run(process.execPath, liveHeapScript, `${pid}`)
+      if (stdout === '') throw new Error(`what lives in process ${pid} is not known: ${stderr}`)
       add('memory of daemons and resolvers, MiB', memoryKiB / 1024)
       add('live heap of daemons and resolvers, MiB', Number(stdout) / 1024 ** 2)
       add('open files', files)

@@ -26,16 +26,14 @@ await call('Runtime.evaluate', { expression: close })
 socket.close()
 
 async function debuggerUrl(): Promise<string> {
-  for (let attempt = 0; ; attempt++) {
-    try {
-      const targets: unknown = await (await fetch('http://127.0.0.1:9229/json/list')).json()
-      const [url] = listAt(targets).map((target) => textAt(target, 'webSocketDebuggerUrl'))
-      if (url) return url
-    } catch (error) {
-      if (attempt > 100) throw error
-    }
+  for (let attempt = 0; attempt < 100; attempt++) {
+    const answer = await fetch('http://127.0.0.1:9229/json/list').catch(() => undefined)
+    const targets: unknown = await answer?.json()
+    const [url] = listAt(targets).map((target) => textAt(target, 'webSocketDebuggerUrl'))
+    if (url) return url
     await new Promise((resolve) => setTimeout(resolve, 50))
   }
+  throw new Error(`process ${pid} opens no inspector`)
 }
 
 function call(method: string, params: object = {}): Promise<unknown> {
