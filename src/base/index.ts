@@ -1,4 +1,4 @@
-export { untilAborted } from './abort.ts'
+export { untilAborted, within } from './abort.ts'
 export { assert, unreachable } from './assert.ts'
 export { isDeepEqual } from './deep-equal.ts'
 export { type ErrorCode, messageOf, UserError } from './errors.ts'

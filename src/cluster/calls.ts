@@ -1,4 +1,4 @@
-import { type Clock, UserError } from '../base/index.ts'
+import { type Clock, UserError, within } from '../base/index.ts'
 import { type Call, callMessage, parseAnswer } from './messages.ts'
 import type { Fields } from './read.ts'
 import type { MessageStream, Transport, Trust } from './transport.ts'
@@ -45,26 +45,22 @@ export async function callOnce(
   signal: AbortSignal,
   waitMs = answerMs,
 ): Promise<Answered> {
-  const done = new AbortController()
-  const late = new AbortController()
-  void clock.sleep(waitMs, done.signal).then(() => {
-    if (!done.signal.aborted) late.abort()
+  return within(clock, waitMs, async (late) => {
+    const ended = AbortSignal.any([signal, late])
+    let stream: MessageStream | undefined
+    try {
+      stream = await transport.connect(address, trust, ended)
+      await stream.send(callMessage(call, skepVersion))
+      const { localAddress } = stream
+      return { fields: parseAnswer(await stream.receive(ended), answer), localAddress }
+    } catch (error) {
+      if (!late.aborted) throw error
+      throw new UserError('unavailable', `${address} did not answer in ${waitMs / 1000} s`, {
+        next: 'Look into the log of the daemon there.',
+        cause: error,
+      })
+    } finally {
+      stream?.close()
+    }
   })
-  const ended = AbortSignal.any([signal, late.signal])
-  let stream: MessageStream | undefined
-  try {
-    stream = await transport.connect(address, trust, ended)
-    await stream.send(callMessage(call, skepVersion))
-    const { localAddress } = stream
-    return { fields: parseAnswer(await stream.receive(ended), answer), localAddress }
-  } catch (error) {
-    if (!late.signal.aborted) throw error
-    throw new UserError('unavailable', `${address} did not answer in ${waitMs / 1000} s`, {
-      next: 'Look into the log of the daemon there.',
-      cause: error,
-    })
-  } finally {
-    done.abort()
-    stream?.close()
-  }
 }

@@ -6,6 +6,8 @@ import {
   type Random,
   UserError,
   unreachable,
+  untilAborted,
+  within,
 } from '../base/index.ts'
 import { clusterOf } from '../control/index.ts'
 import type { Dispatcher } from '../dispatcher/index.ts'
@@ -183,17 +185,12 @@ class RunningPort implements ClusterPort {
     }
     // A leader that is gone may not even refuse, and nothing says so but the next one.
     const over = this.#leaderChanged.signal
-    const late = new AbortController()
-    const done = new AbortController()
-    void clock.sleep(answerMs, done.signal).then(() => late.abort())
-    const asking = AbortSignal.any([signal, over, late.signal])
-    try {
+    return within(clock, answerMs, async (late) => {
+      const asking = AbortSignal.any([signal, over, late])
       const stream = await transport.connect(leader.address, { type: 'cluster' }, asking)
       await stream.send(callMessage({ call: 'relay', nodeId, request }, skepVersion))
       return { stream, over }
-    } finally {
-      done.abort()
-    }
+    })
   }
 
   leadershipChanged(): void {
@@ -215,14 +212,10 @@ class RunningPort implements ClusterPort {
 
   async #serve(stream: MessageStream): Promise<void> {
     const { clock, log } = this.#options
-    const late = new AbortController()
-    const done = new AbortController()
-    void clock.sleep(firstMessageMs, done.signal).then(() => {
-      if (!done.signal.aborted) late.abort()
-    })
     try {
-      const first = await stream.receive(AbortSignal.any([late.signal, this.#stop.signal]))
-      done.abort()
+      const first = await within(clock, firstMessageMs, (late) =>
+        stream.receive(AbortSignal.any([late, this.#stop.signal])),
+      )
       if (first === undefined) {
         stream.close()
         return
@@ -249,8 +242,6 @@ class RunningPort implements ClusterPort {
       }
       await stream.send(refused(error)).catch(() => {})
       stream.close()
-    } finally {
-      done.abort()
     }
   }
 
@@ -532,13 +523,6 @@ class RunningPort implements ClusterPort {
     this.#commonSettings = common
     for (const session of this.#sessions.values()) session.settingsChanged()
   }
-}
-
-function untilAborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve()
-    else signal.addEventListener('abort', () => resolve(), { once: true })
-  })
 }
 
 function noLongerLeads(): UserError {

@@ -1,4 +1,4 @@
-import { type Clock, messageOf, type Random, UserError } from '../base/index.ts'
+import { type Clock, messageOf, type Random, UserError, within } from '../base/index.ts'
 import { dataAddressOf } from '../dispatcher/index.ts'
 import type { ClusterNode, NodeId } from '../model/index.ts'
 import type { View } from '../store/index.ts'
@@ -117,29 +117,24 @@ async function examineNode(
   { id, name }: ClusterNode,
   signal: AbortSignal,
 ): Promise<ExaminedNode> {
-  const late = new AbortController()
-  const done = new AbortController()
-  void clock.sleep(examineMsMax, done.signal).then(() => {
-    if (!done.signal.aborted) late.abort()
-  })
-  const ended = AbortSignal.any([signal, late.signal])
   try {
-    const { stream, over } = await port.ask(id, { kind: 'examine' }, ended)
-    try {
-      const message = await stream.receive(AbortSignal.any([ended, over]))
-      const answeredAtMs = clock.nowMs()
-      const examination = parseExamination(answerOf(message, 'examined'))
-      const mtuBytes = examination.dataPath?.mtuBytes
-      const clockAheadMs = examination.nowMs - answeredAtMs
-      return { id, name, mtuBytes, clockAheadMs, examination, failure: undefined }
-    } finally {
-      stream.close()
-    }
+    const message = await within(clock, examineMsMax, async (late) => {
+      const ended = AbortSignal.any([signal, late])
+      const { stream, over } = await port.ask(id, { kind: 'examine' }, ended)
+      try {
+        return await stream.receive(AbortSignal.any([ended, over]))
+      } finally {
+        stream.close()
+      }
+    })
+    const answeredAtMs = clock.nowMs()
+    const examination = parseExamination(answerOf(message, 'examined'))
+    const mtuBytes = examination.dataPath?.mtuBytes
+    const clockAheadMs = examination.nowMs - answeredAtMs
+    return { id, name, mtuBytes, clockAheadMs, examination, failure: undefined }
   } catch (error) {
     const failure = `node ${name} did not say how it is: ${messageOf(error)}`
     return { id, name, mtuBytes: undefined, clockAheadMs: 0, examination: undefined, failure }
-  } finally {
-    done.abort()
   }
 }
 
@@ -292,19 +287,14 @@ class Conversation {
   }
 
   async expect(answer: string): Promise<Fields> {
-    const late = new AbortController()
-    const done = new AbortController()
-    void this.#clock.sleep(probeStepMs, done.signal).then(() => {
-      if (!done.signal.aborted) late.abort()
-    })
     try {
-      const message = await this.#stream.receive(AbortSignal.any([this.#signal, late.signal]))
+      const message = await within(this.#clock, probeStepMs, (late) =>
+        this.#stream.receive(AbortSignal.any([this.#signal, late])),
+      )
       return answerOf(message, answer)
     } catch (error) {
       this.close()
       throw error
-    } finally {
-      done.abort()
     }
   }
 

@@ -1,4 +1,4 @@
-import { type Clock, type Log, UserError } from '../base/index.ts'
+import { type Clock, type Log, UserError, within } from '../base/index.ts'
 import { parseCall, refused } from './messages.ts'
 import type { Listener, MessageStream, Transport } from './transport.ts'
 
@@ -29,11 +29,8 @@ async function serve(
   { managers, clock, log }: ReferralOptions,
   stream: MessageStream,
 ): Promise<void> {
-  const late = new AbortController()
-  const done = new AbortController()
-  void clock.sleep(firstMessageMs, done.signal).then(() => late.abort())
   try {
-    const first = await stream.receive(late.signal)
+    const first = await within(clock, firstMessageMs, (late) => stream.receive(late))
     if (first === undefined) return
     const { call } = parseCall(first)
     const { peer } = stream
@@ -44,7 +41,6 @@ async function serve(
   } catch (error) {
     await stream.send(refused(error)).catch(() => {}) // Whoever asked has gone.
   } finally {
-    done.abort()
     stream.close()
   }
 }

@@ -1,4 +1,12 @@
-import { type Clock, type Log, messageOf, type Random, UserError, WakeUp } from '../base/index.ts'
+import {
+  type Clock,
+  type Log,
+  messageOf,
+  type Random,
+  UserError,
+  WakeUp,
+  within,
+} from '../base/index.ts'
 import type { NodeDescription } from '../model/index.ts'
 import {
   type AssignmentChange,
@@ -177,36 +185,31 @@ async function askManager(
   call: Call,
   signal: AbortSignal,
 ): Promise<Welcomed | { readonly managers: readonly Pick<ManagerAddress, 'address'>[] }> {
-  const timeout = new AbortController()
-  const done = new AbortController()
-  void clock.sleep(welcomeMs, done.signal).then(() => {
-    if (!done.signal.aborted) timeout.abort()
+  return within(clock, welcomeMs, async (late) => {
+    const ended = AbortSignal.any([signal, late])
+    let stream: MessageStream | undefined
+    try {
+      stream = await transport.connect(address, { type: 'cluster', orFormer: true }, ended)
+      await stream.send(callMessage(call, skepVersion))
+      const message = await stream.receive(ended)
+      if (message === undefined)
+        throw new UserError('unavailable', `${address} closed the connection`)
+      const answer = parseToNode(message)
+      if (isWorker(stream) && answer.type !== 'redirect') throw noManager(address)
+      if (answer.type === 'settings') return { address, stream, settings: answer.settings }
+      stream.close()
+      if (answer.type === 'redirect') return { managers: answer.managers }
+      if (answer.type === 'over') throw errorOf(answer.why)
+      throw new UserError('internal', `${address} began a session with "${answer.type}"`)
+    } catch (error) {
+      stream?.close()
+      // A node that is no manager has no say in what this one is, such as that it was removed.
+      if (stream && isWorker(stream)) throw noManager(address)
+      throw late.aborted
+        ? new UserError('unavailable', `${address} did not answer in ${welcomeMs / 1000} s`)
+        : error
+    }
   })
-  const ended = AbortSignal.any([signal, timeout.signal])
-  let stream: MessageStream | undefined
-  try {
-    stream = await transport.connect(address, { type: 'cluster', orFormer: true }, ended)
-    await stream.send(callMessage(call, skepVersion))
-    const message = await stream.receive(ended)
-    if (message === undefined)
-      throw new UserError('unavailable', `${address} closed the connection`)
-    const answer = parseToNode(message)
-    if (isWorker(stream) && answer.type !== 'redirect') throw noManager(address)
-    if (answer.type === 'settings') return { address, stream, settings: answer.settings }
-    stream.close()
-    if (answer.type === 'redirect') return { managers: answer.managers }
-    if (answer.type === 'over') throw errorOf(answer.why)
-    throw new UserError('internal', `${address} began a session with "${answer.type}"`)
-  } catch (error) {
-    stream?.close()
-    // A node that is no manager has no say in what this one is, such as that it was removed.
-    if (stream && isWorker(stream)) throw noManager(address)
-    throw timeout.signal.aborted
-      ? new UserError('unavailable', `${address} did not answer in ${welcomeMs / 1000} s`)
-      : error
-  } finally {
-    done.abort()
-  }
 }
 
 function isWorker({ peer }: MessageStream): boolean {

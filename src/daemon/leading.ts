@@ -1,4 +1,4 @@
-import { messageOf, untilAborted } from '../base/index.ts'
+import { messageOf, untilAborted, within } from '../base/index.ts'
 import { isRefused, type ManagerWord, type Transport } from '../cluster/index.ts'
 import { type Manager, startManager } from '../manager/index.ts'
 import { idFrom, type NodeId } from '../model/index.ts'
@@ -122,26 +122,20 @@ export class Leading {
    */
   async #deposeIfUnreachable({ address, epoch }: Leader, signal: AbortSignal): Promise<void> {
     const { world, transport } = this.#options
-    const late = new AbortController()
-    const done = new AbortController()
-    void world.clock.sleep(unreachableMs, done.signal).then(() => late.abort())
     try {
-      const answer = AbortSignal.any([signal, late.signal])
-      const stream = await transport().connect(address, { type: 'cluster' }, answer)
+      const stream = await within(world.clock, unreachableMs, (late) =>
+        transport().connect(address, { type: 'cluster' }, AbortSignal.any([signal, late])),
+      )
       stream.close()
       return
     } catch {
       if (signal.aborted || this.leader?.epoch !== epoch) return
-    } finally {
-      done.abort()
     }
     world.log.info('the leader can not be reached: another one is elected at once', { address })
     // Later it would be an old judgement: this manager may be the one that was cut off, and be back.
-    const old = new AbortController()
-    const decided = new AbortController()
-    void world.clock.sleep(deposeMs, decided.signal).then(() => old.abort())
-    await this.#election?.depose(epoch, AbortSignal.any([signal, old.signal]))
-    decided.abort()
+    await within(world.clock, deposeMs, async (old) =>
+      this.#election?.depose(epoch, AbortSignal.any([signal, old])),
+    )
   }
 
   /** A leader whose host refuses connections has no daemon any more: nobody has to wait for the end of its lease. */

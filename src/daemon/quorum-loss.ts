@@ -1,4 +1,4 @@
-import { type Clock, UserError } from '../base/index.ts'
+import { type Clock, UserError, within } from '../base/index.ts'
 import type { Transport } from '../cluster/index.ts'
 import { quorumOf } from '../control/index.ts'
 
@@ -51,19 +51,14 @@ async function answers(
   { address }: ExpectedManager,
   clock: Clock,
 ): Promise<boolean> {
-  const late = new AbortController()
-  const done = new AbortController()
-  void clock.sleep(connectMs, done.signal).then(() => {
-    if (!done.signal.aborted) late.abort()
-  })
   try {
-    const stream = await transport.connect(address, { type: 'cluster' }, late.signal)
+    const stream = await within(clock, connectMs, (late) =>
+      transport.connect(address, { type: 'cluster' }, late),
+    )
     stream.close()
     return true
   } catch {
     return false
-  } finally {
-    done.abort()
   }
 }
 

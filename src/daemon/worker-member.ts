@@ -1,5 +1,5 @@
 import { type Agent, startAgent } from '../agent/index.ts'
-import { messageOf, UserError, untilAborted } from '../base/index.ts'
+import { messageOf, UserError, untilAborted, within } from '../base/index.ts'
 import {
   announceLeave,
   type Closing,
@@ -346,16 +346,13 @@ export class WorkerMember {
     await this.#referring
     await this.attachments.close()
     await this.agent.close()
-    const late = new AbortController()
-    const done = new AbortController()
-    void clock.sleep(goodbyeMs, done.signal).then(() => late.abort())
     const world = { transport: this.#transport, clock, skepVersion: version }
-    await announceLeave(world, this.managers, late.signal).catch((error: unknown) =>
-      log.warn('no manager knows that this node leaves; remove it there with `docker node rm`', {
-        error: messageOf(error),
-      }),
+    await within(clock, goodbyeMs, (late) => announceLeave(world, this.managers, late)).catch(
+      (error: unknown) =>
+        log.warn('no manager knows that this node leaves; remove it there with `docker node rm`', {
+          error: messageOf(error),
+        }),
     )
-    done.abort()
     await clearHost(this.#world, this.runtime, this.#dataPlane)
   }
 }
