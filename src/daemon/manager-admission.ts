@@ -1,6 +1,6 @@
 import { type Clock, type Log, Semaphore, UserError } from '../base/index.ts'
 import type { ManagerMembers, MemberAdmission } from '../cluster/index.ts'
-import { addMember, promoteMember, removeMember } from '../etcd/index.ts'
+import { addMember, promoteMember } from '../etcd/index.ts'
 import type { ClusterNode, NodeId } from '../model/index.ts'
 import type { EtcdClient } from '../store/etcd/index.ts'
 import { nextCommit, type Store } from '../store/index.ts'
@@ -33,15 +33,7 @@ export class ManagerAdmission implements ManagerMembers {
       const client = await share()
       log.info('a manager is let in', { nodeId, address })
       const peerUrl = peerUrlOf(address)
-      const member = { client, name: nodeId, peerUrl }
-      // One that asks has no state. What it was before, a voter or a learner, may rest on what it has lost, and etcd does not go on
-      // from there; a learner that began may not have said its name.
-      const former = (await client.memberList()).find(
-        ({ name, peerUrls }) => name === nodeId || (name === '' && peerUrls.includes(peerUrl)),
-      )
-      if (former)
-        await removeMember({ client, name: nodeId, ...(former.name === '' && { peerUrl }) })
-      const { memberId, members } = await addMember({ ...member, clock }).catch(
+      const { memberId, members } = await addMember({ client, name: nodeId, peerUrl, clock }).catch(
         (error: unknown) => {
           throw explainRefusal(error, store.view.list('node'))
         },

@@ -1,5 +1,5 @@
 import { type Clock, UserError } from '../base/index.ts'
-import { type EtcdClient, EtcdError } from '../store/etcd/client.ts'
+import { type EtcdClient, EtcdError, type EtcdMember } from '../store/etcd/client.ts'
 
 /**
  * Longest wait for etcd to take a new member, in ms: it does so only while it has been connected to all voters for 5 s.
@@ -12,8 +12,9 @@ const catchUpMs = 60_000
 
 /**
  * Lets a node become a member: what it starts its etcd with. It comes as a learner, which can't cost the quorum;
- * `promoteMember` makes it a voter. Asked again with the same address it answers the same, as long as that member has not
- * begun: one that has, and lost its folder, has to be removed first.
+ * `promoteMember` makes it a voter. Who asks has no state: what it was before, a voter or a learner, may rest on what it has
+ * lost, and etcd does not go on from there, so that member is removed first. Rejects with `conflict` where the address is
+ * another manager's.
  */
 export async function addMember({
   client,
@@ -32,14 +33,18 @@ export async function addMember({
   readonly members: readonly { readonly name: string; readonly peerUrl: string }[]
 }> {
   const before = await client.memberList()
-  const known = before.find((member) => member.peerUrls.includes(peerUrl))
-  if (known && known.name !== '' && known.name !== name) {
+  const hasAddress = ({ peerUrls }: EtcdMember) => peerUrls.includes(peerUrl)
+  // A learner that has begun may not have said its name.
+  const isFormer = (one: EtcdMember) => one.name === name || (one.name === '' && hasAddress(one))
+  const others = before.filter((one) => !isFormer(one))
+  if (others.some(hasAddress)) {
     throw new UserError('conflict', `${peerUrl} belongs to another manager already`, {
       next: 'Give this node an address of its own (--advertise-addr), or remove the other one.',
     })
   }
+  for (const { memberId } of before.filter(isFormer)) await removeIfThere(client, memberId)
   const untilMs = clock.nowMs() + healthyMs
-  let member = known
+  let member: EtcdMember | undefined
   while (member === undefined) {
     try {
       member = await client.memberAdd(
@@ -58,11 +63,11 @@ export async function addMember({
       await clock.sleep(lookMs, signal)
     }
   }
-  const members = (known ? before : [...before, member]).map((one) => ({
-    name: one.memberId === member.memberId ? name : one.name || one.memberId,
+  const members = others.map((one) => ({
+    name: one.name || one.memberId,
     peerUrl: one.peerUrls[0] ?? '',
   }))
-  return { memberId: member.memberId, members }
+  return { memberId: member.memberId, members: [...members, { name, peerUrl }] }
 }
 
 /** Makes a learner a voter as soon as it has caught up. Rejects with `unavailable` when it does not within a minute. */
@@ -114,9 +119,12 @@ export async function removeMember({
   const member = (await client.memberList()).find(
     (one) => one.name === name || (peerUrl !== undefined && one.peerUrls.includes(peerUrl)),
   )
-  if (member === undefined) return
+  if (member) await removeIfThere(client, member.memberId)
+}
+
+async function removeIfThere(client: EtcdClient, memberId: string): Promise<void> {
   try {
-    await client.memberRemove(member.memberId)
+    await client.memberRemove(memberId)
   } catch (error) {
     if (!(error instanceof EtcdError && error.reason === 'memberNotFound')) throw error
   }
