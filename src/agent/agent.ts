@@ -25,6 +25,7 @@ import {
   type ManagerLink,
   type Session,
   type TaskAssignment,
+  type TaskReport,
 } from '../wire/index.ts'
 import type { Journal } from './journal.ts'
 import { decideListening, portsAwaited } from './listening.ts'
@@ -358,6 +359,21 @@ class RunningAgent implements Agent {
     }
   }
 
+  /**
+   * What a manager knows to have ended may run elsewhere at once: this node must not begin it again, also when its daemon is killed and no
+   * manager is in reach after that. The journal itself is up to a second older.
+   */
+  async #keepEnds(reports: readonly TaskReport[]): Promise<void> {
+    const { journal, log } = this.#options
+    const ended = reports.filter(({ status }) => isTerminal(status.state))
+    if (!journal || ended.length === 0) return
+    try {
+      await journal.addEnds(new Map(ended.map(({ taskId, status }) => [taskId, status])))
+    } catch (error) {
+      log.warn('the end of tasks could not be kept', { error: messageOf(error) })
+    }
+  }
+
   // ---- Assignments ----
 
   async #take(session: Session, signal: AbortSignal): Promise<void> {
@@ -504,6 +520,7 @@ class RunningAgent implements Agent {
         const runner = this.#runners.get(taskId)
         return runner ? [{ taskId, status: runner.status }] : []
       })
+      await this.#keepEnds(reports)
       try {
         await session.report(reports)
       } catch (error) {

@@ -10,9 +10,12 @@ export interface JournalEntry {
   readonly heardAtMs?: number
 }
 
-/** Where a node keeps it. Whole and durable, or as it was before; nothing secret is readable in it. */
+/** Where a node keeps it. Durable once a call resolves, or as it was before; nothing secret is readable in it. */
 export interface Journal {
   /** Undefined where there is none, or none that can be read: the managers know it all. */
   read(): Promise<JournalEntry | undefined>
+  /** Replaces all of it. */
   write(entry: JournalEntry): Promise<void>
+  /** Adds the last word on tasks that have ended: in what is read back it stands in the place of what was written before. */
+  addEnds(ends: ReadonlyMap<TaskId, TaskStatus>): Promise<void>
 }

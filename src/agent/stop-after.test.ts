@@ -101,6 +101,7 @@ class Lonely {
         write: async (entry) => {
           this.journaled = entry
         },
+        addEnds: async () => {},
       },
     })
   }

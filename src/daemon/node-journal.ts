@@ -1,11 +1,14 @@
 import { createCipheriv, createDecipheriv, hkdfSync, randomBytes } from 'node:crypto'
+import { rm } from 'node:fs/promises'
 import type { Journal, JournalEntry } from '../agent/index.ts'
-import { UserError } from '../base/index.ts'
-import { readPrivateFile, writePrivateFile } from '../security/index.ts'
+import { Semaphore, UserError } from '../base/index.ts'
+import type { TaskId, TaskStatus } from '../model/index.ts'
+import { appendPrivateFile, readPrivateFile, writePrivateFile } from '../security/index.ts'
 
 /**
- * What a node was told last, in its data root: one file, mode 0600, sealed (AES-256-GCM) with a key that follows from
- * the node's own, so that a copy of the file alone tells nothing. Credentials of registries are left out.
+ * What a node was told last, in its data root: a file that is replaced whole, and beside it one to which the ends of tasks are
+ * added meanwhile, a line each time. Mode 0600, sealed (AES-256-GCM) with a key that follows from the node's own, so that
+ * a copy of the files alone tells nothing. Credentials of registries are left out.
  */
 export function openFileJournal({
   path,
@@ -15,32 +18,64 @@ export function openFileJournal({
   readonly keyPem: string
 }): Journal {
   const key = Buffer.from(hkdfSync('sha256', keyPem, '', 'skep node journal', 32))
+  const endsPath = `${path}.ends`
+  const writing = new Semaphore(1)
   return {
     async read() {
       const text = await readPrivateFile(path)
       if (text === undefined) return undefined
-      const bytes = Buffer.from(text, 'base64')
+      let entry: JournalEntry
       try {
-        const decipher = createDecipheriv('aes-256-gcm', key, bytes.subarray(0, nonceBytes), {
-          authTagLength: tagBytes,
-        })
-        decipher.setAuthTag(bytes.subarray(nonceBytes, nonceBytes + tagBytes))
-        const sealed = bytes.subarray(nonceBytes + tagBytes)
-        const plain = Buffer.concat([decipher.update(sealed), decipher.final()])
-        return parseEntry(plain.toString())
+        entry = parseEntry(unsealed(text, key))
       } catch (cause) {
         throw new UserError('internal', `${path} is damaged or of another key`, { cause })
       }
+      const statuses = new Map(entry.statuses)
+      for (const line of (await readPrivateFile(endsPath))?.split('\n') ?? []) {
+        const ends = endsOf(line, key)
+        for (const [taskId, status] of ends ?? []) statuses.set(taskId, status)
+      }
+      return { ...entry, statuses }
     },
 
-    async write(entry) {
-      const nonce = randomBytes(nonceBytes)
-      const cipher = createCipheriv('aes-256-gcm', key, nonce)
-      const sealed = [cipher.update(formatEntry(entry)), cipher.final()]
-      const bytes = Buffer.concat([nonce, cipher.getAuthTag(), ...sealed])
-      await writePrivateFile(path, bytes.toString('base64'))
-    },
+    // What is written whole has all ends that came before.
+    write: (entry) =>
+      writing.run(async () => {
+        await writePrivateFile(path, sealed(formatEntry(entry), key))
+        await rm(endsPath, { force: true })
+      }),
+
+    addEnds: (ends) =>
+      // What a write that failed has left is a line of its own, which nobody can read.
+      writing.run(() => appendPrivateFile(endsPath, `\n${sealed(JSON.stringify([...ends]), key)}`)),
   }
+}
+
+/** Of one line; undefined where it was not written to its end, so that nobody has been told of it. */
+function endsOf(line: string, key: Buffer): readonly (readonly [TaskId, TaskStatus])[] | undefined {
+  try {
+    return line === '' ? undefined : JSON.parse(unsealed(line, key))
+  } catch {
+    return undefined
+  }
+}
+
+function sealed(text: string, key: Buffer): string {
+  const nonce = randomBytes(nonceBytes)
+  const cipher = createCipheriv('aes-256-gcm', key, nonce)
+  const parts = [cipher.update(text), cipher.final()]
+  return Buffer.concat([nonce, cipher.getAuthTag(), ...parts]).toString('base64')
+}
+
+/** Throws where the text is not whole, or of another key. */
+function unsealed(text: string, key: Buffer): string {
+  const bytes = Buffer.from(text, 'base64')
+  const decipher = createDecipheriv('aes-256-gcm', key, bytes.subarray(0, nonceBytes), {
+    authTagLength: tagBytes,
+  })
+  decipher.setAuthTag(bytes.subarray(nonceBytes, nonceBytes + tagBytes))
+  const parts = [decipher.update(bytes.subarray(nonceBytes + tagBytes)), decipher.final()]
+  return Buffer.concat(parts).toString()
 }
 
 const nonceBytes = 12

@@ -15,7 +15,7 @@ export {
   serverNames,
   writeNodeCredentials,
 } from './node-certificate.ts'
-export { readPrivateFile, writePrivateFile } from './private-file.ts'
+export { appendPrivateFile, readPrivateFile, writePrivateFile } from './private-file.ts'
 export {
   createRootCa,
   crossSign,

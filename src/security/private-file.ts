@@ -5,8 +5,27 @@ import { messageOf, UserError } from '../base/index.ts'
 
 /** Writes a file that only its owner may read: whole and durable, or as it was before. */
 export async function writePrivateFile(path: string, text: string): Promise<void> {
+  await orExplain(path, () => writeDurably(path, text))
+}
+
+/** Adds to such a file, which is made where there is none. Durable after that; where it fails a part of the text may be there. */
+export async function appendPrivateFile(path: string, text: string): Promise<void> {
+  await orExplain(path, async () => {
+    const file = await open(path, 'a', 0o600)
+    try {
+      const { size } = await file.stat()
+      await file.writeFile(text)
+      await file.datasync()
+      if (size === 0) await syncDirectory(dirname(path))
+    } finally {
+      await file.close()
+    }
+  })
+}
+
+async function orExplain(path: string, write: () => Promise<void>): Promise<void> {
   try {
-    await writeDurably(path, text)
+    await write()
   } catch (cause) {
     throw new UserError('unavailable', `${path} can not be written: ${messageOf(cause)}`, {
       next: 'Check the space and the permissions there, and try again.',
@@ -32,9 +51,14 @@ async function writeDurably(path: string, text: string): Promise<void> {
     await rm(temporary, { force: true })
     throw error
   }
+  await syncDirectory(directory)
+}
+
+/** A new name is durable only after this. */
+async function syncDirectory(directory: string): Promise<void> {
   const handle = await open(directory, 'r')
   try {
-    await handle.sync() // The new name itself is durable only now.
+    await handle.sync()
   } finally {
     await handle.close()
   }

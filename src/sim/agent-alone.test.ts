@@ -16,11 +16,17 @@ const published = {
 /** Keeps one entry, as a disk would. */
 class MemoryJournal implements Journal {
   entry: JournalEntry | undefined
+  /** The daemon is killed before it writes again. */
+  isLastWrite = false
   async read(): Promise<JournalEntry | undefined> {
     return this.entry
   }
   async write(entry: JournalEntry): Promise<void> {
-    this.entry = entry
+    if (!this.isLastWrite) this.entry = entry
+  }
+  async addEnds(ends: JournalEntry['statuses']): Promise<void> {
+    if (this.entry)
+      this.entry = { ...this.entry, statuses: new Map([...this.entry.statuses, ...ends]) }
   }
 }
 
@@ -211,6 +217,30 @@ describe('a node with no manager in reach', () => {
       opens.resolve()
       await sim.clock.advance(5_000)
       assert.equal(sim.runtime.runningCount(), isAlone ? 1 : 0)
+      await sim.stop()
+    }
+  })
+
+  test('does not begin again what a manager knows to have ended, however old its journal is', async () => {
+    for (const how of ['removed', 'failed'] as const) {
+      const sim = new CutNode(9)
+      await sim.start()
+      const web = await sim.create('web', 2)
+      await sim.clock.advance(5_000)
+      const [ended] = sim.running(web)
+      assert.ok(ended)
+      sim.journal.isLastWrite = true
+      if (how === 'removed') await sim.scale(web, 0)
+      else sim.runtime.kill(ended.id, 1)
+      await sim.clock.advance(2_000)
+      const told = sim.store.view.get('task', ended.id)?.status.state
+      assert.equal(told, how === 'removed' ? undefined : 'failed')
+      await sim.agent.close()
+      const before = sim.runtime.runningCount()
+      sim.isCut = true
+      sim.agent = sim.begin()
+      await sim.clock.advance(20_000)
+      assert.equal(sim.runtime.runningCount(), before, how)
       await sim.stop()
     }
   })

@@ -1,4 +1,5 @@
 import type { Journal } from '../agent/index.ts'
+import { Semaphore } from '../base/index.ts'
 import type { DataPlane } from '../network/data-plane.ts'
 import type { Runtime } from '../runtime/runtime.ts'
 import type { Persistence } from '../store/index.ts'
@@ -7,8 +8,9 @@ import type { Chance } from './chance.ts'
 import type { Host } from './host.ts'
 import type { SimulatedProcess } from './process.ts'
 
-/** Longest time that a write of a journal takes, in ms. */
+/** Longest time that a write of a journal takes, and that to add to one does, in ms. */
 const journalMsMax = 300
+const endsMsMax = 30
 
 /** An engine as one process sees it: what was asked for goes on when the process ends, but nobody hears of it. */
 export function runtimeFor(
@@ -50,12 +52,21 @@ export function dataPlaneFor(process: SimulatedProcess, kernel: DataPlane): Data
 
 /** An agent's journal on its machine's disk: it is replaced whole, and a write that was not synced is lost with the process. */
 export function journalFor(process: SimulatedProcess, host: Host, chance: Chance): Journal {
+  const writing = new Semaphore(1)
   return {
     read: async () => host.journaled,
-    async write(entry) {
-      await process.clock.sleep(chance.below(journalMsMax + 1))
-      host.journaled = entry
-    },
+    write: (entry) =>
+      writing.run(async () => {
+        await process.clock.sleep(chance.below(journalMsMax + 1))
+        host.journaled = entry
+      }),
+    addEnds: (ends) =>
+      writing.run(async () => {
+        await process.clock.sleep(chance.below(endsMsMax + 1))
+        if (!host.journaled) return
+        const statuses = new Map([...host.journaled.statuses, ...ends])
+        host.journaled = { ...host.journaled, statuses }
+      }),
   }
 }
 
@@ -73,7 +84,8 @@ export function storeForLeader(
   store: Store & LeaderEpoch,
   watch: {
     readonly newestEpoch: () => number
-    decided(changes: readonly Change[], revision: number): void
+    /** `leaderMs`: by the leader's clock. */
+    decided(changes: readonly Change[], revision: number, leaderMs: number): void
     wrote(fence: number | undefined, newestEpoch: number): void
   },
 ): Store {
@@ -81,7 +93,7 @@ export function storeForLeader(
     view: store.view,
     commit(changes, options) {
       const newestEpoch = watch.newestEpoch()
-      watch.decided(changes, store.view.revision)
+      watch.decided(changes, store.view.revision, process.clock.nowMs())
       const done = store.commit(changes, options)
       done.then(
         () => watch.wrote(options?.fence, newestEpoch),
