@@ -76,48 +76,41 @@ describe('a loop on the leader', () => {
     assert.equal(store.view.count('task'), 5)
     await assert.rejects(store.commit(changes('a', 1)), UserError)
   })
-})
 
-test('loops that begin learn what is stored one after the other, each in a turn of its own', async () => {
-  const store = await openMemoryStore({ clock, freeze: false })
-  const stop = new AbortController()
-  let turn = 0
-  const turning = { nowMs: () => 0, sleep: async () => void turn++ }
-  const turns = new TurnBudget(turning)
-  const begunIn: number[] = []
-  const loop = (name: string) => {
-    const wake = new WakeUp()
-    wake.ring()
-    return runLoop({
-      name,
-      store,
-      clock: turning,
-      log: silentLog,
-      fence: 0,
-      wake,
-      signal: stop.signal,
-      turns,
-      decide() {
-        begunIn.push(turn)
-        if (begunIn.length === 3) stop.abort()
-        wake.ring()
-        return { commits: [] }
-      },
-    })
-  }
-  await Promise.all([loop('a'), loop('b'), loop('c')])
-  assert.equal(new Set(begunIn).size, 3, `in turns ${begunIn.join(', ')}`)
-
-  test('what lost a race after parts of a decision is not decided again before its time', async () => {
+  test('loops that begin learn what is stored one after the other, each in a turn of its own', async () => {
     const store = await openMemoryStore({ clock, freeze: false })
-    await store.commit(changes('a', 1))
     const stop = new AbortController()
-    const late: Turn = { commits: [changes('a', 1)] }
-    const turns: Turn[] = [
-      { commits: [], more: true, isUnderWay: true },
-      { commits: [], more: true, isUnderWay: true },
-      late,
-    ]
+    let turn = 0
+    const turning = { nowMs: () => 0, sleep: async () => void turn++ }
+    const turns = new TurnBudget(turning)
+    const begunIn: number[] = []
+    const loop = (name: string) => {
+      const wake = new WakeUp()
+      wake.ring()
+      return runLoop({
+        name,
+        store,
+        clock: turning,
+        log: silentLog,
+        fence: 0,
+        wake,
+        signal: stop.signal,
+        turns,
+        decide() {
+          begunIn.push(turn)
+          if (begunIn.length === 3) stop.abort()
+          wake.ring()
+          return { commits: [] }
+        },
+      })
+    }
+    await Promise.all([loop('a'), loop('b'), loop('c')])
+    assert.equal(new Set(begunIn).size, 3, `in turns ${begunIn.join(', ')}`)
+  })
+
+  /** Runs a loop that decides these turns, until it waits for time to pass. */
+  async function runUntilItWaits(store: Store, turns: Turn[]): Promise<void> {
+    const stop = new AbortController()
     const sleptMs: number[] = []
     await runLoop({
       name: 'test',
@@ -142,6 +135,23 @@ test('loops that begin learn what is stored one after the other, each in a turn 
     })
     assert.deepEqual(turns, [])
     assert.ok(sleptMs.some((ms) => ms >= 50))
+  }
+
+  test('what lost a race after parts of a decision is not decided again before its time', async () => {
+    const store = await openMemoryStore({ clock, freeze: false })
+    await store.commit(changes('a', 1))
+    await runUntilItWaits(store, [
+      { commits: [], more: true, isUnderWay: true },
+      { commits: [], more: true, isUnderWay: true },
+      { commits: [changes('a', 1)] },
+    ])
+  })
+
+  test('a loop with more to do that may not write any more does not spin', async () => {
+    const store = await openMemoryStore({ clock, freeze: false })
+    await store.advanceEpoch()
+    await runUntilItWaits(store, [{ commits: [changes('a', 1)], more: true }])
+    assert.equal(store.view.count('task'), 0)
   })
 })
 

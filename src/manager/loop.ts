@@ -69,14 +69,13 @@ export async function runLoop(options: LoopOptions): Promise<void> {
     }
     const turn = decide(clock.nowMs())
     wakeAtMs = turn.wakeAtMs
-    // One that is under way goes on by itself: a ring that is left from it would hide that its end lost a race.
-    if (turn.more && !turn.isUnderWay) wake.ring()
     const taken = isUnderWay ? 0 : units
     isUnderWay = turn.isUnderWay ?? false
     units = unitsOf(turn)
     turns.spend(Math.max(0, units - taken))
     const results = await commitAll(turn, (changes) => store.commit(changes, { fence }))
     let pause = false
+    let isLate = false
     for (const result of results) {
       if (result.status === 'fulfilled') continue
       if (result.reason instanceof UserError && isRace(result.reason)) {
@@ -85,6 +84,7 @@ export async function runLoop(options: LoopOptions): Promise<void> {
         // keep it from landing.
         const retryAtMs = clock.nowMs() + raceRetryMs
         wakeAtMs = wakeAtMs === undefined ? retryAtMs : Math.min(wakeAtMs, retryAtMs)
+        isLate = true
         continue
       }
       wake.ring()
@@ -94,6 +94,8 @@ export async function runLoop(options: LoopOptions): Promise<void> {
       })
       pause = true
     }
+    // One that is under way goes on by itself: a ring that is left from it would hide that its end lost a race.
+    if (turn.more && !turn.isUnderWay && !isLate) wake.ring()
     if (pause) await clock.sleep(unavailableMs, signal)
     // A turn without a commit has not let anybody else run.
     else if (turn.more && results.length === 0) await clock.sleep(0, signal)
