@@ -1,4 +1,4 @@
-import { UserError, unreachable } from '../base/index.ts'
+import { UserError, unreachable, usualPortions } from '../base/index.ts'
 import {
   type AnyObject,
   type Endpoint,
@@ -38,8 +38,6 @@ export interface AllocatorDecision {
   readonly more: boolean
 }
 
-/** Objects learned at a stretch. */
-const objectsPerPart = 2_000
 /** Published ports that are given out when none is asked for. */
 const dynamicPorts = { first: 30_000, last: 32_767 } as const
 /** VXLAN network identifiers are 24 bits; the lower ones are left to others, as Docker does. */
@@ -106,12 +104,12 @@ export class Allocator {
   }
 
   /** The same in parts of a few ms each. Commits made meanwhile are to be applied once it is whole. */
-  static *inParts(view: View): Generator<undefined, Allocator> {
+  static *inParts(view: View, perPart = usualPortions.perPart): Generator<undefined, Allocator> {
     const allocator = new Allocator(view)
     // As they are now: what changes meanwhile is in those commits.
     const all = [...view.list('network'), ...view.list('endpoint'), ...view.list('task')]
     for (const [at, object] of all.entries()) {
-      if (at % objectsPerPart === 0) yield
+      if (at % perPart === 0) yield
       allocator.#learn(object.id, undefined, object)
     }
     return allocator

@@ -24,7 +24,7 @@ class TurnClock implements Clock {
 
 test('after a turn worth of work the rest waits for the next turns, in the order of asking', async () => {
   const clock = new TurnClock()
-  const budget = new TurnBudget(clock)
+  const budget = new TurnBudget(clock, 1_000)
   const begun: number[] = []
   for (let piece = 0; piece < 25; piece++) {
     const share = budget.take(100)
@@ -43,7 +43,7 @@ test('after a turn worth of work the rest waits for the next turns, in the order
 
 test('a piece that is larger than a turn gets one for itself', async () => {
   const clock = new TurnClock()
-  const budget = new TurnBudget(clock)
+  const budget = new TurnBudget(clock, 1_000)
   const begun: string[] = []
   assert.equal(budget.take(5_000), undefined)
   void budget.take(5_000)?.then(() => begun.push('large'))
@@ -56,7 +56,7 @@ test('a piece that is larger than a turn gets one for itself', async () => {
 
 test('a piece that does not fit into what is left of a turn waits for the next one', async () => {
   const clock = new TurnClock()
-  const budget = new TurnBudget(clock)
+  const budget = new TurnBudget(clock, 1_000)
   const begun: string[] = []
   assert.equal(budget.take(900), undefined)
   void budget.take(200)?.then(() => begun.push('second'))
@@ -69,7 +69,7 @@ test('a piece that does not fit into what is left of a turn waits for the next o
 
 test('what a piece spends beyond its share leaves the rest of the turn so much less room', async () => {
   const clock = new TurnClock()
-  const budget = new TurnBudget(clock)
+  const budget = new TurnBudget(clock, 1_000)
   const begun: number[] = []
   assert.equal(budget.take(1_000), undefined)
   for (let piece = 0; piece < 6; piece++) {
@@ -86,7 +86,7 @@ test('what a piece spends beyond its share leaves the rest of the turn so much l
 
 test('what others spend before those who wait begin leaves them less room, but always one of them goes on', async () => {
   const clock = new TurnClock()
-  const budget = new TurnBudget(clock)
+  const budget = new TurnBudget(clock, 1_000)
   const begun: number[] = []
   assert.equal(budget.take(1_000), undefined)
   for (let piece = 0; piece < 6; piece++) void budget.take(300)?.then(() => begun.push(piece))
@@ -102,7 +102,7 @@ test('what others spend before those who wait begin leaves them less room, but a
 
 test('a turn that lasts long, as others have the core, is one turn all the same', async () => {
   const clock = new TurnClock()
-  const budget = new TurnBudget(clock)
+  const budget = new TurnBudget(clock, 1_000)
   const begun: number[] = []
   for (let piece = 0; piece < 25; piece++) {
     clock.ms += 60
@@ -117,7 +117,7 @@ test('a turn that lasts long, as others have the core, is one turn all the same'
 
 test('work with time in between never waits', async () => {
   const clock = new TurnClock()
-  const budget = new TurnBudget(clock)
+  const budget = new TurnBudget(clock, 1_000)
   for (let piece = 0; piece < 100; piece++) {
     clock.ms += 60
     assert.equal(budget.take(900), undefined)

@@ -1,11 +1,10 @@
+import { usualPortions } from './portions.ts'
 import type { Clock } from './world.ts'
 
-/** What may be done in a row before whatever else waits for the thread goes first, in units of about 10 us: 10 ms. */
-export const unitsPerTurnMax = 1_000
 /** What was done longer ago than this is forgotten: the thread was free in between, in ms. */
 const windowMs = 50
-/** Once so much is taken, the turn is watched until it ends. */
-const unitsWatched = unitsPerTurnMax / 10
+/** Once this share of it is taken, the turn is watched until it ends. */
+const watchedShare = 0.1
 
 /**
  * Shares the thread among much work in small pieces that falls due at once (thousands of nodes to be told of one change,
@@ -13,6 +12,8 @@ const unitsWatched = unitsPerTurnMax / 10
  * a turn's worth the rest waits until others have had a turn of the event loop: requests, heartbeats, answers of the disk.
  */
 export class TurnBudget {
+  /** What may be done in a row before whatever else waits for the thread goes first, of `Portions`. */
+  readonly unitsPerTurn: number
   readonly #clock: Clock
   #sinceMs: number
   #taken = 0
@@ -26,7 +27,8 @@ export class TurnBudget {
   /** Much was taken, and this is still that turn, however long it takes: others on the machine may have the core. */
   #isWatched = false
 
-  constructor(clock: Clock) {
+  constructor(clock: Clock, unitsPerTurn = usualPortions.unitsPerTurn) {
+    this.unitsPerTurn = unitsPerTurn
     this.#clock = clock
     this.#sinceMs = clock.nowMs()
   }
@@ -57,7 +59,7 @@ export class TurnBudget {
       if (!this.#isBeginning) this.#spentByOthers += units
       return
     }
-    if (this.#taken < unitsWatched || this.#isWatched) return
+    if (this.#taken < this.unitsPerTurn * watchedShare || this.#isWatched) return
     this.#isWatched = true
     void this.#watchTurn()
   }
@@ -70,7 +72,7 @@ export class TurnBudget {
 
   /** What is larger than a turn gets one for itself. */
   #hasRoomFor(units: number): boolean {
-    return this.#taken === 0 || this.#taken + units <= unitsPerTurnMax
+    return this.#taken === 0 || this.#taken + units <= this.unitsPerTurn
   }
 
   #begin(nowMs: number): void {

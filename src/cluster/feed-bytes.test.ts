@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { type Clock, TurnBudget, unitsPerTurnMax } from '../base/index.ts'
+import { type Clock, TurnBudget } from '../base/index.ts'
 import { backendKey, type Fact, Feed, hashed } from '../dispatcher/feed.ts'
 import { type EndpointId, idFrom, type TaskId } from '../model/index.ts'
 import { buildTask } from '../model/testing.ts'
@@ -95,7 +95,7 @@ test('many sessions that wait for the bytes of one part make their messages in s
   const clock = new TurnClock()
   const turns = new TurnBudget(clock)
   const message = messageWith(feedOf(3), 49)
-  turns.spend(unitsPerTurnMax)
+  turns.spend(turns.unitsPerTurn)
   let made = 0
   for (let session = 0; session < 100; session++)
     void encodeParts(message, turns).then(() => {
@@ -115,7 +115,7 @@ test('a part that many sessions wait for takes one share', async () => {
   const clock = new TurnClock()
   const turns = new TurnBudget(clock)
   const message = messageWith(feedOf(600), 0)
-  turns.spend(unitsPerTurnMax)
+  turns.spend(turns.unitsPerTurn)
   const all = Promise.all(Array.from({ length: 50 }, () => encodeParts(message, turns)))
   await clock.turn()
   await clock.turn()
@@ -126,6 +126,6 @@ test('a message of which nothing had to be waited for goes on at once', async ()
   const turns = new TurnBudget(new TurnClock())
   const message = messageWith(feedOf(3), 2)
   await encodeParts(message, turns)
-  turns.spend(unitsPerTurnMax)
+  turns.spend(turns.unitsPerTurn)
   await encodeParts(message, turns)
 })

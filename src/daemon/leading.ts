@@ -1,4 +1,4 @@
-import { messageOf, untilAborted, within } from '../base/index.ts'
+import { messageOf, type Portions, untilAborted, within } from '../base/index.ts'
 import { isRefused, type ManagerWord, type Transport } from '../cluster/index.ts'
 import { type Manager, startManager } from '../manager/index.ts'
 import { idFrom, type NodeId } from '../model/index.ts'
@@ -25,6 +25,8 @@ export interface LeadingOptions {
   readonly keyring: Pick<Keyring, 'unseal'>
   /** How the other managers are reached. */
   readonly transport: () => Transport
+  /** Default: the usual ones. */
+  readonly portions?: Portions
   /** Another one leads now, or nobody, or this manager. */
   readonly changed: () => void
 }
@@ -255,7 +257,7 @@ export class Leading {
   }
 
   #start(epoch: number): Manager {
-    const { world, store, keyring, nodeId, changed } = this.#options
+    const { world, store, keyring, nodeId, portions, changed } = this.#options
     const { clock, random, log } = world
     const former = this.#former
     const predecessor =
@@ -269,6 +271,7 @@ export class Leading {
       clock,
       random,
       log,
+      ...(portions && { portions }),
     })
     this.#manager = manager
     this.#epoch = epoch

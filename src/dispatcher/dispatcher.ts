@@ -4,9 +4,11 @@ import {
   KeyedHeap,
   type Log,
   messageOf,
+  type Portions,
   TurnBudget,
   UserError,
   unreachable,
+  usualPortions,
   WakeUp,
 } from '../base/index.ts'
 import {
@@ -88,6 +90,8 @@ export interface DispatcherOptions {
   readonly localNodeId?: NodeId
   /** The leader before, where there was another one that this node has listened to. */
   readonly predecessor?: Predecessor
+  /** Default: the usual ones. */
+  readonly portions?: Portions
   /** Shares the thread with the leader's loops; without one sessions share it among themselves. */
   readonly turns?: TurnBudget
 }
@@ -153,6 +157,7 @@ export class Dispatcher implements ManagerLink {
       clock: options.clock,
       signal: this.#stop.signal,
       turns: this.turns,
+      factsPerPart: (options.portions ?? usualPortions).factsPerPart,
       everyone: () => this.#sessions.values(),
       onNetwork: (id) => this.#sessionsByNetwork.get(id) ?? [],
       handedOut: () => this.acknowledged.ring(),

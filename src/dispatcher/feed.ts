@@ -1,3 +1,4 @@
+import { usualPortions } from '../base/index.ts'
 import type { EndpointId, TaskId } from '../model/index.ts'
 import type {
   Backend,
@@ -62,8 +63,6 @@ export function factCountOf(part: FeedPart): number {
   return factCountOfPart.get(part) ?? 0
 }
 
-/** Facts in one part: what is made, put into bytes and read in one go. */
-const factsPerPartMax = 500
 /** Changes that are kept in any case, for those who are behind. */
 const changesKeptMin = 1_000
 
@@ -73,6 +72,7 @@ const changesKeptMin = 1_000
  */
 export class Feed {
   readonly id: FeedId
+  readonly #factsPerPart: number
   readonly #facts = new Map<string, HashedFact>()
   readonly #backends = new Map<EndpointId, Set<TaskId>>()
   #high = 0
@@ -85,8 +85,9 @@ export class Feed {
   #whole: { readonly version: number; readonly parts: readonly FeedPart[] } | undefined
 
   /** `version`: grows over all feeds, also when one is made anew. */
-  constructor(id: FeedId, version: number) {
+  constructor(id: FeedId, version: number, factsPerPart = usualPortions.factsPerPart) {
     this.id = id
+    this.#factsPerPart = factsPerPart
     this.#version = version
     this.#base = { version, digest: this.digest }
   }
@@ -132,7 +133,8 @@ export class Feed {
     }
     this.#version = version
     const factCount = put.length + remove.length
-    this.#log.push({ version, parts: partsOf(put, remove), factCount, digest: this.digest })
+    const parts = partsOf(put, remove, this.#factsPerPart)
+    this.#log.push({ version, parts, factCount, digest: this.digest })
     this.#logFactCount += factCount
     while (this.#logFactCount > Math.max(changesKeptMin, this.#facts.size)) {
       const first = this.#log.shift()
@@ -190,6 +192,7 @@ export class Feed {
     const parts = partsOf(
       [...this.#facts.values()].map(({ fact }) => fact),
       [],
+      this.#factsPerPart,
     )
     this.#whole = { version: this.#version, parts }
     return parts
@@ -200,23 +203,26 @@ const noParts: readonly FeedPart[] = []
 const noTasks: ReadonlySet<TaskId> = new Set()
 
 /** Several where there is much: endpoints before what is behind them. */
-function partsOf(put: readonly Fact[], remove: readonly Fact[]): readonly FeedPart[] {
+function partsOf(
+  put: readonly Fact[],
+  remove: readonly Fact[],
+  perPart: number,
+): readonly FeedPart[] {
   const count = put.length + remove.length
-  if (count <= factsPerPartMax) return count === 0 ? noParts : [partOf(put, remove)]
+  if (count <= perPart) return count === 0 ? noParts : [partOf(put, remove)]
   const gone = new Set<EndpointId>()
   for (const fact of remove) if (fact.type === 'endpoint') gone.add(fact.endpoint.id)
   // What is behind an endpoint goes with it.
   const isToTell = (fact: Fact) => fact.type !== 'backend' || !gone.has(fact.endpointId)
-  const told = chunks(remove.filter(isToTell)).map((facts) => partOf([], facts))
+  const told = chunks(remove.filter(isToTell), perPart).map((facts) => partOf([], facts))
   const heads = put.filter(({ type }) => type === 'endpoint')
   const others = put.filter((fact) => fact.type !== 'endpoint' && isToTell(fact))
-  return [...told, ...chunks([...heads, ...others]).map((facts) => partOf(facts, []))]
+  return [...told, ...chunks([...heads, ...others], perPart).map((facts) => partOf(facts, []))]
 }
 
-function chunks(facts: readonly Fact[]): (readonly Fact[])[] {
+function chunks(facts: readonly Fact[], perPart: number): (readonly Fact[])[] {
   const found: (readonly Fact[])[] = []
-  for (let at = 0; at < facts.length; at += factsPerPartMax)
-    found.push(facts.slice(at, at + factsPerPartMax))
+  for (let at = 0; at < facts.length; at += perPart) found.push(facts.slice(at, at + perPart))
   return found
 }
 

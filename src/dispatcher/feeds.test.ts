@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { type Clock, TurnBudget } from '../base/index.ts'
+import { type Clock, TurnBudget, usualPortions } from '../base/index.ts'
 import { idFrom, type NetworkId } from '../model/index.ts'
 import { buildEndpoint, buildNode, buildTask, buildWorkload } from '../model/testing.ts'
 import { openMemoryStore } from '../store/index.ts'
@@ -70,6 +70,7 @@ async function open(count: number, tasks = 1) {
     clock,
     signal: new AbortController().signal,
     turns: new TurnBudget(clock),
+    factsPerPart: usualPortions.factsPerPart,
     everyone: () => nodes,
     onNetwork: (id) => (id === networkId ? nodes.slice(0, 2) : []),
     handedOut: () => {},

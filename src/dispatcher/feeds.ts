@@ -34,6 +34,8 @@ export interface FeedsOptions {
   readonly signal: AbortSignal
   /** Shares the thread with everybody else. */
   readonly turns: TurnBudget
+  /** Of `Portions`. */
+  readonly factsPerPart: number
   readonly everyone: () => Iterable<Listener>
   readonly onNetwork: (id: NetworkId) => Iterable<Listener>
   /** What had to wait has been handed out. */
@@ -78,8 +80,7 @@ interface Look {
 const factsPerUnit = 2
 /** Tasks behind an endpoint that are looked at in one go. */
 const backendsPerLook = 500
-/** Facts that a new leader takes into a feed in one go, and in one unit of a turn. */
-const factsPerPart = 1_000
+/** Facts that a new leader takes into a feed in one unit of a turn. */
 const factsTakenPerUnit = 5
 /** To look at a task or network when a leader begins. */
 const unitsPerLoaded = 0.3
@@ -322,7 +323,7 @@ export class Feeds {
    * is whom it concerns.
    */
   async #makeFeeds(changes: RoundChanges): Promise<void> {
-    const { signal, turns } = this.#options
+    const { signal, turns, factsPerPart } = this.#options
     for (const [id, ofFeed] of changes) {
       const feed = this.#feeds.get(id) ?? this.#make(id)
       const all = [...ofFeed]
@@ -357,7 +358,7 @@ export class Feeds {
   }
 
   #make(id: FeedId): Feed {
-    const feed = new Feed(id, this.#version - 1)
+    const feed = new Feed(id, this.#version - 1, this.#options.factsPerPart)
     this.#feeds.set(id, feed)
     for (const networkId of this.#endpointNetworksOf(id)) {
       const known = this.#endpointFeeds.get(networkId)

@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { silentLog, TurnBudget, UserError, WakeUp } from '../base/index.ts'
+import { silentLog, TurnBudget, UserError, usualPortions, WakeUp } from '../base/index.ts'
 import { buildTask } from '../model/testing.ts'
 import { type Change, type Commit, openMemoryStore, type Store } from '../store/index.ts'
 import { runLoop, type Turn } from './loop.ts'
 
 const clock = { nowMs: () => 0, sleep: async () => {} }
 const turnOfLoop = () => new Promise((resolve) => setImmediate(resolve))
+const { changesAtOnce } = usualPortions
 
 function changes(prefix: string, count: number): readonly Change[] {
   return Array.from({ length: count }, (_, at) => ({
@@ -30,6 +31,7 @@ async function run(store: Store, turns: readonly Turn[]): Promise<void> {
     wake,
     signal: stop.signal,
     turns: new TurnBudget(clock),
+    changesAtOnce,
     decide: () => {
       const turn = left.shift()
       if (!turn) stop.abort()
@@ -96,6 +98,7 @@ describe('a loop on the leader', () => {
         wake,
         signal: stop.signal,
         turns,
+        changesAtOnce,
         decide() {
           begunIn.push(turn)
           if (begunIn.length === 3) stop.abort()
@@ -127,6 +130,7 @@ describe('a loop on the leader', () => {
       wake: rung(),
       signal: stop.signal,
       turns: new TurnBudget(clock),
+      changesAtOnce,
       decide() {
         const turn = turns.shift()
         assert.ok(turn, 'decided again at once')

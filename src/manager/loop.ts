@@ -4,7 +4,6 @@ import {
   messageOf,
   type TurnBudget,
   UserError,
-  unitsPerTurnMax,
   type WakeUp,
 } from '../base/index.ts'
 import type { Change, Store } from '../store/store.ts'
@@ -33,6 +32,8 @@ export interface LoopOptions {
   readonly signal: AbortSignal
   /** Shares the thread with the other loops and with the nodes' sessions. */
   readonly turns: TurnBudget
+  /** Of `Portions`. */
+  readonly changesAtOnce: number
   /** Observes and decides. Synchronous: the view does not change meanwhile. */
   readonly decide: (nowMs: number) => Turn
 }
@@ -42,8 +43,6 @@ const unitsPerChange = 2
 const unitsPerTask = 0.3
 /** When a decision that lost a race is made again, if nothing wakes its loop sooner, in ms. */
 const raceRetryMs = 50
-/** Changes of one loop that are stored, and become visible, at once; a larger group is not atomic. */
-export const changesPerPartMax = 500
 /** Changes of one loop under way at once. */
 const changesPerWaveMax = 2_000
 /** Pause before a loop whose commit could not be stored tries again, in ms. */
@@ -54,10 +53,10 @@ const unavailableMs = 1000
  * what is there now; one that the store could not take is tried again after a pause.
  */
 export async function runLoop(options: LoopOptions): Promise<void> {
-  const { name, store, clock, log, fence, wake, signal, turns, decide } = options
+  const { name, store, clock, log, fence, wake, signal, turns, changesAtOnce, decide } = options
   let wakeAtMs: number | undefined
   /** What the last turn took: the next one is likely to take as much. The first one learns what is stored. */
-  let units = unitsPerTurnMax
+  let units = turns.unitsPerTurn
   let isUnderWay = false
   while (!signal.aborted) {
     if (!isUnderWay) {
@@ -73,7 +72,9 @@ export async function runLoop(options: LoopOptions): Promise<void> {
     isUnderWay = turn.isUnderWay ?? false
     units = unitsOf(turn)
     turns.spend(Math.max(0, units - taken))
-    const results = await commitAll(turn, (changes) => store.commit(changes, { fence }))
+    const results = await commitAll(turn, changesAtOnce, (changes) =>
+      store.commit(changes, { fence }),
+    )
     let pause = false
     let isLate = false
     for (const result of results) {
@@ -108,13 +109,14 @@ export async function runLoop(options: LoopOptions): Promise<void> {
  */
 async function commitAll(
   { commits, failed }: Turn,
+  changesAtOnce: number,
   commit: (changes: readonly Change[]) => Promise<unknown>,
 ): Promise<readonly PromiseSettledResult<unknown>[]> {
   const results: PromiseSettledResult<unknown>[] = []
   let wave: Promise<unknown>[] = []
   let changesInWave = 0
   for (const [index, group] of commits.entries()) {
-    for (const changes of chunks(group)) {
+    for (const changes of chunks(group, changesAtOnce)) {
       if (changesInWave + changes.length > changesPerWaveMax) {
         results.push(...(await Promise.allSettled(wave)))
         wave = []
@@ -142,11 +144,11 @@ function isRace(error: UserError): boolean {
   return error.code === 'outOfSequence' || error.code === 'notFound' || error.code === 'conflict'
 }
 
-function chunks(changes: readonly Change[]): (readonly Change[])[] {
-  if (changes.length <= changesPerPartMax) return changes.length === 0 ? [] : [changes]
+function chunks(changes: readonly Change[], atOnce: number): (readonly Change[])[] {
+  if (changes.length <= atOnce) return changes.length === 0 ? [] : [changes]
   const parts: (readonly Change[])[] = []
-  for (let at = 0; at < changes.length; at += changesPerPartMax) {
-    parts.push(changes.slice(at, at + changesPerPartMax))
+  for (let at = 0; at < changes.length; at += atOnce) {
+    parts.push(changes.slice(at, at + atOnce))
   }
   return parts
 }

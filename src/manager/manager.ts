@@ -4,8 +4,10 @@ import {
   isDeepEqual,
   KeyedHeap,
   type Log,
+  type Portions,
   type Random,
   TurnBudget,
+  usualPortions,
   WakeUp,
 } from '../base/index.ts'
 import {
@@ -41,7 +43,7 @@ import { Scheduler, changesFor as schedulingChanges } from '../scheduler/index.t
 import type { Change, Commit, Store, View } from '../store/store.ts'
 import type { ManagerLink } from '../wire/index.ts'
 import { Loading } from './loading.ts'
-import { changesPerPartMax, runLoop, type Turn } from './loop.ts'
+import { runLoop, type Turn } from './loop.ts'
 
 export interface ManagerOptions {
   readonly store: Store
@@ -55,6 +57,8 @@ export interface ManagerOptions {
   readonly clock: Clock
   readonly random: Random
   readonly log: Log
+  /** Default: the usual ones. */
+  readonly portions?: Portions
 }
 
 export interface Manager {
@@ -69,12 +73,6 @@ export interface Manager {
 
 /** Workloads decided in one turn of the orchestrators' loop; the rest follows in the next. */
 const workloadsPerTurnMax = 200
-/** Tasks looked at or changed in one turn of it, but for those of the last workload: others wait for this thread too. */
-const tasksLookedAtMax = 2_000
-/** Tasks of a workload, those it lacks included, from which on it is decided in parts, each in a turn of its own. */
-const tasksDecidedInParts = 2_000
-/** Tasks that one part of such a decision counts as. */
-const tasksPerPart = 1_000
 /**
  * How long a workload rests after it was decided, in ms for each of its tasks: to decide it costs as much as it has
  * tasks, so what happens to a large one is gathered. Nothing up to 100 tasks, a tenth of a second for 10,000.
@@ -84,17 +82,13 @@ const restMsPerTask = 0.01
 const unitsPerLearned = 1
 /** Tasks and revisions that a new leader looks through in one turn of it, for those whose workload is gone. */
 const looseEndsPerTurnMax = 5_000
-/** Tasks whose traffic is decided in one turn. */
-const trafficPerTurnMax = 500
-/** Tasks placed or addressed in one turn. */
-const tasksPerTurnMax = 500
 
 /** Starts the leader's loops over a store. */
 export function startManager(options: ManagerOptions): Manager {
-  const { store, clock, random, log, epoch } = options
+  const { store, clock, random, log, epoch, portions = usualPortions } = options
   const stop = new AbortController()
   const { unseal, localNodeId, predecessor } = options
-  const turns = new TurnBudget(clock)
+  const turns = new TurnBudget(clock, portions.unitsPerTurn)
   const dispatcher = new Dispatcher({
     store,
     unseal,
@@ -102,14 +96,15 @@ export function startManager(options: ManagerOptions): Manager {
     turns,
     log,
     fence: epoch,
+    portions,
     ...(localNodeId === undefined ? {} : { localNodeId }),
     ...(predecessor && { predecessor }),
   })
-  const orchestration = new Orchestration(store, random)
-  const traffic = new TrafficControl(store, dispatcher)
+  const orchestration = new Orchestration(store, random, portions)
+  const traffic = new TrafficControl(store, dispatcher, portions)
   const rebalancing = new RebalanceControl(store)
   // Both learn a large cluster in parts; the scheduler begins in the first turn of its loop.
-  const allocator = new Loading(Allocator.inParts(store.view))
+  const allocator = new Loading(Allocator.inParts(store.view, portions.perPart))
   allocator.step()
   let scheduler: Loading<Scheduler> | undefined
   const wakeAllocator = new WakeUp()
@@ -128,7 +123,10 @@ export function startManager(options: ManagerOptions): Manager {
   wakeAllocator.ring()
   wakeScheduler.ring()
 
-  const base = { store, clock, log, fence: epoch, signal: stop.signal, turns }
+  const { changesAtOnce, perPart, tasksPerTurn } = portions
+  const base = { store, clock, log, fence: epoch, signal: stop.signal, turns, changesAtOnce }
+  /** A turn that loaded one more part. */
+  const stillLoading: Turn = { commits: [], more: true, lookedAt: perPart }
   const loops = [
     runLoop({
       ...base,
@@ -141,7 +139,7 @@ export function startManager(options: ManagerOptions): Manager {
       name: 'allocator',
       wake: wakeAllocator,
       decide(nowMs) {
-        const decision = allocator.step()?.decide(nowMs, tasksPerTurnMax)
+        const decision = allocator.step()?.decide(nowMs, tasksPerTurn)
         if (!decision) return stillLoading
         return { commits: [allocationChanges(store.view, decision)], more: decision.more }
       },
@@ -151,8 +149,8 @@ export function startManager(options: ManagerOptions): Manager {
       name: 'scheduler',
       wake: wakeScheduler,
       decide(nowMs) {
-        scheduler ??= new Loading(Scheduler.inParts(store.view))
-        const decision = scheduler.step()?.decide(nowMs, tasksPerTurnMax)
+        scheduler ??= new Loading(Scheduler.inParts(store.view, perPart))
+        const decision = scheduler.step()?.decide(nowMs, tasksPerTurn)
         if (!decision) return stillLoading
         return { commits: [schedulingChanges(store.view, decision, nowMs)], more: decision.more }
       },
@@ -181,14 +179,12 @@ export function startManager(options: ManagerOptions): Manager {
   }
 }
 
-/** A turn that loaded one more part. */
-const stillLoading: Turn = { commits: [], more: true, lookedAt: tasksLookedAtMax }
-
 /** Which workloads and nodes to look at, because something of theirs changed or because their time has come. */
 class Orchestration {
   readonly wake = new WakeUp()
   readonly #store: Store
   readonly #random: Random
+  readonly #portions: Portions
   readonly #dirtyWorkloads = new Set<WorkloadId>()
   readonly #dirtyNodes = new Set<NodeId>()
   /** When a workload asked to be looked at again. */
@@ -207,9 +203,10 @@ class Orchestration {
   /** Large workloads whose changes came too late. Decided anew once time has passed, unless whoever came first marks them before. */
   readonly #tooLate = new Map<WorkloadId, number>()
 
-  constructor(store: Store, random: Random) {
+  constructor(store: Store, random: Random, portions: Portions) {
     this.#store = store
     this.#random = random
+    this.#portions = portions
     for (const workload of store.view.list('workload')) {
       this.#dirtyWorkloads.add(workload.id)
       this.#noteMode(workload.id, workload)
@@ -289,7 +286,7 @@ class Orchestration {
     }
     let lookedAt = 0
     for (const id of take(this.#dirtyWorkloads, workloadsPerTurnMax)) {
-      if (lookedAt >= tasksLookedAtMax) {
+      if (lookedAt >= this.#portions.tasksLookedAt) {
         this.#dirtyWorkloads.add(id)
         continue
       }
@@ -299,7 +296,7 @@ class Orchestration {
         continue
       }
       const tasks = this.#store.view.tasksOfWorkload(id).length
-      if (Math.max(tasks, this.#replicasOf(id)) >= tasksDecidedInParts) {
+      if (Math.max(tasks, this.#replicasOf(id)) >= this.#portions.tasksLookedAt) {
         if (this.#underWay) this.#dirtyWorkloads.add(id)
         // It begins on what is there once what was decided here is stored.
         else this.#underWay = this.#beginLarge(id, tasks, nowMs)
@@ -311,7 +308,7 @@ class Orchestration {
       this.#rest(id, tasks, nowMs)
     }
     for (const id of take(this.#dirtyNodes, workloadsPerTurnMax)) {
-      if (lookedAt >= tasksLookedAtMax) {
+      if (lookedAt >= this.#portions.tasksLookedAt) {
         this.#dirtyNodes.add(id)
         continue
       }
@@ -329,13 +326,14 @@ class Orchestration {
 
   /** One more part of a large decision. */
   #goOn({ id, tasks, beganAtMs, parts }: UnderWay, nowMs: number): Turn {
+    const { perPart, changesAtOnce } = this.#portions
     const part = parts.next()
-    if (!part.done) return { commits: [], more: true, isUnderWay: true, lookedAt: tasksPerPart }
+    if (!part.done) return { commits: [], more: true, isUnderWay: true, lookedAt: perPart }
     this.#underWay = undefined
     this.#rest(id, tasks, beganAtMs)
     // What changed meanwhile is decided anew: it marked the workload. A group that is not atomic need not fail with it.
     const changes =
-      part.value.length > changesPerPartMax
+      part.value.length > changesAtOnce
         ? part.value.filter((change) => isCurrent(this.#store.view, change))
         : part.value
     return {
@@ -344,7 +342,7 @@ class Orchestration {
       more: this.#hasMore(),
       wakeAtMs: this.#wakeAtMs.firstRank,
       failed: () => this.#tooLate.set(id, nowMs),
-      lookedAt: tasksPerPart,
+      lookedAt: perPart,
     }
   }
 
@@ -414,11 +412,12 @@ class Orchestration {
       const waiting = this.#waitingFor.get(name) ?? new Set()
       this.#waitingFor.set(name, waiting.add(id))
     }
-    const decision = yield* decideInParts(slice, nowMs)
+    const { perPart } = this.#portions
+    const decision = yield* decideInParts(slice, nowMs, perPart)
     if (decision.wakeAtMs !== undefined) this.#wakeAt(id, decision.wakeAtMs)
     return decision.actions.length === 0
       ? []
-      : yield* changesInParts(slice, decision.actions, nowMs, this.#random)
+      : yield* changesInParts(slice, decision.actions, nowMs, this.#random, perPart)
   }
 }
 
@@ -471,15 +470,17 @@ function take<T>(from: Set<T>, limit: number): readonly T[] {
 class TrafficControl {
   readonly #store: Store
   readonly #dispatcher: Dispatcher
+  readonly #perTurn: number
   readonly #dirty = new Set<string>()
   /** What there was when this leader began and has not been looked at yet. */
   readonly #unlooked: Iterator<Task>
   /** Tasks that wait until every router has taken them out, by their version: the revision that has to be followed. */
   readonly #draining = new KeyedHeap<string>()
 
-  constructor(store: Store, dispatcher: Dispatcher) {
+  constructor(store: Store, dispatcher: Dispatcher, { tasksPerTurn }: Portions) {
     this.#store = store
     this.#dispatcher = dispatcher
+    this.#perTurn = tasksPerTurn
     this.#unlooked = store.view.list('task')[Symbol.iterator]()
     this.wake.ring()
   }
@@ -510,13 +511,13 @@ class TrafficControl {
     for (const id of this.#draining.takeUpTo(this.#dispatcher.acknowledgedRevision))
       this.#dirty.add(id)
     const ids = new Set<string>()
-    while (ids.size < trafficPerTurnMax) {
+    while (ids.size < this.#perTurn) {
       const { value, done } = this.#unlooked.next()
       if (done) break
       ids.add(value.id)
     }
-    const isAllLookedAt = ids.size < trafficPerTurnMax
-    for (const id of take(this.#dirty, trafficPerTurnMax - ids.size)) ids.add(id)
+    const isAllLookedAt = ids.size < this.#perTurn
+    for (const id of take(this.#dirty, this.#perTurn - ids.size)) ids.add(id)
     for (const id of ids) {
       const task = view.get('task', id)
       const traffic =

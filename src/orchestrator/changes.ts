@@ -1,4 +1,4 @@
-import type { Random } from '../base/index.ts'
+import { type Random, usualPortions } from '../base/index.ts'
 import {
   type DesiredState,
   mintId,
@@ -16,9 +16,6 @@ import type { Change } from '../store/store.ts'
 import type { Action, CreateTask } from './actions.ts'
 import type { WorkloadSlice } from './slice.ts'
 
-/** Actions whose changes are made in one go. */
-const actionsPerPart = 1_000
-
 /** The store's changes that carry out actions decided on the slice: at most one per object. */
 export function changesFor(
   slice: WorkloadSlice,
@@ -33,12 +30,13 @@ export function changesFor(
   }
 }
 
-/** The same in parts of a few ms each, where there are thousands of actions. */
+/** The same in parts of a few ms each, where there are more actions than `perPart`. */
 export function* changesInParts(
   slice: WorkloadSlice,
   actions: readonly Action[],
   nowMs: number,
   random: Random,
+  perPart = usualPortions.perPart,
 ): Generator<undefined, readonly Change[]> {
   const { workload, revisions } = slice
   const changes: Change[] = [...taskChanges(slice.tasks, actions, nowMs)]
@@ -47,7 +45,7 @@ export function* changesInParts(
   let goBackTo: Revision | undefined
   const deleted = new Set<RevisionId>()
   for (const [at, action] of actions.entries()) {
-    if (at % actionsPerPart === actionsPerPart - 1) yield
+    if (at % perPart === perPart - 1) yield
     switch (action.type) {
       case 'createTask': {
         const waitsForAddresses = needsAddresses(slice, action.revisionId)

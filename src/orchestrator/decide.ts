@@ -1,3 +1,4 @@
+import { usualPortions } from '../base/index.ts'
 import { isTerminal } from '../model/index.ts'
 import { type Decision, Plan } from './actions.ts'
 import { decidePlaces, isToDismiss } from './modes.ts'
@@ -6,9 +7,6 @@ import { decideMoves, decidePlace } from './place.ts'
 import { giveUpLost, isForgettable, reapPlace, reapRevisions } from './reaper.ts'
 import type { WorkloadSlice } from './slice.ts'
 import { decideFailure, decideUpdate, observeRollout } from './update.ts'
-
-/** Places looked at, and tasks of a workload that is decided in one go. */
-const perPart = 1_000
 
 /**
  * Decides what one workload gains, loses and remembers.
@@ -25,10 +23,11 @@ export function decideWorkload(slice: WorkloadSlice, nowMs: number): Decision {
   }
 }
 
-/** The same in parts of a few ms each, where there are thousands of tasks. What the slice holds may not change meanwhile. */
+/** The same in parts of a few ms each, where there are more tasks than `perPart`. What the slice holds may not change meanwhile. */
 export function* decideInParts(
   slice: WorkloadSlice,
   nowMs: number,
+  perPart = usualPortions.perPart,
 ): Generator<undefined, Decision> {
   const isLarge = slice.tasks.length > perPart
   const picture = Picture.of(slice, nowMs)

@@ -1,3 +1,4 @@
+import { usualPortions } from '../base/index.ts'
 import {
   type ClusterNode,
   type Endpoint,
@@ -74,8 +75,6 @@ interface Session {
   counts: Map<unknown, number>
 }
 
-/** Objects learned at a stretch. */
-const objectsPerPart = 2_000
 /** Nodes passed over in the shared candidates before a workload gets its own. */
 const skipsMax = 64
 /** Entries of nodes kept in shared candidates, and as many in workloads' own: about 50 bytes each. */
@@ -132,12 +131,12 @@ export class Scheduler {
   }
 
   /** The same in parts of a few ms each. Commits made meanwhile are to be applied once it is whole. */
-  static *inParts(view: View): Generator<undefined, Scheduler> {
+  static *inParts(view: View, perPart = usualPortions.perPart): Generator<undefined, Scheduler> {
     const scheduler = new Scheduler(view)
     // As they are now: what changes meanwhile is in those commits.
     const all = [...view.list('node'), ...view.list('task')]
     for (const [at, object] of all.entries()) {
-      if (at % objectsPerPart === 0) yield
+      if (at % perPart === 0) yield
       if (object.kind === 'node') scheduler.#setNode(object.id, undefined, object)
       else scheduler.#setTask(object.id, undefined, object)
     }

@@ -1,6 +1,13 @@
 import { type Agent, startAgent } from '../agent/index.ts'
 import { type DockerApi, type EngineProxy, openDockerApi } from '../api/docker/index.ts'
-import { type Log, messageOf, silentLog, UserError } from '../base/index.ts'
+import {
+  type Log,
+  messageOf,
+  type Portions,
+  silentLog,
+  UserError,
+  usualPortions,
+} from '../base/index.ts'
 import {
   Authority,
   askToBeMember,
@@ -64,8 +71,8 @@ export interface Observer {
     put: readonly AnyObject[],
     removed: readonly { readonly kind: AnyObject['kind']; readonly id: string }[],
   ): void
-  /** A leader asks for this; `revision` is what it has seen. */
-  leaderDecided(changes: readonly Change[], revision: number): void
+  /** A leader asks for this; `revision` is what it has seen, `leaderMs` what time it is by its clock. */
+  leaderDecided(changes: readonly Change[], revision: number, leaderMs: number): void
   /** A leader's write was accepted; `newestEpoch` had begun when it was made. */
   leaderWrote(fence: number | undefined, newestEpoch: number): void
   leaderBegan(epoch: number): void
@@ -145,6 +152,19 @@ const roleRetryMs = 5_000
 const startMs = 1_800_000_000_000
 const firstHardware = { nanoCpus: 4e9, memoryBytes: 8 * 1024 ** 3, gpus: 0 }
 
+/** In half of all lives as in the field; in the others what goes in parts where there are thousands of tasks does so with a few. */
+function portionsOf(chance: Chance): Portions {
+  if (chance.oneIn(2)) return usualPortions
+  return {
+    unitsPerTurn: chance.between(5, 50),
+    tasksLookedAt: chance.between(2, 6),
+    perPart: chance.between(1, 4),
+    tasksPerTurn: chance.between(1, 5),
+    changesAtOnce: chance.between(2, 8),
+    factsPerPart: chance.between(1, 5),
+  }
+}
+
 /** A whole cluster in one process: real managers and agents between simulated machines. */
 export class SimulatedCluster {
   readonly seed: number
@@ -164,6 +184,7 @@ export class SimulatedCluster {
   /** Called when a daemon is about to have a container stopped. */
   beforeStop: (host: Host, taskId: string) => void = () => {}
   readonly #idChance: Chance
+  readonly #portions: Portions
   #hostCount = 0
   #newestEpoch = 0
   /** Machines that are no managers any more and have not heard of it. */
@@ -179,6 +200,7 @@ export class SimulatedCluster {
     this.seed = seed
     this.network = new SimulatedNetwork(this.time, Chance.of(seed, 'network'))
     this.#idChance = Chance.of(seed, 'ids')
+    this.#portions = portionsOf(Chance.of(seed, 'portions'))
     const syncMs = () => this.syncMsMax
     this.disk = new SimulatedDisk({
       clock: { nowMs: () => this.time.nowMs, sleep: (ms) => this.#sleepTrue(ms) },
@@ -604,6 +626,7 @@ export class SimulatedCluster {
       store: watched,
       keyring: sealer,
       transport: () => transport,
+      portions: this.#portions,
       changed: () => {
         const { manager, epoch } = leading
         leaderships.splice(0)
@@ -658,7 +681,8 @@ export class SimulatedCluster {
       return { store: shared.store, shared }
     }
     const persistence = persistenceFor(process, this.disk.attach())
-    const store = await StoreCore.open({ clock: process.clock, persistence })
+    const { changesAtOnce } = this.#portions
+    const store = await StoreCore.open({ clock: process.clock, persistence, changesAtOnce })
     this.observer?.storeOpened(store)
     store.subscribe((commit) => this.observer?.committed(commit))
     return { store }
@@ -667,7 +691,7 @@ export class SimulatedCluster {
   #storeOfLeader(process: SimulatedProcess, store: Store & LeaderEpoch): Store {
     return storeForLeader(process, store, {
       newestEpoch: () => this.#newestEpoch,
-      decided: (changes, revision) => this.observer?.leaderDecided(changes, revision),
+      decided: (...decision) => this.observer?.leaderDecided(...decision),
       wrote: (fence, newestEpoch) => this.observer?.leaderWrote(fence, newestEpoch),
     })
   }
@@ -688,6 +712,7 @@ export class SimulatedCluster {
         clock: process.clock,
         random: Chance.of(this.seed, `leader ${epoch}`),
         log: this.#logOf(`${host.name}/leader ${epoch}`),
+        portions: this.#portions,
       }),
     }
   }

@@ -1,4 +1,4 @@
-import { type Clock, messageOf, UserError } from '../base/index.ts'
+import { type Clock, messageOf, UserError, usualPortions } from '../base/index.ts'
 import type { AnyObject } from '../model/index.ts'
 import { isKind, MemoryView } from './memory-view.ts'
 import { PersistError, type Persistence, type Write } from './persistence.ts'
@@ -10,15 +10,17 @@ export const commitsQueuedMax = 10_000
 /** Once so many characters of JSON wait for the disk, no further commit is taken. */
 export const charactersQueuedMax = 64_000_000
 
-/** Changes of the leader that become visible in one turn of the event loop: everybody else waits for it. As many of others may join them. */
-const changesPerBatchMax = 500
-
 export interface StoreCoreOptions {
   readonly clock: Clock
   readonly persistence: Persistence
   /** Freezes every object that comes in, whole, so that a mutation throws. For development: it costs time. */
   readonly freeze?: boolean
   readonly commitsQueuedMax?: number
+  /**
+   * Of `Portions`: changes of the leader that become visible in one turn of the event loop. Everybody else waits for it; as many of
+   * others may join them.
+   */
+  readonly changesAtOnce?: number
 }
 
 /** A commit or a new epoch on its way to the disk. */
@@ -52,6 +54,7 @@ export class StoreCore implements Store, LeaderEpoch {
   readonly #persistence: Persistence
   readonly #freeze: boolean
   readonly #commitsQueuedMax: number
+  readonly #changesAtOnce: number
   readonly #view = new MemoryView()
   #staging: Staging
   #epoch = 0
@@ -76,6 +79,7 @@ export class StoreCore implements Store, LeaderEpoch {
     this.#staging = this.#newStaging()
     this.#freeze = options.freeze ?? false
     this.#commitsQueuedMax = options.commitsQueuedMax ?? commitsQueuedMax
+    this.#changesAtOnce = options.changesAtOnce ?? usualPortions.changesAtOnce
   }
 
   static async open(options: StoreCoreOptions): Promise<StoreCore> {
@@ -143,7 +147,7 @@ export class StoreCore implements Store, LeaderEpoch {
   #hasRoomFor(changes: readonly Change[]): boolean {
     if (this.#waiting.length > 0) return false
     const queued = leadersChanges(this.#queue)
-    return queued === 0 || queued + changes.length <= changesPerBatchMax
+    return queued === 0 || queued + changes.length <= this.#changesAtOnce
   }
 
   /** Checks as many of those that wait as there is room for: at least one, if nothing else is left to write. */
@@ -151,7 +155,7 @@ export class StoreCore implements Store, LeaderEpoch {
     let queued = leadersChanges(this.#queue)
     let taken = 0
     for (const commit of this.#waiting) {
-      if (queued > 0 && queued + commit.changes.length > changesPerBatchMax) break
+      if (queued > 0 && queued + commit.changes.length > this.#changesAtOnce) break
       taken += 1
       try {
         this.#checkOptions(commit.options)
@@ -218,7 +222,10 @@ export class StoreCore implements Store, LeaderEpoch {
     // Commits of the same turn share the first batch too.
     await Promise.resolve()
     while (this.#queue.length > 0) {
-      const batch = this.#queue.splice(0, this.#singly > 0 ? 1 : commitsOfBatch(this.#queue))
+      const batch = this.#queue.splice(
+        0,
+        this.#singly > 0 ? 1 : commitsOfBatch(this.#queue, this.#changesAtOnce),
+      )
       if (this.#singly > 0) this.#singly -= 1
       this.#inFlight = batch.length
       const persisted = this.#persist(batch)
@@ -329,13 +336,13 @@ export class StoreCore implements Store, LeaderEpoch {
 }
 
 /** How many of the commits that were checked share the next batch: all, up to the bounds on changes, but always one. */
-function commitsOfBatch(queue: readonly Entry[]): number {
+function commitsOfBatch(queue: readonly Entry[], changesAtOnce: number): number {
   const changes = { leader: 0, others: 0 }
   let commits = 0
   for (const entry of queue) {
     if (entry.type === 'commit')
       changes[isLeaders(entry) ? 'leader' : 'others'] += entry.changes.length
-    if (commits > 0 && Math.max(changes.leader, changes.others) > changesPerBatchMax) break
+    if (commits > 0 && Math.max(changes.leader, changes.others) > changesAtOnce) break
     commits += 1
   }
   return commits
