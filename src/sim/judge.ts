@@ -75,8 +75,8 @@ export class Judge implements Observer {
       this.fail('fencing', `a leader of epoch ${fence} wrote while epoch ${newestEpoch} was on`)
   }
 
-  leaderDecided(changes: readonly Change[], revision: number): void {
-    this.past.decided(changes, revision)
+  leaderDecided(changes: readonly Change[], revision: number, leaderMs: number): void {
+    this.past.decided(changes, revision, leaderMs, this.#cluster.time.nowMs)
   }
 
   committed(commit: Commit): void {
@@ -91,7 +91,7 @@ export class Judge implements Observer {
       else this.view.delete(change.kind, change.id)
     }
     this.view.setRevision(commit.revision)
-    this.past.note(commit)
+    this.past.note(commit, this.committedAtMs)
     for (const checker of this.checkers) {
       const found = checker.commit?.(commit, this.view)
       if (found !== undefined) this.fail(checker.name, found)

@@ -29,7 +29,7 @@ const usage = `./dev sim [--seeds N] [--from N] [--minutes M] [--workers N]   ru
 
 const failuresShown = 3
 /** After this a seed counts as one that does not end: it takes some seconds. */
-const seedMsMax = 600_000
+const seedMsMax = 120_000
 /** Where runs of fresh seeds begin: above all that are tried by hand. */
 const freshMin = 1_000_000
 const freshMax = 2 ** 31

@@ -11,7 +11,7 @@ const commitsMax = 1_000
  */
 export class Past {
   readonly #view: View
-  readonly #commits: Commit[] = []
+  readonly #commits: { readonly commit: Commit; readonly atMs: number }[] = []
   /** The revision that the leader saw, by what it asked for. */
   readonly #revisionByWish = new Map<string, number>()
 
@@ -20,15 +20,29 @@ export class Past {
     this.#view = view
   }
 
-  note(commit: Commit): void {
-    this.#commits.push(commit)
+  /** `atMs`: when it took effect, in true ms. */
+  note(commit: Commit, atMs: number): void {
+    this.#commits.push({ commit, atMs })
     if (this.#commits.length > commitsMax) this.#commits.shift()
   }
 
-  decided(changes: readonly Change[], revision: number): void {
-    for (const change of changes)
-      if (change.type !== 'delete' && change.object.kind === 'task')
-        this.#revisionByWish.set(wishOf(change.object), revision)
+  /**
+   * What a leader asks for that has seen `revision` by now; `leaderMs` by its clock, `nowMs` in truth. A decision that was made in parts
+   * goes by what there was when it began, which its new tasks tell.
+   */
+  decided(changes: readonly Change[], revision: number, leaderMs: number, nowMs: number): void {
+    for (const change of changes) {
+      if (change.type === 'delete' || change.object.kind !== 'task') continue
+      const tookMs = change.type === 'create' ? leaderMs - change.object.createdAtMs : 0
+      const seen = tookMs > 0 ? Math.min(revision, this.#revisionAt(nowMs - tookMs)) : revision
+      this.#revisionByWish.set(wishOf(change.object), seen)
+    }
+  }
+
+  /** The newest that had taken effect at a true time, as far as it is known. */
+  #revisionAt(trueMs: number): number {
+    const last = this.#commits.findLast(({ atMs }) => atMs <= trueMs)
+    return last?.commit.revision ?? Number.POSITIVE_INFINITY
   }
 
   /** The state that what a leader asks for was decided on, with these tasks as it asks for them. */
@@ -48,7 +62,7 @@ export class Past {
     const past = new MemoryView()
     for (const kind of kinds) for (const object of this.#view.list(kind)) past.put(object)
     for (let at = this.#commits.length - 1; ; at--) {
-      const commit = this.#commits[at]
+      const commit = this.#commits[at]?.commit
       if (!commit) return undefined
       if (commit.revision <= revision) break
       for (const { kind, id, before } of commit.changes) {
