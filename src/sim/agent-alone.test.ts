@@ -3,15 +3,8 @@ import { describe, test } from 'node:test'
 import { type Agent, type Journal, type JournalEntry, startAgent } from '../agent/index.ts'
 import { silentLog, UserError } from '../base/index.ts'
 import { startManager } from '../manager/index.ts'
-import type { WorkloadId } from '../model/index.ts'
 import type { ManagerLink } from '../wire/index.ts'
-import { declare, OneNode } from './one-node.ts'
-
-const published = {
-  mode: 'vip',
-  networks: [],
-  ports: [{ protocol: 'tcp', targetPort: 80, publishedPort: 8080, publishMode: 'ingress' }],
-} as const
+import { OneNode, published } from './one-node.ts'
 
 /** Keeps one entry, as a disk would. */
 class MemoryJournal implements Journal {
@@ -72,13 +65,6 @@ class CutNode extends OneNode {
     this.#cut.abort()
     this.#cut = new AbortController()
     await this.manager.close()
-  }
-
-  async scale(id: WorkloadId, replicas: number): Promise<void> {
-    const { specVersion: version, name } = this.store.view.get('workload', id) ?? assert.fail()
-    await this.control.updateWorkload({ id, version, auth: { from: 'current' } }, () =>
-      declare(name, replicas, { endpoint: published }),
-    )
   }
 
   async regainManager(): Promise<void> {
@@ -160,7 +146,7 @@ describe('a node with no manager in reach', () => {
     await sim.clock.advance(5_000)
     const { entry } = sim.journal
     assert.equal(sim.routed().length, 2)
-    await sim.scale(web, 1)
+    await sim.update(web, 1, { endpoint: published })
     await sim.clock.advance(500)
     const [left] = sim.routed()
     assert.deepEqual(sim.routed(), [left])
@@ -207,7 +193,7 @@ describe('a node with no manager in reach', () => {
       await sim.agent.close()
       assert.equal(sim.journal.entry?.assignments.tasks.size, 1)
       assert.equal(sim.runtime.runningCount(), 0)
-      await sim.scale(web, 0)
+      await sim.update(web, 0, { endpoint: published })
       const opens = Promise.withResolvers<void>()
       sim.isCut = isAlone
       sim.opens = isAlone ? Promise.resolve() : opens.promise
@@ -230,7 +216,7 @@ describe('a node with no manager in reach', () => {
       const [ended] = sim.running(web)
       assert.ok(ended)
       sim.journal.isLastWrite = true
-      if (how === 'removed') await sim.scale(web, 0)
+      if (how === 'removed') await sim.update(web, 0, { endpoint: published })
       else sim.runtime.kill(ended.id, 1)
       await sim.clock.advance(2_000)
       const told = sim.store.view.get('task', ended.id)?.status.state
@@ -256,7 +242,7 @@ describe('a node with no manager in reach', () => {
     await sim.regainManager()
     await sim.clock.advance(4_000)
     assert.equal(sim.manager.dispatcher.isInSession(sim.nodeId), true)
-    await sim.scale(web, 1)
+    await sim.update(web, 1, { endpoint: published })
     await sim.clock.advance(500)
     assert.equal(sim.routed().length, 1)
     assert.equal(sim.runtime.runningCount(), 2)

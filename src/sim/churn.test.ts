@@ -6,7 +6,7 @@ import { type AnyObject, kinds, type NetworkId } from '../model/index.ts'
 import { renderHostRules } from '../network/host-rules.ts'
 import { buildZones } from '../network/resolver/zones.ts'
 import { elementsBySet } from '../network/ruleset.ts'
-import { declare, OneNode } from './one-node.ts'
+import { OneNode } from './one-node.ts'
 
 const hourMs = 3_600_000
 /** Tasks of the service that stays. */
@@ -30,10 +30,7 @@ async function turn(sim: OneNode, front: NetworkId, number: number): Promise<voi
   const id = await sim.create('web', 2, { endpoint })
   await sim.clock.advance(stepMs)
   assert.equal(sim.running(id).length, 2)
-  const version = sim.store.view.get('workload', id)?.specVersion ?? 0
-  await sim.control.updateWorkload({ id, version, auth: { from: 'current' } }, () =>
-    declare('web', 4, { endpoint }),
-  )
+  await sim.update(id, 4, { endpoint })
   await sim.clock.advance(stepMs)
   assert.equal(sim.routed().length, 4 + standing)
   await sim.control.removeWorkload(id)

@@ -1,13 +1,8 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { buildContainer, buildTemplate, buildUpdatePolicy } from '../model/testing.ts'
-import { declare, OneNode } from './one-node.ts'
+import { OneNode, published } from './one-node.ts'
 
-const published = {
-  mode: 'vip',
-  networks: [],
-  ports: [{ protocol: 'tcp', targetPort: 80, publishedPort: 8080, publishMode: 'ingress' }],
-} as const
 const withImage = (image: string) => buildTemplate({ containers: [buildContainer({ image })] })
 
 describe('one node', () => {
@@ -71,14 +66,7 @@ describe('one node', () => {
     assert.deepEqual(sim.routed(), [])
     await sim.clock.advance(3_000)
     assert.equal(sim.routed().length, 2)
-    await sim.control.updateWorkload(
-      {
-        id: web,
-        version: sim.store.view.get('workload', web)?.specVersion ?? 0,
-        auth: { from: 'current' },
-      },
-      () => declare('web', 1, { endpoint: published }),
-    )
+    await sim.update(web, 1, { endpoint: published })
     sim.dataPlane.openConnectionsNow = 1
     await sim.clock.advance(1_000)
     assert.equal(sim.routed().length, 1, 'the task that goes still gets connections')
@@ -122,14 +110,7 @@ describe('one node', () => {
     })
     await sim.clock.advance(5_000)
     assert.equal(sim.routed().length, 3)
-    await sim.control.updateWorkload(
-      {
-        id: web,
-        version: sim.store.view.get('workload', web)?.specVersion ?? 0,
-        auth: { from: 'current' },
-      },
-      () => declare('web', 3, { endpoint: published, update, template: withImage('web:2') }),
-    )
+    await sim.update(web, 3, { endpoint: published, update, template: withImage('web:2') })
     let least = 3
     for (let step = 0; step < 400; step++) {
       await sim.clock.advance(100)
@@ -151,14 +132,7 @@ describe('one node', () => {
     const update = buildUpdatePolicy({ onFailure: 'rollback' })
     const web = await sim.create('web', 3, { update, template: withImage('web:1') })
     await sim.clock.advance(10_000)
-    await sim.control.updateWorkload(
-      {
-        id: web,
-        version: sim.store.view.get('workload', web)?.specVersion ?? 0,
-        auth: { from: 'current' },
-      },
-      () => declare('web', 3, { update, template: withImage('web:bad') }),
-    )
+    await sim.update(web, 3, { update, template: withImage('web:bad') })
     await sim.clock.advance(60_000)
     const workload = sim.store.view.get('workload', web)
     assert.equal(workload?.status.update?.state, 'rollbackCompleted')
@@ -178,14 +152,7 @@ describe('one node', () => {
     const update = buildUpdatePolicy({ onFailure: 'rollback', parallelism: 0 })
     const web = await sim.create('web', 3, { update, template: withImage('web:1') })
     await sim.clock.advance(10_000)
-    await sim.control.updateWorkload(
-      {
-        id: web,
-        version: sim.store.view.get('workload', web)?.specVersion ?? 0,
-        auth: { from: 'current' },
-      },
-      () => declare('web', 3, { update, template: withImage('web:bad') }),
-    )
+    await sim.update(web, 3, { update, template: withImage('web:bad') })
     await sim.clock.advance(2_500)
     assert.equal(sim.store.view.get('workload', web)?.status.update?.state, 'completed')
     await sim.clock.advance(60_000)

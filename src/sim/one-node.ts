@@ -192,6 +192,18 @@ export class OneNode {
     return workload.id
   }
 
+  /** Declares a service anew. */
+  async update(
+    id: WorkloadId,
+    replicas: number,
+    over: Partial<WorkloadDeclaration> = {},
+  ): Promise<void> {
+    const { name = '', specVersion: version = 0 } = this.store.view.get('workload', id) ?? {}
+    await this.control.updateWorkload({ id, version, auth: { from: 'current' } }, () =>
+      declare(name, replicas, over),
+    )
+  }
+
   tasks(id: WorkloadId): readonly Task[] {
     return this.store.view.tasksOfWorkload(id)
   }
@@ -209,6 +221,13 @@ export class OneNode {
     )
   }
 }
+
+/** An endpoint with a port on every node. */
+export const published = {
+  mode: 'vip',
+  networks: [],
+  ports: [{ protocol: 'tcp', targetPort: 80, publishedPort: 8080, publishMode: 'ingress' }],
+} as const
 
 export function declare(
   name: string,
