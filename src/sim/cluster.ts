@@ -264,11 +264,12 @@ export class SimulatedCluster {
     const process = this.daemons.get(host.name)?.process
     const knows = this.managerHosts.some((other) => this.network.areJoined(host.name, other.name))
     if (!process || !knows) return
-    this.#removed.delete(host)
     this.time.after(endsEtcdMs, () => process.post(() => this.#becomeWorker(host)))
   }
 
   #becomeWorker(host: Host): void {
+    // Only now: it may have lost its power before, and hears of it when it is back.
+    this.#removed.delete(host)
     if (host.role === 'worker' || host.memberId !== undefined) return
     host.role = 'worker'
     this.trace?.say(`${host.name} is a worker now`)
