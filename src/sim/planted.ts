@@ -288,6 +288,17 @@ export const plantedFaults: readonly PlantedFault[] = [
     ],
   },
   {
+    name: 'end-forgotten',
+    what: 'an agent that starts anew does not know of tasks that have ended within the last second',
+    edits: [
+      {
+        file: 'agent/agent.ts',
+        from: '      await this.#keepEnds(reports)\n',
+        to: '',
+      },
+    ],
+  },
+  {
     name: 'delay-forgotten',
     what: 'nobody wakes up when a restart delay ends',
     edits: [

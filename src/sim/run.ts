@@ -3,6 +3,7 @@ import type { View } from '../store/store.ts'
 import { Chance } from './chance.ts'
 import { addresses, addressesHaveNetworks } from './checkers/addresses.ts'
 import { containers, stopsAfterTraffic } from './checkers/containers.ts'
+import { ended } from './checkers/ended.ts'
 import { forward } from './checkers/forward.ts'
 import { placement } from './checkers/placement.ts'
 import { reasons } from './checkers/reasons.ts'
@@ -84,6 +85,7 @@ export async function runSeed(seed: number, options: RunOptions = {}): Promise<O
     placement(judge.past),
     rollout(judge.past),
     containers(cluster),
+    ended(cluster),
     secrets(),
     reasons(cluster),
     {

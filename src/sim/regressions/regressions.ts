@@ -102,4 +102,19 @@ export const regressions: readonly Regression[] = [
     checker: 'convergence',
     what: 'a service moved between networks and back while a node was away, and that node lost the service: what several feeds said was applied one after the other (wire/feed.ts)',
   },
+  {
+    seed: 142,
+    checker: 'a seed ends',
+    what: 'a loop of a deposed leader with more to do than one turn holds was refused and looked again at once, for good, and let nobody else run (manager/loop.ts)',
+  },
+  {
+    seed: 212,
+    checker: 'followed logs are whole',
+    what: 'a daemon that was killed within a second of the end of a task, and found no manager, began it again (agent/agent.ts)',
+  },
+  {
+    seed: 59,
+    checker: 'what has ended does not run again',
+    what: 'the same, as its own promise tells it (agent/agent.ts)',
+  },
 ]
