@@ -853,6 +853,12 @@ describe('an update', () => {
       want: ['t1>shutdown', 'later1>shutdown', '?1@r2'],
     },
     {
+      name: 'what it began at a slot that is scaled away counts until that is told to go',
+      workload: to2({}, 'updating', 2),
+      tasks: [running(1), running(2), gone(3), fresh(3, { state: 'starting', status: {} })],
+      want: ['-t3', 'new3>remove'],
+    },
+    {
       name: 'pauses between slots for the delay',
       workload: to2(update({ delayMs: 1000 })),
       tasks: [gone(1), fresh(1), running(2), running(3)],

@@ -70,7 +70,8 @@ export function* decideInParts(
     if (!forget) reapPlace(picture, place, plan)
   }
   if (isLarge) yield
-  decideUpdate(picture, wanted, dirty, rollout, plan)
+  const givenUp = unwanted.map(({ place }) => place)
+  decideUpdate(picture, { wanted, dirty, givenUp }, rollout, plan)
   if (isLarge) yield
   for (const place of wanted) reapPlace(picture, place, plan)
   for (const place of frozen) reapPlace(picture, place, plan)

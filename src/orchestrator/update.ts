@@ -131,11 +131,19 @@ function rollbackTarget({ slice, wanted }: Picture): Revision | undefined {
   return older.sort((a, b) => b.number - a.number)[0] ?? previous
 }
 
+/** Places of a workload as an update looks at them. */
+export interface UpdatedPlaces {
+  readonly wanted: readonly Place[]
+  /** Of those, the ones that have no task of the wanted revision. */
+  readonly dirty: readonly Place[]
+  /** Where nothing is wanted any more. */
+  readonly givenUp: readonly Place[]
+}
+
 /** Takes an update further: the next slots, or its end. `dirty` are the places that run something else. */
 export function decideUpdate(
   picture: Picture,
-  wanted: readonly Place[],
-  dirty: readonly Place[],
+  places: UpdatedPlaces,
   rollout: Rollout,
   plan: Plan,
 ): void {
@@ -143,21 +151,16 @@ export function decideUpdate(
     case 'paused':
       return
     case 'settled':
-      settle(picture, wanted, dirty, plan)
+      settle(picture, places, plan)
       return
     case 'rolling':
-      roll(picture, wanted, dirty, rollout, plan)
+      roll(picture, places, rollout, plan)
       return
   }
 }
 
 /** With no update under way: begins one where tasks are out of date, and notes a revision that proved itself. */
-function settle(
-  picture: Picture,
-  wanted: readonly Place[],
-  dirty: readonly Place[],
-  plan: Plan,
-): void {
+function settle(picture: Picture, { wanted, dirty }: UpdatedPlaces, plan: Plan): void {
   if (dirty.length > 0) {
     plan.add({
       type: 'setUpdate',
@@ -187,8 +190,7 @@ function watchedUntilMs(picture: Picture, task: Task): number {
 
 function roll(
   picture: Picture,
-  wanted: readonly Place[],
-  dirty: readonly Place[],
+  { wanted, dirty, givenUp }: UpdatedPlaces,
   rollout: Rollout,
   plan: Plan,
 ): void {
@@ -226,6 +228,11 @@ function roll(
       isDone = false
       if (rollout.replaces) plan.wakeAt(settledAtMs)
     }
+  }
+  // What it began where nothing is wanted any more counts until that is told to go: many changes are not made at once.
+  for (const place of givenUp) {
+    const keeper = picture.keeperAt(place)
+    if (keeper && keeper.createdAtMs >= update.startedAtMs && !picture.isUp(keeper)) inProgress += 1
   }
   if (isDone || (dirty.length === 0 && !rollout.replaces)) {
     complete(
