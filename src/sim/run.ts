@@ -1,4 +1,4 @@
-import { isJob, isTerminal, type Workload } from '../model/index.ts'
+import { isJob, isStopWanted, isTerminal, type Workload } from '../model/index.ts'
 import type { View } from '../store/store.ts'
 import { Chance } from './chance.ts'
 import { addresses, addressesHaveNetworks } from './checkers/addresses.ts'
@@ -245,6 +245,12 @@ function heldUntilMs({ view }: Judge, { time, leaderMs }: SimulatedCluster): num
     if (isAtWork(workload, view)) untilMs = time.nowMs + settlingMs
     const leftMs = (provenAtMs(workload, view) - leaderMs) * slowedAtMost
     if (leftMs > 0) untilMs = Math.max(untilMs, time.nowMs + leftMs + provingMs)
+    // A task may have much longer to begin than a life lasts: only what ends while all should be quiet is waited for.
+    for (const deadlineMs of deadlinesMs(workload, view)) {
+      const endsInMs = deadlineMs - leaderMs
+      if (endsInMs > 0 && endsInMs < settlingMs + quietMs * slowedAtMost)
+        untilMs = Math.max(untilMs, time.nowMs + endsInMs * slowedAtMost + settlingMs)
+    }
   }
   const delayMs = delayLeftMs({ view }, { leaderMs })
   return delayMs > 0 ? Math.max(untilMs, time.nowMs + delayMs + settlingMs) : untilMs
@@ -279,6 +285,17 @@ function provenAtMs({ id, spec }: Workload, view: View): number {
   const monitorMs = Math.max(spec.update.monitorMs, spec.rollback.monitorMs)
   const readyAtMs = view.tasksOfWorkload(id).map(({ status }) => status.readyAtMs ?? 0)
   return Math.max(0, ...readyAtMs) + monitorMs
+}
+
+/** When tasks of an update under way have had the time they may take to begin: that one counts as failed then. */
+function deadlinesMs({ id, spec, status: { update } }: Workload, view: View): readonly number[] {
+  const isRollback = update?.state === 'rollbackStarted'
+  if (!isRollback && update?.state !== 'updating') return []
+  const { progressDeadlineMs } = isRollback ? spec.rollback : spec.update
+  return view
+    .tasksOfWorkload(id)
+    .filter((task) => !isStopWanted(task) && task.status.readyAtMs === undefined)
+    .map((task) => Math.max(task.createdAtMs, task.startNotBeforeMs ?? 0) + progressDeadlineMs)
 }
 
 /** What is declared still takes, once no restart is delayed any more: updates under way, jobs that run. */
