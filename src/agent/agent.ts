@@ -738,6 +738,7 @@ class TaskRunner {
   }
 
   engineSaid(action: string): void {
+    if (isTerminal(this.#status.state) && action !== 'start') return
     const ownStart =
       action === 'start' && !this.#stale && (this.#observed?.state === 'running' || this.#driving)
     if (action === 'create' || ownStart) return
@@ -745,7 +746,6 @@ class TaskRunner {
   }
 
   lookAgain(): void {
-    if (isTerminal(this.#status.state)) return
     this.#stale = true
     this.#look()
   }
@@ -806,12 +806,14 @@ class TaskRunner {
         else if (step.type === 'prepare') await this.#prepare()
         else if (step.type === 'start') await this.#start()
         else if (step.type === 'probe') await this.#probe()
+        else if (step.type === 'endAgain') await this.#endAgain()
         else if (step.type === 'stop') await this.#stopContainer(step.outcome, step.error)
         else unreachable(step)
       } catch (error) {
         if (this.#closed.signal.aborted) return
         this.#stale = true
-        if (error instanceof UserError && error.code !== 'unavailable') this.#fail(error)
+        const isFinal = error instanceof UserError && error.code !== 'unavailable'
+        if (isFinal && !isTerminal(this.#status.state)) this.#fail(error)
         else if (this.#preparing.signal.aborted) this.#preparing = new AbortController()
         else {
           log.warn('the engine did not do its part; trying again', {
@@ -998,12 +1000,26 @@ class TaskRunner {
     await this.#nudge.wait(clock, this.#closed.signal, clock.nowMs() + probeIntervalMs)
   }
 
-  async #stopContainer(outcome: TaskState, error: string | undefined): Promise<void> {
-    const { clock, runtime, stops } = this.#context
+  async #endAgain(): Promise<void> {
+    const { log } = this.#context
+    const { task } = this.#assignment
+    const { state } = this.#status
+    log.warn('a container runs whose task has ended; stopping it', { taskId: task.id, state })
+    this.#observe(await this.#stopNow())
+  }
+
+  /** Answers what is left of the container. */
+  async #stopNow(): Promise<ObservedContainer | undefined> {
+    const { runtime, stops } = this.#context
     const { task, template } = this.#assignment
-    if (outcome === 'shutdown') await this.#drain()
     await stops.run(() => runtime.stop(task.id, template.containers[0]?.stopGraceMs ?? 10_000))
-    const seen = await runtime.inspect(task.id)
+    return runtime.inspect(task.id)
+  }
+
+  async #stopContainer(outcome: TaskState, error: string | undefined): Promise<void> {
+    const { clock } = this.#context
+    if (outcome === 'shutdown') await this.#drain()
+    const seen = await this.#stopNow()
     this.#observe(seen)
     const base = {
       ...this.#status,

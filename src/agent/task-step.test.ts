@@ -111,9 +111,14 @@ describe('decideStep', () => {
       want: 'shutdown',
     },
     {
-      name: 'a terminal task is left alone',
-      step: stepOf(buildTask({ state: 'failed' }), container()),
+      name: 'a task that has ended is left alone',
+      step: stepOf(buildTask({ state: 'failed' }), container({ state: 'exited' })),
       want: 'wait',
+    },
+    {
+      name: 'but for a container of its that runs all the same',
+      step: stepOf(buildTask({ state: 'failed' }), container()),
+      want: 'endAgain',
     },
   ]
   for (const { name, step, want } of cases) test(name, () => assert.equal(shortOf(step), want))

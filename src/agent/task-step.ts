@@ -13,6 +13,8 @@ export type Step =
   | { readonly type: 'probe' }
   /** Let open connections end, then stop; `outcome` is the state after it. */
   | { readonly type: 'stop'; readonly outcome: TaskStatus['state']; readonly error?: string }
+  /** The task has ended, and its container runs: somebody has started it, or an engine that was told to before. Stop it. */
+  | { readonly type: 'endAgain' }
   /** Nothing to do until something changes. */
   | { readonly type: 'wait' }
 
@@ -38,7 +40,7 @@ export function decideStep(
   { isFenced = false, remark }: NodeWord = {},
 ): Step {
   const { task } = assignment
-  if (isTerminal(status.state)) return { type: 'wait' }
+  if (isTerminal(status.state)) return { type: observed?.state === 'running' ? 'endAgain' : 'wait' }
   const ended = endOf(status, observed, nowMs)
   switch (task.desiredState) {
     case 'shutdown':

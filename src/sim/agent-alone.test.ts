@@ -231,6 +231,23 @@ describe('a node with no manager in reach', () => {
     }
   })
 
+  test('stops what somebody starts of a task that has ended', async () => {
+    const sim = new CutNode(10)
+    await sim.start()
+    const web = await sim.create('web', 1)
+    await sim.clock.advance(5_000)
+    const [ended] = sim.running(web)
+    assert.ok(ended)
+    sim.runtime.kill(ended.id, 1)
+    await sim.clock.advance(2_000)
+    const started = sim.runtime.start(ended.id, new AbortController().signal)
+    await sim.clock.advance(15_000)
+    assert.notEqual((await started).pid, 0)
+    assert.equal(sim.runtime.runningCount(), 1)
+    assert.equal(sim.store.view.get('task', ended.id)?.status.state, 'failed')
+    await sim.stop()
+  })
+
   test('has a session and follows while its engine does not answer', async () => {
     const sim = new CutNode(7)
     await sim.start()

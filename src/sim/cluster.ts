@@ -181,6 +181,8 @@ export class SimulatedCluster {
   behave: (assignment: TaskAssignment) => SimulatedBehaviour = () => ({})
   /** Whether a container no longer ends by itself. */
   isCalm: (assignment: TaskAssignment) => boolean = () => false
+  /** Called when a daemon is about to have a container started. */
+  beforeStart: (host: Host, taskId: string) => void = () => {}
   /** Called when a daemon is about to have a container stopped. */
   beforeStop: (host: Host, taskId: string) => void = () => {}
   readonly #idChance: Chance
@@ -472,7 +474,10 @@ export class SimulatedCluster {
     })
     const agent = startAgent({
       nodeId: host.nodeId,
-      runtime: runtimeFor(process, host.engine, (taskId) => this.beforeStop(host, taskId)),
+      runtime: runtimeFor(process, host.engine, {
+        beforeStart: (taskId) => this.beforeStart(host, taskId),
+        beforeStop: (taskId) => this.beforeStop(host, taskId),
+      }),
       dataPlane: dataPlaneFor(process, host.kernel),
       link: this.#watched({
         open: (nodeId, description, signal, held) => {

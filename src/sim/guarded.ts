@@ -16,13 +16,16 @@ const endsMsMax = 30
 export function runtimeFor(
   process: SimulatedProcess,
   engine: Runtime,
-  beforeStop: (taskId: string) => void,
+  { beforeStart, beforeStop }: Record<'beforeStart' | 'beforeStop', (taskId: string) => void>,
 ): Runtime {
   return {
     describe: () => process.gate(engine.describe()),
     prepare: (assignment, materials, signal) =>
       process.gate(engine.prepare(assignment, materials, signal)),
-    start: (taskId, signal) => process.gate(engine.start(taskId, signal)),
+    start(taskId, signal) {
+      beforeStart(taskId)
+      return process.gate(engine.start(taskId, signal))
+    },
     stop(taskId, graceMs) {
       beforeStop(taskId)
       return process.gate(engine.stop(taskId, graceMs))

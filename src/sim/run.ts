@@ -78,6 +78,7 @@ export async function runSeed(seed: number, options: RunOptions = {}): Promise<O
   const followers = new Followers(cluster, judge, trace)
   cluster.trace = trace
   cluster.observer = judge
+  const end = ended(cluster)
   judge.checkers.push(
     forward(),
     addresses(cluster),
@@ -85,7 +86,7 @@ export async function runSeed(seed: number, options: RunOptions = {}): Promise<O
     placement(judge.past),
     rollout(judge.past),
     containers(cluster),
-    ended(cluster),
+    end.checker,
     secrets(),
     reasons(cluster),
     {
@@ -102,6 +103,10 @@ export async function runSeed(seed: number, options: RunOptions = {}): Promise<O
       },
     },
   )
+  cluster.beforeStart = (host, taskId) => {
+    const what = end.wrongStart(host, taskId)
+    if (what !== undefined) judge.fail(end.checker.name, what)
+  }
   const wrongStop = stopsAfterTraffic(cluster, () => judge.view)
   cluster.beforeStop = (host, taskId) => {
     const what = wrongStop(host, taskId)

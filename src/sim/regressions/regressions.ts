@@ -117,4 +117,9 @@ export const regressions: readonly Regression[] = [
     checker: 'what has ended does not run again',
     what: 'the same, as its own promise tells it (agent/agent.ts)',
   },
+  {
+    seed: 1609144782,
+    checker: 'what has ended does not run again',
+    what: 'an engine started what a daemon had asked it for before it was killed, and the next daemon, which had told of the end by then, let it run (agent/task-step.ts)',
+  },
 ]
