@@ -121,11 +121,13 @@ class RunningAgent implements Agent {
   #described: Awaited<ReturnType<Runtime['describe']>> | undefined
   /** Whether what is known is the last word: a manager's, or the journal's on a node that was left alone. */
   #isTold = false
-  /** When there last was a session; the start counts as one, since the managers may be about to answer. */
-  #inReachAtMs: number
+  /** No manager has been in reach for a while. */
+  #isLeftAlone = false
+  /** Ends the count of that while. */
+  #countingAlone = new AbortController()
   readonly #reachChanged = new Set<() => void>()
   readonly #seekWanted = new WakeUp()
-  /** As `#inReachAtMs`, over restarts: a start alone brings nobody in reach. */
+  /** When a manager was last in reach, over restarts: a start alone brings nobody in reach. */
   #heardAtMs: number
   readonly #fenceWanted = new WakeUp()
   #networkDirty = true
@@ -136,7 +138,6 @@ class RunningAgent implements Agent {
 
   constructor(options: AgentOptions) {
     this.#options = options
-    this.#inReachAtMs = options.clock.nowMs()
     this.#heardAtMs = options.clock.nowMs()
     options.runtime.watch((event) => {
       switch (event.type) {
@@ -159,6 +160,7 @@ class RunningAgent implements Agent {
           unreachable(event)
       }
     }, this.#stop.signal)
+    void this.#countAlone()
     this.#finished = Promise.all([
       this.#recall().then(() => this.#sessionLoop()),
       this.#journalLoop(),
@@ -236,11 +238,27 @@ class RunningAgent implements Agent {
 
   #inSession(session: Session | undefined): void {
     if (this.#session || session) {
-      this.#inReachAtMs = this.#options.clock.nowMs()
-      this.#heardAtMs = this.#inReachAtMs
+      this.#heardAtMs = this.#options.clock.nowMs()
+      this.#countingAlone.abort()
+      this.#isLeftAlone = false
+      if (!session) void this.#countAlone()
     }
     this.#session = session
     this.#fenceWanted.ring()
+    for (const changed of this.#reachChanged) changed()
+  }
+
+  /**
+   * The start counts as a session that was lost: the managers may be about to answer. Not by the clock: that jumps when somebody
+   * sets it, or a store says that it is later.
+   */
+  async #countAlone(): Promise<void> {
+    const counting = new AbortController()
+    this.#countingAlone = counting
+    const { signal } = counting
+    await this.#options.clock.sleep(aloneAfterMs, AbortSignal.any([signal, this.#stop.signal]))
+    if (signal.aborted || this.#stop.signal.aborted) return
+    this.#isLeftAlone = true
     for (const changed of this.#reachChanged) changed()
   }
 
@@ -250,9 +268,8 @@ class RunningAgent implements Agent {
    */
   async #isAlone(signal: AbortSignal): Promise<boolean> {
     while (!signal.aborted && !this.#session) {
-      const leftMs = this.#inReachAtMs + aloneAfterMs - this.#options.clock.nowMs()
-      if (leftMs <= 0) return true
-      await this.#untilReachChanges(leftMs, signal)
+      if (this.#isLeftAlone) return true
+      await this.#untilReachChanges(aloneAfterMs, signal)
     }
     return false
   }
@@ -685,6 +702,8 @@ class TaskRunner {
   /** The engine's state has to be read before the next decision. */
   #stale: boolean
   #driving = false
+  /** The engine was asked to start the container, and has not answered. */
+  #isStarting = false
   #again = false
   readonly #context: RunnerContext
   readonly #closed = new AbortController()
@@ -738,11 +757,16 @@ class TaskRunner {
   }
 
   engineSaid(action: string): void {
-    if (isTerminal(this.#status.state) && action !== 'start') return
-    const ownStart =
-      action === 'start' && !this.#stale && (this.#observed?.state === 'running' || this.#driving)
-    if (action === 'create' || ownStart) return
+    if (action === 'create') return
+    const isStart = action === 'start'
+    const hasEnded = isTerminal(this.#status.state)
+    if (hasEnded ? !isStart : isStart && this.#isOwnStart()) return
     this.lookAgain()
+  }
+
+  /** Whether a start that the engine tells of is the one that was asked for just now, which answers by itself. */
+  #isOwnStart(): boolean {
+    return !this.#stale && (this.#observed?.state === 'running' || this.#isStarting)
   }
 
   lookAgain(): void {
@@ -926,7 +950,12 @@ class TaskRunner {
     let exposedTcpPorts: readonly number[] = []
     await starts.run(async () => {
       if (this.#closed.signal.aborted || this.#preparing.signal.aborted) return
-      const started = await runtime.start(this.#assignment.task.id, this.#preparing.signal)
+      this.#isStarting = true
+      const started = await runtime
+        .start(this.#assignment.task.id, this.#preparing.signal)
+        .finally(() => {
+          this.#isStarting = false
+        })
       exposedTcpPorts = started.exposedTcpPorts
       this.#observe({
         taskId: this.#assignment.task.id,

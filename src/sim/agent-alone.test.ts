@@ -27,6 +27,8 @@ class MemoryJournal implements Journal {
 class CutNode extends OneNode {
   readonly journal = new MemoryJournal()
   isCut = false
+  /** The agent's clock, of the others'. */
+  aheadMs = 0
   /** Sessions are begun once this resolves. */
   opens: Promise<void> = Promise.resolve()
   #cut = new AbortController()
@@ -52,7 +54,10 @@ class CutNode extends OneNode {
       runtime: this.runtime,
       dataPlane: this.dataPlane,
       link,
-      clock: this.clock,
+      clock: {
+        nowMs: () => this.clock.nowMs() + this.aheadMs,
+        sleep: (ms, signal) => this.clock.sleep(ms, signal),
+      },
       log: silentLog,
       journal: this.journal,
       describeHost: async () => ({ skepVersion: 'test', hostSubnets: [] }),
@@ -166,6 +171,19 @@ describe('a node with no manager in reach', () => {
     await sim.clock.advance(1_000)
     assert.deepEqual(sim.routed(), [left])
     assert.equal(sim.dataPlane.desired.tasks.length, 1)
+    await sim.stop()
+  })
+
+  test('that starts anew with a clock that is set does not take itself for alone', async () => {
+    const { sim, left } = await withOldJournal(11)
+    sim.isCut = true
+    sim.agent = sim.begin()
+    await sim.clock.advance(1_000)
+    sim.aheadMs = 60_000
+    await sim.clock.advance(3_000)
+    assert.deepEqual(sim.routed(), [left])
+    await sim.clock.advance(2_000)
+    assert.equal(sim.routed().length, 2)
     await sim.stop()
   })
 

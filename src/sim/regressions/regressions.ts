@@ -122,4 +122,14 @@ export const regressions: readonly Regression[] = [
     checker: 'what has ended does not run again',
     what: 'an engine started what a daemon had asked it for before it was killed, and the next daemon, which had told of the end by then, let it run (agent/task-step.ts)',
   },
+  {
+    seed: 485037532,
+    checker: 'what has ended does not run again',
+    what: 'a start that was called off when its task was to stop came all the same, and the agent did not look at what the engine said of it (agent/agent.ts)',
+  },
+  {
+    seed: 485037623,
+    checker: 'no traffic to a task that stops',
+    what: 'an agent that was started anew took itself for alone at once, as the store that its daemon opened set its clock by a minute, and went by its journal (agent/agent.ts)',
+  },
 ]
